@@ -1,0 +1,42 @@
+# Everything runs in .venv, made here on a fresh machine with Python 3.10 or later.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help install test lint demo clean
+
+help:
+	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: DEMO (demo/)"
+	@echo "make test   linter, type checker and all tests"
+	@echo "make clean  remove .venv and demo/"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+lint: install
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+test: lint
+	$(RUN) pytest
+
+DEMO ?= demo
+BUNDLE := bundles/direct_regression
+SMALL := ['$(BUNDLE)/configs/train.json','$(BUNDLE)/configs/small.json','bundles/common/demo.json']
+SMALL_INFERENCE := ['$(BUNDLE)/configs/inference.json','$(BUNDLE)/configs/small.json']
+PATHS := --datalist $(DEMO)/phantoms/datalist.json --ckpt_path $(DEMO)/model.pt
+
+demo: install
+	$(RUN) trct_monai phantoms --output $(DEMO)/phantoms --size 64 --radiograph_size 128 --split 120/10/20
+	$(RUN) monai.bundle run training --config_file "$(SMALL)" $(PATHS) --output_dir $(DEMO)/training
+	$(RUN) monai.bundle run --config_file "$(SMALL_INFERENCE)" $(PATHS) --output_dir $(DEMO)/predictions
+	$(RUN) trct_monai evaluate --predictions $(DEMO)/predictions --datalist $(DEMO)/phantoms/datalist.json --output $(DEMO)/evaluation
+
+clean:
+	rm -rf $(VENV) demo
