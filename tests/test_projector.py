@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-import trct_monai.projector as projector_module
+import trct_monai.projector.views as projector_module
 from trct_monai.geometry import Camera, make_camera, preset, voxel_to_world
 from trct_monai.projector import Projector, backproject, project
 
@@ -380,7 +380,7 @@ def test_kept_tables_are_bounded():
     x = random(1, 1, 4, 4, 4)
     for azimuth in range(40):
         project(x, [view(float(azimuth), size=(3, 3))], 60.0)
-    kept = projector_module._view.cache_info()
+    kept = projector_module.make_view.cache_info()
     assert kept.currsize <= kept.maxsize == 32
 
 

@@ -1,40 +1,16 @@
-"""Line integrals of a volume along the rays of any cameras, and the exact adjoint.
+"""The views behind the projector: the rays of a camera in voxel coordinates, and the three ways to sum along them."""
 
-Every ray is sampled where it crosses a stack of planes; in a plane the volume is interpolated linearly (Joseph, IEEE
-Trans. Med. Imaging 1(3), 1982), and the sum is multiplied by the length of the ray between two planes:
-
-    p(r, c) = length(r, c) * sum_d volume(x_d(r, c))
-
-A ray is the whole line from the source through the pixel: it does not end at the detector.
-
-Three ways compute that sum; `method` chooses one by name, ``"auto"`` the fast one that fits the camera.
-
-``separable``
-    For a detector whose rows run along the volume's z axis (every untilted view, cone or parallel). The planes are
-    parallel to the detector, and so the sum separates: in each plane a fan resampling in (x, y) that is the same for
-    all z, then a scaling along z that is the same for all columns. Both are weighted sums of rows of memory
-    (`embedding_bag`), in blocks of planes small enough to stay in the cache, and the adjoint is their transpose.
-``slab``
-    For any camera. The planes are the volume's own slices across the main direction of the beam; each takes one 2-D
-    `grid_sample`, the adjoint its own scatter.
-``reference``
-    The same sample points as the fast path, gathered by one 3-D `grid_sample`. Plain, slow and large: for tests.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from trct_monai.geometry import Camera, voxel_to_world
+from trct_monai.geometry import Camera
 
-Method = Literal["auto", "separable", "slab", "reference"]
-Cameras = Sequence[Camera] | Sequence[Sequence[Camera]]
 Shape = tuple[int, int, int]
 Affine = tuple[tuple[float, ...], ...]
 
@@ -42,139 +18,8 @@ CPU_BLOCK, GPU_BLOCK = 2**20, 2**25
 """Values in the planes that are worked through together: 4 MB of float32 stay in the cache of a CPU."""
 
 
-def project(
-    volume: Float[Tensor, "B 1 X Y Z"],
-    cameras: Cameras,
-    voxel_spacing: float | Sequence[float] | None = None,
-    *,
-    affine: Tensor | None = None,
-    method: Method = "auto",
-) -> Float[Tensor, "B V H W"]:
-    """Line integrals of a volume, one radiograph for each camera.
-
-    Computed in float32 (float64 for a float64 volume), whatever autocast says; differentiable in the volume.
-
-    Args:
-        volume: Linear attenuation in 1/mm. Outside of it there is nothing.
-        cameras: One sequence of views for the whole batch, or one sequence for each volume of the batch.
-        voxel_spacing: Voxel side in mm (one or three numbers) of a volume centred on the isocentre.
-        affine: In place of `voxel_spacing`: matrix (4, 4) from voxel index to mm from the isocentre.
-        method: ``auto``, ``separable``, ``slab`` or ``reference``; see the module's page.
-
-    Returns:
-        Line integrals without unit, (B, V, H, W).
-
-    Raises:
-        ValueError: If the shapes, the cameras' sizes or the method do not fit.
-    """
-    if volume.ndim != 5 or volume.shape[1] != 1:
-        raise ValueError(f"volume must be (B, 1, X, Y, Z), got shape {tuple(volume.shape)}")
-    volume = _at_least_float32(volume)
-    cases = _views(cameras, len(volume), volume.shape[2:], voxel_spacing, affine, method, volume)
-    return _apply(_Project, volume, cases)
-
-
-def backproject(
-    radiographs: Float[Tensor, "B V H W"],
-    cameras: Cameras,
-    shape: Sequence[int],
-    voxel_spacing: float | Sequence[float] | None = None,
-    *,
-    affine: Tensor | None = None,
-    method: Method = "auto",
-) -> Float[Tensor, "B 1 X Y Z"]:
-    """The adjoint of `project`: spread each pixel's value along its ray. Adjoint, not inverse.
-
-    Args:
-        radiographs: One value for each pixel, (B, V, H, W).
-        cameras: As in `project`.
-        shape: Number of voxels (X, Y, Z) of the result.
-        voxel_spacing: As in `project`.
-        affine: As in `project`.
-        method: As in `project`.
-
-    Raises:
-        ValueError: If the shapes, the cameras' sizes or the method do not fit.
-    """
-    if radiographs.ndim != 4:
-        raise ValueError(f"radiographs must be (B, V, H, W), got shape {tuple(radiographs.shape)}")
-    radiographs = _at_least_float32(radiographs)
-    cases = _views(cameras, len(radiographs), shape, voxel_spacing, affine, method, radiographs)
-    expected = (len(cases), len(cases[0]), *cases[0][0].camera.size)
-    if radiographs.shape != expected:
-        raise ValueError(f"radiographs must be (B, V, H, W) = {expected} here, got {tuple(radiographs.shape)}")
-    return _apply(_Backproject, radiographs, cases)
-
-
-class Projector(nn.Module):
-    """`project` and `backproject` for one set of cameras and one kind of volume.
-
-    Args:
-        cameras: The views.
-        shape: Number of voxels (X, Y, Z).
-        voxel_spacing: Voxel side in mm of a volume centred on the isocentre.
-        method: As in `project`.
-    """
-
-    def __init__(
-        self,
-        cameras: Sequence[Camera],
-        shape: Sequence[int],
-        voxel_spacing: float | Sequence[float],
-        method: Method = "auto",
-    ) -> None:
-        super().__init__()
-        self.cameras = tuple(cameras)
-        self.shape = tuple(shape)
-        self.voxel_spacing = voxel_spacing
-        self.method = method
-
-    def forward(self, volume: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B V H W"]:
-        """Line integrals of attenuation in 1/mm."""
-        if tuple(volume.shape[2:]) != self.shape:
-            raise ValueError(f"volume must have {self.shape} voxels, got {tuple(volume.shape[2:])}")
-        return project(volume, self.cameras, self.voxel_spacing, method=self.method)
-
-    def adjoint(self, radiographs: Float[Tensor, "B V H W"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """Back-projection, the transpose of `forward`."""
-        return backproject(radiographs, self.cameras, self.shape, self.voxel_spacing, method=self.method)
-
-
-class _Project(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, volume: Tensor, cases: "list[list[_View]]") -> Tensor:
-        ctx.cases = cases
-        return torch.stack([torch.stack([view.forward(v[0]) for view in views]) for v, views in zip(volume, cases)])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _apply(_Backproject, grad, ctx.cases), None
-
-
-class _Backproject(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, radiographs: Tensor, cases: "list[list[_View]]") -> Tensor:
-        ctx.cases = cases
-        volume = radiographs.new_zeros(len(cases), 1, *cases[0][0].shape)
-        for target, images, views in zip(volume, radiographs, cases):
-            for image, view in zip(images, views):
-                view.add_adjoint(image, target[0])
-        return volume
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _apply(_Project, grad, ctx.cases), None
-
-
-def _apply(function: type[torch.autograd.Function], tensor: Tensor, cases: "list[list[_View]]") -> Tensor:
-    """`function.apply`, whatever autocast says."""
-    with torch.autocast(tensor.device.type, enabled=False):
-        result: Tensor = function.apply(tensor, cases)  # type: ignore[no-untyped-call]  # PyTorch has no types here
-    return result
-
-
 @dataclass(frozen=True, eq=False)
-class _Rays:
+class Rays:
     """The rays of a camera in voxel coordinates, float64.
 
     Pixel (r, c) stands at corner + c * column + r * row. A ray of a cone is at source + t * (pixel - source), so that
@@ -191,7 +36,7 @@ class _Rays:
     """Length of each ray in mm for one unit of t, (H, W)."""
 
     @classmethod
-    def of(cls, camera: Camera, affine: Tensor) -> "_Rays":
+    def of(cls, camera: Camera, affine: Tensor) -> "Rays":
         world_to_voxel = torch.linalg.inv(affine)
         turn, shift = world_to_voxel[:3, :3], world_to_voxel[:3, 3]
         pixel_to_world = camera.pixel_to_world()
@@ -247,10 +92,10 @@ class _Rays:
         return self.source.expand_as(pixels), pixels - self.source
 
 
-class _View:
+class View:
     """One camera looking at one kind of volume: `forward`, and `add_adjoint`, its transpose."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: _Rays, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
         self.camera, self.shape, self.dtype, self.device = camera, shape, dtype, device
 
     def _planes_per_block(self, values_per_plane: int) -> int:
@@ -264,7 +109,7 @@ class _View:
 
 
 @dataclass(eq=False)
-class _Sums:
+class WeightedSums:
     """Weighted sums of table rows: bag i adds up weight[n] * table[index[n]] for n from offset[i] on."""
 
     index: Tensor
@@ -275,37 +120,37 @@ class _Sums:
         return F.embedding_bag(self.index, table, self.offset, mode="sum", per_sample_weights=self.weight)
 
     @classmethod
-    def of(cls, index: Tensor, weight: Tensor) -> "_Sums":
+    def of(cls, index: Tensor, weight: Tensor) -> "WeightedSums":
         """Bags of equal size, (bags, items), without the items of no weight."""
         used = weight != 0
         return cls(index[used].int(), _starts(used.sum(1)), weight[used])
 
-    def transposed(self, num_rows: int) -> "_Sums":
+    def transposed(self, num_rows: int) -> "WeightedSums":
         """The sums of the transpose: a bag for each row of the table, in which the bags are now the rows."""
         sizes = self.offset.diff(append=self.offset.new_tensor([len(self.index)]))
         bag = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device, dtype=torch.int32), sizes)
         order = self.index.argsort(stable=True)
-        return _Sums(bag[order], _starts(torch.bincount(self.index, minlength=num_rows)), self.weight[order])
+        return WeightedSums(bag[order], _starts(torch.bincount(self.index, minlength=num_rows)), self.weight[order])
 
-    def without_empty(self) -> "tuple[Tensor, _Sums]":
+    def without_empty(self) -> "tuple[Tensor, WeightedSums]":
         """Which bags hold anything, and their sums alone."""
         sizes = self.offset.diff(append=self.offset.new_tensor([len(self.index)]))
         bags = sizes.nonzero()[:, 0]
-        return bags, _Sums(self.index, self.offset[bags], self.weight)
+        return bags, WeightedSums(self.index, self.offset[bags], self.weight)
 
 
-class _SeparableView(_View):
+class SeparableView(View):
     """Fan in (x, y), then a scaling along z, both as weighted sums of contiguous rows, plane block by plane block."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: _Rays, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(camera, shape, rays, dtype, device)
         t, step = rays.planes(shape)
         self.length = (rays.length * step).to(device, dtype)
         count = self._planes_per_block(shape[2] * camera.size[1])
         self.blocks = [self._tables(rays, t[i : i + count]) for i in range(0, len(t), count)]
-        self.transposed_blocks: list[tuple[_Sums, Tensor, _Sums]] | None = None
+        self.transposed_blocks: list[tuple[WeightedSums, Tensor, WeightedSums]] | None = None
 
-    def _tables(self, rays: _Rays, t: Tensor) -> tuple[_Sums, _Sums]:
+    def _tables(self, rays: Rays, t: Tensor) -> tuple[WeightedSums, WeightedSums]:
         """Sheet rows (plane, column) from the volume's rows (x, y); detector rows from sheet rows (plane, z)."""
         (num_x, num_y, num_z), (height, width) = self.shape, self.camera.size
         first, scale = rays.first(t)
@@ -317,8 +162,8 @@ class _SeparableView(_View):
         iz, wz = _linear(first[:, 2, None] + scale[:, None] * torch.arange(height) * rays.row[2], num_z)
         iz = iz + num_z * torch.arange(len(t))[:, None, None]  # (planes, H, items)
         scaling_index, scaling_weight = (x.transpose(0, 1).reshape(height, -1) for x in (iz, wz))
-        fan = _Sums.of(fan_index.to(self.device), fan_weight.to(self.device, self.dtype))
-        return fan, _Sums.of(scaling_index.to(self.device), scaling_weight.to(self.device, self.dtype))
+        fan = WeightedSums.of(fan_index.to(self.device), fan_weight.to(self.device, self.dtype))
+        return fan, WeightedSums.of(scaling_index.to(self.device), scaling_weight.to(self.device, self.dtype))
 
     def forward(self, volume: Tensor) -> Tensor:
         num_z, width = self.shape[2], self.camera.size[1]
@@ -339,16 +184,16 @@ class _SeparableView(_View):
             sheets = scaling(image).view(-1, num_z, width)
             table.index_add_(0, rows, fan(_transposed(sheets).view(-1, num_z)))
 
-    def _transpose(self, fan: _Sums, scaling: _Sums) -> tuple[_Sums, Tensor, _Sums]:
+    def _transpose(self, fan: WeightedSums, scaling: WeightedSums) -> tuple[WeightedSums, Tensor, WeightedSums]:
         num_x, num_y, num_z = self.shape
         num_planes = len(fan.offset) // self.camera.size[1]
         return scaling.transposed(num_planes * num_z), *fan.transposed(num_x * num_y).without_empty()
 
 
-class _SlabView(_View):
+class SlabView(View):
     """One 2-D `grid_sample` for each slice across the main direction of the beam."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: _Rays, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(camera, shape, rays, dtype, device)
         start, direction = rays.starts_and_directions()
         self.axis = _main_axis(camera, direction)
@@ -384,10 +229,10 @@ class _SlabView(_View):
             slices += torch.ops.aten.grid_sampler_2d_backward(values, slices, grid, 0, 0, False, [True, False])[0]
 
 
-class _ReferenceView(_View):
+class ReferenceView(View):
     """All sample points at once by a 3-D `grid_sample`, on the planes that the fast path would take."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: _Rays, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(camera, shape, rays, dtype, device)
         self.rays = rays
 
@@ -413,14 +258,16 @@ class _ReferenceView(_View):
         volume += gradient
 
 
-_KINDS: dict[str, type[_View]] = {"separable": _SeparableView, "slab": _SlabView, "reference": _ReferenceView}
+KINDS: dict[str, type[View]] = {"separable": SeparableView, "slab": SlabView, "reference": ReferenceView}
 
 
 @lru_cache(maxsize=32)
-def _view(camera: Camera, shape: Shape, affine: Affine, method: str, dtype: torch.dtype, device: torch.device) -> _View:
+def make_view(
+    camera: Camera, shape: Shape, affine: Affine, method: str, dtype: torch.dtype, device: torch.device
+) -> View:
     """One view with its tables, kept: at 256 voxels and pixels a side they take 5 to 10 MB and the time of two or three
     projections to build. No more than 32 views are kept, by the process; a forked worker inherits them unchanged."""
-    rays = _Rays.of(camera, torch.tensor(affine, dtype=torch.float64))
+    rays = Rays.of(camera, torch.tensor(affine, dtype=torch.float64))
     if camera.source is not None and rays.depth(_corners(shape, margin=0.5))[0].min() <= 0:
         raise ValueError(
             f"camera {camera.name!r}: the source {camera.source} mm is inside or beside the volume, of which no part "
@@ -429,66 +276,7 @@ def _view(camera: Camera, shape: Shape, affine: Affine, method: str, dtype: torc
     if method == "separable" and not rays.is_separable:
         raise ValueError(f"camera {camera.name!r} is tilted against the volume's z axis; use method='slab' or 'auto'")
     name = ("separable" if rays.is_separable else "slab") if method == "auto" else method
-    return _KINDS[name](camera, shape, rays, dtype, device)
-
-
-def _views(
-    cameras: Cameras,
-    batch: int,
-    shape: Sequence[int],
-    voxel_spacing: float | Sequence[float] | None,
-    affine: Tensor | None,
-    method: str,
-    like: Tensor,
-) -> list[list[_View]]:
-    """The views of each volume of a batch, their tables in the type and on the device of `like`."""
-    if method not in ("auto", *_KINDS):
-        raise ValueError(f"method must be auto, {', '.join(_KINDS)}, got {method!r}")
-    if len(shape) != 3 or min(shape) < 1 or batch < 1:
-        raise ValueError(f"the volumes must be at least one, of (X, Y, Z) voxels, got {batch} of {tuple(shape)}")
-    cases = _cases(cameras, batch)
-    matrix = _affine(shape, voxel_spacing, affine)
-    num_x, num_y, num_z = (int(n) for n in shape)
-    return [
-        [_view(camera, (num_x, num_y, num_z), matrix, method, like.dtype, like.device) for camera in case]
-        for case in cases
-    ]
-
-
-def _cases(cameras: Cameras, batch: int) -> list[list[Camera]]:
-    """The cameras of each volume of a batch."""
-    shared = [camera for camera in cameras if isinstance(camera, Camera)]
-    own = [list(case) for case in cameras if not isinstance(case, Camera)]
-    cases = own if own else [shared] * batch
-    if (shared and own) or len(cases) != batch or len({len(case) for case in cases}) != 1 or not cases[0]:
-        raise ValueError(
-            f"cameras must be one list of at least one view for the batch, or {batch} lists of equal length, "
-            f"got {len(shared)} cameras and {len(own)} lists of {', '.join(str(len(case)) for case in own) or 'none'}"
-        )
-    sizes = {camera.size for case in cases for camera in case}
-    if len(sizes) != 1:
-        raise ValueError(f"all cameras must have one size (H, W) to share a tensor, got {sorted(sizes)}")
-    return cases
-
-
-def _affine(shape: Sequence[int], voxel_spacing: float | Sequence[float] | None, affine: Tensor | None) -> Affine:
-    """Matrix from voxel index to mm from the isocentre, hashable."""
-    if voxel_spacing is not None and affine is None:
-        matrix = voxel_to_world(shape, voxel_spacing)
-    elif affine is not None and voxel_spacing is None:
-        matrix = torch.as_tensor(affine).as_subclass(Tensor).detach().double().cpu()
-    else:
-        raise ValueError("give either voxel_spacing in mm or an affine from voxel index to mm")
-    if matrix.shape != (4, 4):
-        raise ValueError(f"affine must be a (4, 4) matrix, one for the whole batch, got shape {tuple(matrix.shape)}")
-    if not matrix.isfinite().all() or matrix[:3, :3].det().abs() < 1e-12 or matrix[3].tolist() != [0, 0, 0, 1]:
-        raise ValueError(f"affine must be finite, invertible and end in (0, 0, 0, 1), got {matrix.tolist()}")
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    plain = tensor.as_subclass(Tensor)
-    return plain if plain.dtype == torch.float64 else plain.float()
+    return KINDS[name](camera, shape, rays, dtype, device)
 
 
 def _corners(shape: Shape, margin: float) -> Tensor:
