@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-import trct_monai.projector.views as projector_module
+import trct_monai.projector.views as views_module
 from trct_monai.geometry import Camera, make_camera, preset, voxel_to_world
 from trct_monai.projector import Projector, backproject, project
 
@@ -112,7 +112,7 @@ def test_slab_and_separable_are_one_method_along_the_axes():
 def test_blocks_of_planes_do_not_show(monkeypatch):
     x, y, cameras = random(1, 1, *SHAPE), random(1, 2, *SIZE), (view(30.0), view(30.0, 10.0))
     ax, aty = project(x, cameras, SPACING), backproject(y, cameras, SHAPE, SPACING)
-    monkeypatch.setattr("trct_monai.projector.CPU_BLOCK", 3 * SIZE[1] * SHAPE[2])
+    monkeypatch.setattr("trct_monai.projector.views.CPU_BLOCK", 3 * SIZE[1] * SHAPE[2])
     moved = SPACING[0] + 1e-9, *SPACING[1:]  # another key for the kept tables
     torch.testing.assert_close(project(x, cameras, moved), ax)
     torch.testing.assert_close(backproject(y, cameras, SHAPE, moved), aty)
@@ -380,7 +380,7 @@ def test_kept_tables_are_bounded():
     x = random(1, 1, 4, 4, 4)
     for azimuth in range(40):
         project(x, [view(float(azimuth), size=(3, 3))], 60.0)
-    kept = projector_module.make_view.cache_info()
+    kept = views_module.make_view.cache_info()
     assert kept.currsize <= kept.maxsize == 32
 
 
