@@ -1,0 +1,62 @@
+"""CT files of several formats, written for tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+
+def save_nifti(path: Path, ct_hu: np.ndarray, affine: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(ct_hu, affine), path)
+
+
+def save_series(
+    folder: Path,
+    ct_hu: np.ndarray,
+    affine: np.ndarray,
+    *,
+    uid: str = "1.2.3.4",
+    patient_id: str = "patient",
+    modality: str = "CT",
+    image_type: str = "ORIGINAL\\PRIMARY\\AXIAL",
+    skip: Sequence[int] = (),
+) -> list[Path]:
+    """Write a RAS volume as DICOM slices, tilted as its affine says."""
+    import itk
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    row, column = (lps[:3, axis] / np.linalg.norm(lps[:3, axis]) for axis in (0, 1))
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    paths = []
+    for k in range(ct_hu.shape[2]):
+        if k in skip:
+            continue
+        position = lps[:3] @ np.array([0, 0, k, 1.0])
+        image = itk.image_from_array(np.ascontiguousarray(np.round(ct_hu[:, :, k : k + 1]).astype(np.int16).T))
+        header = image.GetMetaDataDictionary()
+        for tag, value in {
+            "0008|0008": image_type,
+            "0008|0060": modality,
+            "0010|0020": patient_id,
+            "0020|000d": "1.2.3",
+            "0020|000e": uid,
+            "0008|0018": f"{uid}.{k + 1}",
+            "0020|0013": str(k + 1),
+            "0020|0032": "\\".join(f"{value:.6f}" for value in position),
+            "0020|0037": "\\".join(f"{value:.6f}" for value in (*row, *column)),
+            "0028|1052": "0",
+            "0028|1053": "1",
+        }.items():
+            header[tag] = value
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(position.tolist())
+        image.SetDirection(itk.matrix_from_array(np.stack([row, column, np.cross(row, column)], axis=1)))
+        image_io = itk.GDCMImageIO.New()
+        image_io.KeepOriginalUIDOn()
+        paths.append(folder / f"slice{uid.replace('.', '_')}_{k:03d}.dcm")
+        writer = itk.ImageFileWriter[type(image)].New(image, FileName=str(paths[-1]), ImageIO=image_io)
+        writer.Update()
+    return paths

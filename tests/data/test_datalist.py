@@ -1,0 +1,67 @@
+import json
+
+import pytest
+from monai.data import load_decathlon_datalist
+
+from trct_monai.data import load_datalist, read_datalist, save_datalist
+
+
+@pytest.fixture
+def case(tmp_path):
+    folder = tmp_path / "data" / "a"
+    folder.mkdir(parents=True)
+    for name in ("a.nii.gz", "a_pa.png", "a_mask_nodule.nii.gz"):
+        (folder / name).touch()
+    return {
+        "case_id": "a",
+        "label": str(folder / "a.nii.gz"),
+        "image": [str(folder / "a_pa.png")],
+        "masks": {"nodule": str(folder / "a_mask_nodule.nii.gz")},
+    }
+
+
+def test_round_trip_keeps_cases_and_stores_relative_paths(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    save_datalist(path, {"training": [case], "test": []}, {"name": "x", "extent": 320.0})
+    page = read_datalist(path)
+    assert page["training"][0]["label"] == "a/a.nii.gz" and page["training"][0]["image"] == ["a/a_pa.png"]
+    assert page["name"] == "x" and page["num_cases"] == {"training": 1, "validation": 0, "test": 0}
+    assert load_datalist(path, "training") == [case] and load_datalist(path, "validation") == []
+    assert [file.name for file in path.parent.iterdir() if "partial" in file.name] == []
+
+
+def test_a_moved_data_set_is_found_again(tmp_path, case):
+    save_datalist(tmp_path / "data" / "datalist.json", {"training": [case]}, {})
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    loaded = load_datalist(tmp_path / "elsewhere" / "datalist.json", "training")[0]
+    assert loaded["label"] == str(tmp_path / "elsewhere" / "a" / "a.nii.gz")
+
+
+def test_monai_reads_it_too(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    save_datalist(path, {"training": [case]}, {})
+    assert load_decathlon_datalist(str(path), data_list_key="training")[0]["label"] == case["label"]
+
+
+def test_errors_are_one_line_that_names_the_file(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    with pytest.raises(FileNotFoundError, match="datalist.json: no such datalist"):
+        load_datalist(path, "training")
+    with pytest.raises(ValueError, match="sections training, validation, test, got train"):
+        save_datalist(path, {"train": [case]}, {})
+    save_datalist(path, {"training": [case]}, {})
+    with pytest.raises(ValueError, match="no section 'train'; it has training, validation, test"):
+        load_datalist(path, "train")
+    (tmp_path / "data" / "a" / "a_pa.png").unlink()
+    with pytest.raises(FileNotFoundError, match="a_pa.png: missing file of case a"):
+        load_datalist(path, "training")
+    page = json.loads(path.read_text())
+    path.write_text(json.dumps(page | {"format_version": 9}))
+    with pytest.raises(ValueError, match="version 9 cannot be read"):
+        read_datalist(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        read_datalist(path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="a datalist has the sections"):
+        read_datalist(path)

@@ -1,0 +1,8 @@
+"""`python -m trct_monai COMMAND`."""
+
+import sys
+
+from trct_monai.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

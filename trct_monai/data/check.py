@@ -1,0 +1,151 @@
+"""`check`: is a datalist's data set what it says it is?"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from nibabel.filebasedimages import ImageFileError
+from torch import Tensor
+from tqdm import tqdm
+
+from trct_monai.data.cases import digest_file, digest_voxels
+from trct_monai.data.datalist import SECTIONS, read_datalist
+from trct_monai.data.orientation import MIN_CORRELATION, measure
+from trct_monai.data.sheet import save_sheet
+from trct_monai.data.split import find_leaks
+from trct_monai.geometry import DEFAULT_EXTENT, Camera
+from trct_monai.transforms import LoadRadiographsd, read_radiograph
+
+POSSIBLE_HU = (-1100.0, 4100.0)
+
+
+def check(
+    datalist: str, picture: str | None = None, num_pictures: int = 8, min_correlation: float = MIN_CORRELATION
+) -> None:
+    """Verify a datalist and every file that it names, and draw a picture of the first cases.
+
+    Checked are: files and their digests, shape, affine and HU range of the labels, number and orientation of the
+    radiographs against our own projection of the CT, and leaks between the sections. Fails if anything is wrong.
+
+    Args:
+        datalist: The datalist.
+        picture: PNG to write; beside the datalist, NAME_check.png, if not given.
+        num_pictures: Number of cases in the picture.
+        min_correlation: Least correlation of a radiograph with our projection.
+    """
+    path = Path(datalist)
+    page = read_datalist(path)
+    sections = {name: page.get(name, []) for name in SECTIONS}
+    cases = [(name, case) for name in SECTIONS for case in sections[name]]
+    if not cases:
+        raise ValueError(f"{path}: no case in any section")
+    problems = [f"leak: {leak}" for leak in find_leaks(sections)]
+    rows: list[tuple[str, Tensor, list[tuple[str, Tensor]]]] = []
+    table = []
+    for section, case in tqdm(cases, desc="check", unit="case"):
+        result = _CaseCheck(path.absolute().parent, page, case, min_correlation)
+        problems += [f"{case.get('case_id')}: {problem}" for problem in result.run()]
+        table.append(result.line(section))
+        if result.cube is not None and len(rows) < num_pictures:
+            rows.append((str(case.get("case_id")), result.cube, result.pictures))
+    print(f"{'case':<28} {'section':<10} {'size':>5} {'HU':>14}  views: correlation (runner-up)")
+    for line in table if len(table) <= 50 else [*table[:50], f"... and {len(table) - 50} more"]:
+        print(line)
+    counts = ", ".join(f"{len(sections[name])} {name}" for name in SECTIONS)
+    print(f"{len(cases)} cases ({counts}), {len(problems)} problems")
+    if rows:
+        target = path.with_name(f"{path.stem}_check.png") if picture is None else Path(picture)
+        save_sheet(target, rows)
+        print(f"wrote {target}")
+    for problem in problems:
+        print(f"problem  {problem}")
+    if problems:
+        raise ValueError(f"{path}: {len(problems)} problems, the first: {problems[0]}")
+
+
+class _CaseCheck:
+    """One case under examination."""
+
+    def __init__(self, root: Path, page: Mapping[str, Any], case: Mapping[str, Any], min_correlation: float) -> None:
+        self.root, self.page, self.case, self.min_correlation = root, page, case, min_correlation
+        self.cube: Tensor | None = None
+        self.pictures: list[tuple[str, Tensor]] = []
+        self.correlations: list[str] = []
+
+    def run(self) -> list[str]:
+        """One line for each thing that is wrong."""
+        try:
+            return [*self._files(), *self._label(), *self._radiographs()]
+        except (ValueError, OSError, KeyError, EOFError, ImageFileError) as error:
+            return [" ".join(f"{type(error).__name__}: {error}".split())]
+
+    def line(self, section: str) -> str:
+        """The case's line in the table."""
+        size, hu = ("-", "-") if self.cube is None else (
+            str(self.cube.shape[-1]), f"{self.cube.min():.0f} to {self.cube.max():.0f}"
+        )  # fmt: skip
+        views = ", ".join(self.correlations)
+        return f"{self.case.get('case_id', '-'):<28} {section:<10} {size:>5} {hu:>14}  {views}"
+
+    def _files(self) -> Iterator[str]:
+        folder = (self.root / self.case["label"]).parent
+        for name, digest in self.case.get("sha256", {}).items():
+            if not (folder / name).is_file():
+                yield f"{folder / name} is missing"
+            elif digest_file(folder / name) != digest:
+                yield f"{folder / name} is not the file that was written (sha256)"
+
+    def _label(self) -> Iterator[str]:
+        path = self.root / self.case["label"]
+        if not path.is_file():
+            return
+        image = nibabel.load(path)
+        numbers = np.asarray(image.dataobj, dtype=np.float32)
+        size, extent = self.page.get("label_size"), float(self.page.get("extent", DEFAULT_EXTENT))
+        if numbers.ndim != 3 or len(set(numbers.shape)) != 1 or (size and numbers.shape[0] != size):
+            yield f"{path} has the shape {numbers.shape}, expected a cube of {size or 'equal sides'}"
+            return
+        spacing = extent / numbers.shape[0]
+        if not np.allclose(image.affine[:3, :3], np.eye(3) * spacing, atol=1e-3 * spacing):
+            yield f"{path} has an affine that is not RAS with {spacing:g} mm"
+        if not np.isfinite(numbers).all():
+            yield f"{path} holds values that are not finite"
+            return
+        low, high = float(numbers.min()), float(numbers.max())
+        if low < POSSIBLE_HU[0] or high > POSSIBLE_HU[1] or low > -500 or high < 0:
+            yield f"{path} has values from {low:g} to {high:g}, no CT in HU"
+        if "voxels" in self.case and digest_voxels(numbers.astype(np.int16)) != self.case["voxels"]:
+            yield f"{path} does not hold the voxels that were written"
+        self.cube = torch.from_numpy(numbers)[None]
+
+    def _radiographs(self) -> Iterator[str]:
+        paths = [self.root / image for image in self.case["image"]]
+        cameras = [Camera.from_dict(camera) for camera in self.case["cameras"]]
+        if len(paths) != len(cameras) or len(paths) != len(self.case["views"]):
+            yield f"{len(paths)} radiographs, {len(cameras)} cameras and {len(self.case['views'])} views"
+            return
+        extent = float(self.page.get("extent", DEFAULT_EXTENT))
+        recorded = self.case.get("orientation") or [None] * len(paths)
+        upright = LoadRadiographsd(allow_unquantitative=True)
+        for index, (path, camera) in enumerate(zip(paths, cameras)):
+            if not path.is_file():
+                yield f"{path} is missing"
+                continue
+            one: dict[Any, Any] = {
+                key: self.case[key][index : index + 1] for key in ("orientation", "intensity") if self.case.get(key)
+            }
+            self.pictures.append((camera.name, upright(one | {"image": [path]})["image"][0]))
+            if self.cube is None:
+                continue
+            now = measure(read_radiograph(path).image, self.cube, extent, camera).orientation
+            self.correlations.append(
+                f"{camera.name} {now['transform']} {now['correlation']:.3f} ({now['runner_up_correlation']:.3f})"
+            )
+            expected = recorded[index]["transform"] if recorded[index] else "identity"
+            if now["transform"] != expected:
+                yield f"{path} fits best as {now['transform']}, the datalist says {expected}"
+            elif abs(now["correlation"]) < self.min_correlation:
+                yield f"{path} has a correlation of {now['correlation']:.2f} with our projection of the label"

@@ -1,0 +1,178 @@
+"""The datalist: one JSON file that names every case of a data set, and everything known about it.
+
+It is a Decathlon datalist (sections ``training``, ``validation`` and ``test``, paths relative to the file), so MONAI's
+own `load_decathlon_datalist` reads it too. Each case has the fields of `Case`; the page's head says which geometry,
+cube and sizes the data set has, and how it was split.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from typing_extensions import NotRequired
+
+SECTIONS = ("training", "validation", "test")
+FORMAT_VERSION = 1
+FORMAT = "trct-datalist"
+
+
+class Orientation(TypedDict):
+    """What to do to a stored picture to bring it to our convention, and how sure that is."""
+
+    transform: str
+    correlation: float
+    runner_up: str
+    runner_up_correlation: float
+
+
+class Intensity(TypedDict):
+    """Whether a stored picture holds line integrals; if not: line integral = picture * gain + offset."""
+
+    quantitative: bool
+    gain: float | None
+    offset: float | None
+
+
+class Case(TypedDict):
+    """One case of a datalist.
+
+    Attributes:
+        case_id: Unique name; also the folder's.
+        patient_id: Cases of one patient never stand on two sides of a split.
+        label: The CT in HU, a NIfTI cube.
+        image: The radiographs, one file for each view.
+        views: Names of the views.
+        cameras: `Camera.to_dict()` of each view, in mm relative to the centre of the label's cube.
+        orientation: One `Orientation` for each view.
+        intensity: One `Intensity` for each view.
+        sha256: Digest of each file by its path relative to the case's folder.
+        voxels: Digest of the label's numbers, whatever the file's compression.
+        provenance: Where the case comes from and how it was made.
+        masks: Segmentation of each finding, where there is one.
+    """
+
+    case_id: str
+    patient_id: str
+    label: str
+    image: list[str]
+    views: list[str]
+    cameras: list[dict[str, Any]]
+    orientation: list[Orientation]
+    intensity: list[Intensity]
+    sha256: dict[str, str]
+    voxels: str
+    provenance: dict[str, Any]
+    masks: NotRequired[dict[str, str]]
+
+
+def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The whole page of a datalist as it is written, paths relative.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a datalist.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such datalist")
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(page, dict) or not any(section in page for section in SECTIONS):
+        raise ValueError(f"{path}: a datalist has the sections {', '.join(SECTIONS)}")
+    if page.get("format", FORMAT) != FORMAT or page.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: {page.get('format')} version {page.get('format_version')} cannot be read; "
+            f"this is {FORMAT} version {FORMAT_VERSION}"
+        )
+    return page
+
+
+def load_datalist(path: str | os.PathLike[str], section: str) -> list[dict[str, Any]]:
+    """The cases of one section with absolute paths, ready for MONAI's data sets and `LoadRadiographsd`.
+
+    A DataLoader cannot collate all the fields of `Case`: keep what the network needs with MONAI's
+    ``SelectItemsd(keys=["image", "label", "case_id"])`` after loading.
+
+    Args:
+        path: The datalist.
+        section: ``training``, ``validation`` or ``test``.
+
+    Raises:
+        FileNotFoundError: If the datalist or a file that it names is missing.
+        ValueError: If it is not a datalist, or has no such section.
+    """
+    path = Path(path)
+    page = read_datalist(path)
+    if section not in page:
+        present = ", ".join(name for name in SECTIONS if name in page)
+        raise ValueError(f"{path}: no section {section!r}; it has {present}")
+    cases = [_with_absolute_paths(case, path.absolute().parent) for case in page[section]]
+    for case in cases:
+        for file in (case.get("label"), *case.get("image", [])):
+            if file is not None and not Path(file).is_file():
+                raise FileNotFoundError(f"{file}: missing file of case {case.get('case_id')} in {path}")
+    return cases
+
+
+def save_datalist(
+    path: str | os.PathLike[str], sections: Mapping[str, Sequence[Mapping[str, Any]]], header: Mapping[str, Any]
+) -> None:
+    """Write a datalist, to a temporary name first.
+
+    Args:
+        path: Where to write.
+        sections: Cases by section; paths inside the datalist's folder become relative to it.
+        header: Further fields of the page: name, description, geometry, extent, label_size and others.
+
+    Raises:
+        ValueError: If a section has another name.
+    """
+    path = Path(path)
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"a datalist has the sections {', '.join(SECTIONS)}, got {', '.join(unknown)}")
+    root = path.absolute().parent
+    page: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
+    page["num_cases"] = {name: len(sections.get(name, [])) for name in SECTIONS}
+    for name in SECTIONS:
+        page[name] = [_with_relative_paths(case, root) for case in sections.get(name, [])]
+    root.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(page, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file to a temporary name beside it, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _with_absolute_paths(case: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    result = dict(case)
+    if "label" in case:
+        result["label"] = str(root / case["label"])
+    if "image" in case:
+        images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+        result["image"] = [str(root / image) for image in images]
+    if "masks" in case:
+        result["masks"] = {name: str(root / mask) for name, mask in case["masks"].items()}
+    return result
+
+
+def _with_relative_paths(case: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    result = dict(case)
+    if "label" in case:
+        result["label"] = _relative(case["label"], root)
+    if "image" in case:
+        result["image"] = [_relative(image, root) for image in case["image"]]
+    if "masks" in case:
+        result["masks"] = {name: _relative(mask, root) for name, mask in case["masks"].items()}
+    return result
+
+
+def _relative(path: str, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix() if os.path.isabs(path) else Path(path).as_posix()

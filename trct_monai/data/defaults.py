@@ -1,0 +1,33 @@
+"""The data set that a bundle uses when it is given none: PhantomThorax, made on the spot."""
+
+import os
+from pathlib import Path
+
+from trct_monai.data.phantom_cases import phantoms
+from trct_monai.data.split import DATALIST
+
+SPLIT = "400/50/50"
+
+
+def default_datalist(folder: str | os.PathLike[str], *, size: int = 64, radiograph_size: int = 128) -> str:
+    """The path of the folder's datalist; where there is none, phantoms are made first (400 / 50 / 50 of them).
+
+    Args:
+        folder: The data set's folder.
+        size: Voxels along each side of the labels.
+        radiograph_size: Rows and columns of the radiographs.
+
+    Raises:
+        ValueError: If the phantoms are missing and several processes run, which would all make them.
+    """
+    path = Path(folder) / DATALIST
+    if not path.is_file():
+        command = (
+            f"python -m trct_monai phantoms --output {folder} --split {SPLIT} "
+            f"--size {size} --radiograph_size {radiograph_size}"
+        )
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(f"there is no datalist {path}; make one first: {command}")
+        print(f"no datalist {path}; making phantoms, as by: {command}", flush=True)
+        phantoms(str(folder), size=size, radiograph_size=radiograph_size, split=SPLIT)
+    return str(path)

@@ -1,0 +1,27 @@
+"""Transforms on MONAI's grain: the Protocol from any CT to a target and back to HU, and radiographs from files."""
+
+from trct_monai.transforms.protocol import CTPreprocessing, CTPreprocessingd, UnitToHUd
+from trct_monai.transforms.radiographs import (
+    ORIENTATIONS,
+    LoadRadiographsd,
+    Radiograph,
+    orient,
+    read_radiograph,
+    resize_radiographs,
+    save_radiograph,
+)
+from trct_monai.transforms.save import SaveCTd
+
+__all__ = [
+    "ORIENTATIONS",
+    "CTPreprocessing",
+    "CTPreprocessingd",
+    "LoadRadiographsd",
+    "Radiograph",
+    "SaveCTd",
+    "UnitToHUd",
+    "orient",
+    "read_radiograph",
+    "resize_radiographs",
+    "save_radiograph",
+]
