@@ -1,0 +1,28 @@
+"""What all tests share: few threads, and a tiny phantom data set."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads() -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The datalist of a tiny phantom data set: 16^3 voxels, two 32 x 32 radiographs, 6 / 2 / 2 cases."""
+    from trct_monai.data.phantom_cases import phantoms as make_phantoms
+
+    folder = tmp_path_factory.mktemp("phantoms")
+    make_phantoms(str(folder), size=16, radiograph_size=32, split="6/2/2", num_workers=0)
+    return folder / "datalist.json"

@@ -1,0 +1,126 @@
+"""Pictures of volumes and radiographs as a radiologist hangs them: patient's right on the left, head up."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SOFT_TISSUE = (-160.0, 240.0)
+WIDE = (-1000.0, 600.0)
+"""Display windows in HU: soft tissue (width 400, level 40), and one that shows lung and bone together."""
+
+DIFFERENCE = 400.0
+"""A difference of this many HU is shown at full colour."""
+
+
+def planes(volume: Tensor, index: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    """Axial, coronal and sagittal slices in display order, rows from the top.
+
+    Axial: anterior up, the patient's right on the left. Coronal: head up, the patient's right on the left.
+    Sagittal: head up, anterior on the left.
+
+    Args:
+        volume: Values (X, Y, Z) in RAS+ order.
+        index: Voxel (i, j, k) through which the planes go; the middle if None.
+    """
+    array = np.asarray(volume.detach().cpu().float())
+    i, j, k = index if index is not None else (n // 2 for n in array.shape)
+    return {
+        "axial": array[::-1, ::-1, k].T,
+        "coronal": array[::-1, j, ::-1].T,
+        "sagittal": array[i, ::-1, ::-1].T,
+    }
+
+
+def comparison_figure(
+    truth_hu: Tensor,
+    prediction_hu: Tensor,
+    radiographs: Tensor | None = None,
+    reprojections: Tensor | None = None,
+    *,
+    view_names: Sequence[str] = (),
+    voxel_spacing: float | None = None,
+    title: str = "",
+) -> "Figure":
+    """Truth, prediction and difference in three planes; beneath, the radiographs beside the prediction's projections.
+
+    Args:
+        truth_hu: True CT (X, Y, Z) in HU.
+        prediction_hu: Reconstructed CT (X, Y, Z) in HU.
+        radiographs: Line integrals (V, H, W) that the prediction was made from.
+        reprojections: Line integrals (V, H, W) of the prediction for the same cameras.
+        view_names: Names of the views.
+        voxel_spacing: Voxel side in mm, for a scale bar.
+        title: Heading.
+    """
+    from matplotlib.figure import Figure
+
+    num_views = 0 if radiographs is None else len(radiographs)
+    figure = Figure(figsize=(9.6, 3.2 * (3 + num_views) + 0.4), layout="constrained", dpi=80)
+    axes = np.atleast_2d(figure.subplots(3 + num_views, 3))
+    truth, prediction = planes(truth_hu), planes(prediction_hu)
+    for row, name in enumerate(truth):
+        difference = prediction[name] - truth[name]
+        images = [
+            (truth[name], WIDE, "gray", f"{name}: truth, HU"),
+            (prediction[name], WIDE, "gray", "prediction, HU"),
+            (difference, (-DIFFERENCE, DIFFERENCE), "RdBu_r", f"difference, mean {np.abs(difference).mean():.0f} HU"),
+        ]
+        _show_row(figure, axes[row], images, _SIDES[name])
+        if voxel_spacing:
+            _scale_bar(axes[row][0], truth[name].shape, voxel_spacing)
+    for view in range(num_views):
+        assert radiographs is not None
+        real = np.asarray(radiographs[view].detach().cpu().float())
+        name = view_names[view] if view < len(view_names) else f"view {view}"
+        images = [(real, (0.0, float(real.max())), "gray", f"{name}: radiograph, line integral")]
+        if reprojections is not None:
+            again = np.asarray(reprojections[view].detach().cpu().float())
+            residual = again - real
+            images.append((again, (0.0, float(real.max())), "gray", "reprojection of the prediction"))
+            images.append((residual, (-1.0, 1.0), "RdBu_r", f"residual, RMS {np.sqrt((residual**2).mean()):.2f}"))
+        _show_row(figure, axes[3 + view], images, _SIDES.get(name))
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
+    partial.replace(path)
+
+
+_SIDES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P"), "pa": ("R", "L"), "lat": ("A", "P")}
+"""Letters at the left and right edge of each picture."""
+
+
+def _show_row(
+    figure: "Figure", axes: np.ndarray, images: Sequence[tuple[Any, ...]], sides: tuple[str, str] | None
+) -> None:
+    for axis, (image, (low, high), colours, label) in zip(axes, images):
+        shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        axis.set_title(label, fontsize=9)
+        figure.colorbar(shown, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
+        for position, letter in zip((0.03, 0.97), sides or ()):
+            axis.text(
+                position, 0.5, letter, color="orange", transform=axis.transAxes, ha="center", va="center", fontsize=9
+            )
+    for axis in axes:
+        axis.set_axis_off()
+
+
+def _scale_bar(axis: "Axes", shape: tuple[int, ...], voxel_spacing: float, length: float = 100.0) -> None:
+    """A bar of 10 cm in the lower left corner."""
+    left, bottom = 0.05 * shape[1], 0.96 * shape[0]
+    axis.plot([left, left + length / voxel_spacing], [bottom, bottom], color="orange", linewidth=2)
+    axis.text(left, bottom - 0.02 * shape[0], "10 cm", color="orange", fontsize=7, va="bottom")

@@ -1,0 +1,256 @@
+"""Ignite handlers that MONAI's engines lack: repeatable epochs, exact resume, a stop on NaN, pictures."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import set_rnd
+from monai.engines.utils import IterationEvents
+from monai.utils import set_determinism
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from trct_monai.figures import comparison_figure
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a checkpoint can hold: a network, an optimiser, a scheduler, a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+class EpochSeed:
+    """Seed every random generator at the start of each epoch from the run's seed and the epoch's number.
+
+    Then an epoch draws the same numbers whether the run came to it in one go or was resumed before it. The order of
+    the cases follows from the epoch through `torch.utils.data.DistributedSampler`, on one process too.
+
+    Args:
+        seed: The run's seed; on several processes add the rank.
+        dataset: Training data set whose random transforms are seeded too.
+    """
+
+    def __init__(self, seed: int, dataset: Dataset[Any] | None = None) -> None:
+        self.seed, self.dataset = seed, dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at every epoch's start."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed + 100_003 * engine.state.epoch  # far apart: neighbouring seeds belong to other ranks
+        set_determinism(seed)
+        if self.dataset is not None:
+            set_rnd(self.dataset, seed)
+
+
+class ResumableCheckpoint:
+    """Write all that training needs after each epoch to one file, and continue from it.
+
+    The file is written beside itself and renamed, so that it is whole whenever the process is killed. It loads with
+    `weights_only=True`. Attach it after validation and schedulers.
+
+    Args:
+        path: The checkpoint file.
+        objects: Networks, optimisers, schedulers and scalers by name; None is left out.
+        evaluator: Validation engine whose best metric goes on counting.
+        resume: Continue from `path`, which must exist.
+        save: Write checkpoints: true on one process only.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        objects: Mapping[str, Stateful | None],
+        evaluator: Engine | None = None,
+        *,
+        resume: bool = False,
+        save: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.objects = {name: value for name, value in objects.items() if value is not None}
+        self.evaluator, self.save = evaluator, save
+        if resume and not self.path.is_file():
+            raise ValueError(f"cannot resume: there is no checkpoint {self.path}; start without --resume True")
+        self.resume = resume
+
+    def attach(self, engine: Engine) -> None:
+        """Load at the start if asked to; save at every epoch's end."""
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.load)
+        if self.save:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def write(self, engine: Engine) -> None:
+        """Write the state after the epoch that has just ended."""
+        state: dict[str, Any] = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length}
+        if self.evaluator is not None:
+            state["best_metric"] = float(self.evaluator.state.best_metric)
+            state["best_metric_epoch"] = int(self.evaluator.state.best_metric_epoch)
+        state.update({name: value.state_dict() for name, value in self.objects.items()})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.path)
+
+    def load(self, engine: Engine) -> None:
+        """Set every object, the engine's epoch and the best metric to what the file holds.
+
+        Raises:
+            ValueError: If the checkpoint holds other objects than this run has.
+        """
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        missing = sorted(set(self.objects) - set(state))
+        if missing:
+            raise ValueError(f"checkpoint {self.path} lacks {', '.join(missing)}; it belongs to another configuration")
+        for name, value in self.objects.items():
+            value.load_state_dict(state[name])
+        # The epoch counts, not the iteration: another batch size or world size changes an epoch's length.
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["epoch"] * (engine.state.epoch_length or state["epoch_length"])
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = state["best_metric"]
+            self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+
+
+class BestModel:
+    """Write a network's weights whenever the evaluator finds a new best key metric.
+
+    Args:
+        path: The weights' file: a flat CPU state dict that loads with `weights_only=True`.
+        network: The network, or its DistributedDataParallel wrapper.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], network: nn.Module) -> None:
+        self.path, self.network = Path(path), network
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the key metric after each validation; attach to the evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.best_metric_epoch != engine.state.epoch:
+            return
+        network = getattr(self.network, "module", self.network)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        torch.save({name: value.detach().cpu() for name, value in network.state_dict().items()}, partial)
+        partial.replace(self.path)
+
+
+class StopOnNonFinite:
+    """Stop before the step when a loss is NaN or infinite; what was saved before stays as it is.
+
+    Args:
+        checkpoint: Where the last good checkpoint lies, for the message.
+    """
+
+    def __init__(self, checkpoint: str | os.PathLike[str]) -> None:
+        self.checkpoint = Path(checkpoint)
+
+    def attach(self, engine: Engine) -> None:
+        """Look at each loss before it is propagated."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        loss = engine.state.output["loss"].detach()
+        if not bool(torch.isfinite(loss).all()):
+            kept = f"the last good state is {self.checkpoint}" if self.checkpoint.exists() else "nothing was saved yet"
+            raise RuntimeError(
+                f"the loss became {float(loss)} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
+                f"{kept}; resume from it with a lower learning_rate or max_grad_norm"
+            )
+
+
+class ClipGradients:
+    """Clip the norm of a network's gradients before each optimiser step (Pascanu et al., ICML 2013).
+
+    The norm before clipping is left in `engine.state.gradient_norm`. Understands MONAI's gradient scaler and
+    gradient accumulation.
+
+    Args:
+        network: The network.
+        max_norm: Largest L2 norm of all gradients together.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Clip between backward pass and step."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        in_epoch = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        if in_epoch % engine.accumulation_steps and in_epoch != engine.state.epoch_length:
+            return
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        engine.state.gradient_norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm))
+
+
+class LossTerms:
+    """Write each epoch's mean of every unweighted term of a `WeightedSumLoss`, and the gradient norm, to TensorBoard.
+
+    Args:
+        loss: The loss.
+        summary_writer: TensorBoard's SummaryWriter.
+    """
+
+    def __init__(self, loss: Any, summary_writer: Any) -> None:
+        self.loss, self.summary_writer = loss, summary_writer
+        self.values: dict[str, list[float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Collect after each iteration, write after each epoch."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def collect(self, engine: Engine) -> None:
+        """Remember the terms of this iteration."""
+        for name, term in self.loss.terms.items():
+            self.values.setdefault(f"loss/{name}", []).append(float(term))
+        if hasattr(engine.state, "gradient_norm"):
+            self.values.setdefault("gradient_norm", []).append(engine.state.gradient_norm)
+
+    def write(self, engine: Engine) -> None:
+        """Write the means and start anew."""
+        for name, values in self.values.items():
+            self.summary_writer.add_scalar(name, sum(values) / len(values), engine.state.epoch)
+        self.values = {}
+
+
+class SliceImages:
+    """Show the first validation cases in TensorBoard: truth, prediction and difference in three planes.
+
+    Args:
+        summary_writer: TensorBoard's SummaryWriter.
+        num_cases: Number of cases shown.
+        tag: Name of the picture.
+    """
+
+    def __init__(self, summary_writer: Any, num_cases: int = 2, tag: str = "validation") -> None:
+        self.summary_writer, self.num_cases, self.tag = summary_writer, num_cases, tag
+        self.shown = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the evaluator, whose output holds `pred` and `label` in HU."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        """Begin with the first case again."""
+        self.shown = 0
+
+    def __call__(self, engine: Engine) -> None:
+        cases: Sequence[Mapping[str, Tensor]] = engine.state.output
+        for case in cases[: max(0, self.num_cases - self.shown)]:
+            figure = comparison_figure(case["label"][0], case["pred"][0])
+            self.summary_writer.add_figure(f"{self.tag}/{self.shown}", figure, engine.state.epoch)
+            self.shown += 1

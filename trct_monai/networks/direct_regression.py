@@ -1,0 +1,162 @@
+"""Direct regression of a CT volume from radiographs: a 3-D transformer that attends along X-rays."""
+
+from collections.abc import Sequence
+from math import log2
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from monai.networks.blocks import SubpixelUpsample
+from torch import Tensor, nn
+
+from trct_monai.geometry import DEFAULT_EXTENT, preset, projection_matrices, voxel_centers
+from trct_monai.networks.blocks import ConditionedTransformerBlock, FourierFeatures, PreActivationBlock, ResidualEncoder
+from trct_monai.networks.rays import pixel_rays, points_along_rays, squared_distance_to_rays
+
+POINTS_ALONG_RAY = 8
+"""Points at which the position of a radiograph token's ray is encoded."""
+
+
+class DirectRegression(nn.Module):
+    """A learned initial volume, corrected by tokens that gather what the radiographs say along their rays.
+
+    Each view has an encoder of its own. Its feature map becomes tokens that carry the course of their rays; the
+    volume is cut into cubes whose tokens carry their positions. In the transformer the volume's tokens attend to each
+    other and to the radiographs' tokens, with a bias that falls with the squared distance between cube and ray: the
+    heads range from "only rays that hit me" to "all rays alike" (fixed slopes, as in ALiBi, Press et al., ICLR 2022).
+    A vector pooled from all views modulates every block. A convolutional decoder turns the tokens into a correction
+    of the initial volume, zero before training: an untrained network returns its initial volume.
+
+    Args:
+        volume_size: Voxels along each side of the volume.
+        geometry: Preset of `trct_monai.geometry.preset` that the views follow unless `forward` is given matrices.
+        extent: Side of the volume in mm.
+        encoder_channels: Channels of each radiograph encoder; a radiograph shrinks by 2 ** len(encoder_channels).
+        hidden_size: Channels of the volume's tokens.
+        num_layers: Transformer blocks.
+        num_heads: Attention heads.
+        patch_size: Voxels along the side of one token's cube: a power of two.
+        decoder_channels: Channels at each doubling from tokens to voxels: log2(patch_size) numbers.
+        num_bands: Frequencies of the positional encodings.
+        image_mean: Line integral that the encoders take as zero.
+        image_scale: Line integral that the encoders take as one, less `image_mean`.
+
+    Raises:
+        ValueError: If the sizes do not fit each other.
+    """
+
+    centers: Tensor
+    matrices: Tensor
+    slopes: Tensor
+
+    def __init__(
+        self,
+        volume_size: int = 64,
+        *,
+        geometry: str = "x2ct",
+        extent: float = DEFAULT_EXTENT,
+        encoder_channels: Sequence[int] = (32, 64, 128, 512),
+        hidden_size: int = 256,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        patch_size: int = 4,
+        decoder_channels: Sequence[int] = (80, 40),
+        num_bands: int = 6,
+        image_mean: float = 2.5,
+        image_scale: float = 2.0,
+    ) -> None:
+        super().__init__()
+        num_levels = int(log2(patch_size))
+        if 2**num_levels != patch_size or volume_size % patch_size or len(decoder_channels) != num_levels:
+            raise ValueError(
+                f"patch_size must be a power of two that divides volume_size, with one of decoder_channels for each "
+                f"doubling, got patch_size {patch_size}, volume_size {volume_size}, decoder_channels {decoder_channels}"
+            )
+        cameras = preset(geometry)
+        self.num_views, self.volume_size, self.extent = len(cameras), volume_size, extent
+        self.downsampling = 2 ** len(encoder_channels)
+        self.image_mean, self.image_scale = image_mean, image_scale
+        grid_size, feature_size = volume_size // patch_size, encoder_channels[-1]
+        self.grid_size, self.spacing = grid_size, extent / grid_size
+        centers = voxel_centers((grid_size,) * 3, self.spacing).float().flatten(0, 2)
+        self.register_buffer("centers", centers, persistent=False)  # (N, 3) mm
+        self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
+        # Widths in tokens at which a head's attention to a ray has fallen to exp(-1/2); the last head sees all alike.
+        widths = torch.tensor([0.5 * 2.0**head for head in range(num_heads - 1)] + [torch.inf])
+        self.register_buffer("slopes", 0.5 / (widths * self.spacing) ** 2, persistent=False)
+
+        self.encoders = nn.ModuleList(ResidualEncoder(2, 1, encoder_channels) for _ in cameras)
+        self.positions = FourierFeatures(num_bands)
+        self.ray_embedding = nn.Linear(POINTS_ALONG_RAY * self.positions.out_channels(3), feature_size)
+        self.context_norm = nn.LayerNorm(feature_size)
+        self.condition = nn.Sequential(
+            nn.Linear(self.num_views * (feature_size + 2), hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+        self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(volume_size,) * 3))
+        self.patch_embedding = nn.Conv3d(1, hidden_size, patch_size, patch_size)
+        self.position_embedding = nn.Linear(self.positions.out_channels(3), hidden_size)
+        self.blocks = nn.ModuleList(
+            ConditionedTransformerBlock(hidden_size, feature_size, hidden_size, num_heads) for _ in range(num_layers)
+        )
+        self.decoder = nn.ModuleList(
+            PreActivationBlock(3, before, after)
+            for before, after in zip((hidden_size, *decoder_channels), decoder_channels)
+        )
+        self.head = SubpixelUpsample(3, decoder_channels[-1], 1, scale_factor=2)
+        nn.init.zeros_(self.head.conv_block.weight)
+        nn.init.zeros_(self.head.conv_block.bias)
+
+    @torch.no_grad()
+    def start_from(self, volume: Float[Tensor, "1 1 X Y Z"]) -> None:
+        """Set the initial volume, such as to the training mean: training then starts where that baseline ends.
+
+        Args:
+            volume: Values in [0, 1].
+        """
+        self.initial_volume.copy_(volume)
+
+    def forward(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"] | None = None
+    ) -> Float[Tensor, "B 1 X Y Z"]:
+        """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
+
+        Args:
+            image: Radiographs as line integrals, views in the order of the geometry.
+            matrices: World-to-detector matrices of each case, in place of the preset's.
+
+        Raises:
+            ValueError: If the number of views or the size of the radiographs does not fit.
+        """
+        size = image.shape[-2:]
+        if image.shape[1] != self.num_views or any(n % self.downsampling for n in size):
+            raise ValueError(
+                f"image must be (B, {self.num_views}, H, W) with H and W multiples of {self.downsampling}, "
+                f"got shape {tuple(image.shape)}"
+            )
+        context, bias, condition = self._read(image, self.matrices[None] if matrices is None else matrices)
+        x = self.patch_embedding(self.initial_volume).flatten(2).transpose(1, 2)  # (1, N, C)
+        x = (x + self.position_embedding(self.positions(self.centers * (2 / self.extent)))).expand(len(image), -1, -1)
+        for block in self.blocks:
+            x = block(x, context, condition, bias)
+        x = x.transpose(1, 2).unflatten(2, (self.grid_size,) * 3)
+        for level, block in enumerate(self.decoder):
+            x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
+            x = block(x)
+        volume: Tensor = self.initial_volume + self.head(x)
+        return volume if self.training else volume.clamp(0.0, 1.0)
+
+    def _read(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, M, F) of all radiographs, their bias (1 or B, heads, N, M) and the condition vector (B, C)."""
+        x = (image - self.image_mean) / self.image_scale
+        features = torch.stack([encoder(x[:, v : v + 1])[-1] for v, encoder in enumerate(self.encoders)], dim=1)
+        nearest, direction = (
+            r.flatten(1, 3) for r in pixel_rays(matrices, (features.shape[-2], features.shape[-1]))
+        )  # (_, M, 3)
+        course = points_along_rays(nearest, direction, self.extent, POINTS_ALONG_RAY)
+        embedding = self.ray_embedding(self.positions(course).flatten(-2))
+        context = self.context_norm(features.permute(0, 1, 3, 4, 2).flatten(1, 3) + embedding)
+        distance = squared_distance_to_rays(self.centers, nearest, direction)
+        bias = -self.slopes[:, None, None] * distance[:, None]
+        statistics = torch.stack([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=-1).to(features.dtype)
+        condition = self.condition(torch.cat([features.mean(dim=(3, 4)), statistics], dim=-1).flatten(1))
+        return context, bias, condition
