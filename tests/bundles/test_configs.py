@@ -1,0 +1,90 @@
+"""What every bundle's configuration promises, read without running it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMON = sorted((REPOSITORY / "bundles" / "common").glob("*.json"))
+BUNDLES = sorted(path.parents[1] for path in (REPOSITORY / "bundles").glob("*/configs/train.json"))
+OWN_FILES = {"train.json", "inference.json", "metadata.json"}
+OVERLAYS = [
+    (bundle, overlay)
+    for bundle in BUNDLES
+    for overlay in [*(p for p in sorted((bundle / "configs").glob("*.json")) if p.name not in OWN_FILES), *COMMON]
+]
+# What must be the same number in training and inference, and in every bundle.
+PROTOCOL = ("geometry", "extent", "hu_window")
+# Keys that an overlay may bring along because its own values refer to them.
+OF_THE_OVERLAY = {"_desc_", "eval_dir", "local_rank"}
+
+
+def name(value: Any) -> str:
+    return value.stem if isinstance(value, Path) else str(value)
+
+
+def read(path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_bundle_is_complete(bundle: Path) -> None:
+    for file in ("train.json", "inference.json", "metadata.json", "logging.conf"):
+        assert (bundle / "configs" / file).is_file()
+    assert "Apache License" in (bundle / "LICENSE").read_text()
+    assert (bundle / "docs" / "README.md").is_file() and (bundle / "docs" / "data_license.txt").is_file()
+    metadata = read(bundle / "configs" / "metadata.json")
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_training_and_inference_agree(bundle: Path) -> None:
+    train, inference = (read(bundle / "configs" / file) for file in ("train.json", "inference.json"))
+    for key in (*PROTOCOL, "volume_size", "radiograph_size", "network_def"):
+        assert train[key] == inference[key], key
+    for key in (
+        set(train) & set(inference) & set(json.dumps(train["network_def"]).replace('"', " ").replace("@", "").split())
+    ):
+        assert train[key] == inference[key], key
+
+
+def test_all_bundles_follow_one_protocol() -> None:
+    assert len({json.dumps({key: read(b / "configs" / "train.json")[key] for key in PROTOCOL}) for b in BUNDLES}) == 1
+
+
+@pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS, ids=name)
+def test_every_key_of_an_overlay_exists_in_what_it_overlays(bundle: Path, overlay: Path) -> None:
+    files = ["train.json", "inference.json"] if overlay.parent.name == "configs" else ["train.json"]
+    for file in files:
+        parser = ConfigParser(read(bundle / "configs" / file))
+        unknown = [key for key in read(overlay) if key not in OF_THE_OVERLAY and key not in parser]
+        assert not unknown or (file == "inference.json" and len(unknown) < len(read(overlay)) - 1)
+
+
+@pytest.mark.parametrize(("kind", "file"), [("train", "train.json"), ("infer", "inference.json")])
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_monai_finds_all_properties(bundle: Path, kind: str, file: str, phantoms: Path, tmp_path: Path) -> None:
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / file),
+        workflow_type=kind,
+        datalist=str(phantoms),
+        output_dir=str(tmp_path),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert Path(workflow.bundle_root) == bundle
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_metadata_describes_the_network(bundle: Path) -> None:
+    data = read(bundle / "configs" / "metadata.json")["network_data_format"]
+    train = read(bundle / "configs" / "train.json")
+    assert data["inputs"]["image"]["spatial_shape"] == [train["radiograph_size"]] * 2
+    assert data["outputs"]["pred"]["spatial_shape"] == [train["volume_size"]] * 3
+    assert data["inputs"]["image"]["num_channels"] == len(data["inputs"]["image"]["channel_def"])
+    low, high = train["hu_window"]
+    assert f"[{low:.0f}, {high:.0f}]" in data["outputs"]["pred"]["channel_def"]["0"]

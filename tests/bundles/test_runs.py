@@ -1,0 +1,183 @@
+"""Every bundle in miniature, alone and with every overlay: train, kill and resume, two processes, evaluate, infer."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from tests.bundles.test_configs import BUNDLES, name
+from trct_monai.data import load_datalist
+from trct_monai.evaluate import evaluate
+
+COMMON = BUNDLES[0].parent / "common"
+# Small networks and tiny volumes, bundle by bundle: a new bundle adds its line here.
+MINIATURE: dict[str, dict[str, Any]] = {
+    "direct_regression": {
+        "encoder_channels": [4, 8, 16],
+        "hidden_size": 32,
+        "num_layers": 1,
+        "decoder_channels": [16, 8],
+    },
+}
+
+
+def arguments(bundle: Path, datalist: Path, output: Path) -> dict[str, Any]:
+    return {
+        "datalist": str(datalist),
+        "output_dir": str(output),
+        "ckpt_path": str(output / "model.pt"),
+        **MINIATURE[bundle.name],
+    }
+
+
+def files(bundle: Path, first: str, *overlays: Path) -> list[str]:
+    return [str(bundle / "configs" / first), *map(str, overlays)]
+
+
+def train(bundle: Path, datalist: Path, output: Path, *overlays: Path, **changes: Any) -> dict[str, Any]:
+    """Train in this process; returns the last checkpoint."""
+    config = files(bundle, "train.json", COMMON / "smoke.json", *overlays)
+    monai.bundle.run(config_file=config, **{**arguments(bundle, datalist, output), **changes})
+    return load(output / "resume" / "checkpoint.pt")
+
+
+def load(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def command(bundle: Path, datalist: Path, output: Path, *launcher: str, **changes: Any) -> list[str]:
+    """The shell command that trains the bundle in miniature."""
+    config = files(bundle, "train.json", COMMON / "smoke.json", *changes.pop("overlays", ()))
+    options = {**arguments(bundle, datalist, output), **changes}
+    pairs = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    return [
+        sys.executable,
+        "-m",
+        *(launcher or ()),
+        "monai.bundle",
+        "run",
+        "training",
+        "--config_file",
+        str(config),
+        *pairs,
+    ]
+
+
+def assert_same_weights(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> None:
+    assert one["network"].keys() == other["network"].keys()
+    for key, value in one["network"].items():
+        torch.testing.assert_close(other["network"][key], value, **(tolerance or {"atol": 0, "rtol": 0}))
+
+
+@pytest.fixture(scope="module", params=BUNDLES, ids=name)
+def trained(
+    request: pytest.FixtureRequest, phantoms: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A bundle, and the output folder of its miniature training."""
+    output = tmp_path_factory.mktemp(request.param.name)
+    train(request.param, phantoms, output)
+    return request.param, output
+
+
+def test_training_leaves_model_checkpoint_and_curves(trained: tuple[Path, Path]) -> None:
+    _, output = trained
+    weights = load(output / "model.pt")
+    assert all(isinstance(value, torch.Tensor) for value in weights.values())
+    state = load(output / "resume" / "checkpoint.pt")
+    assert state["epoch"] == 2 and state["best_metric"] > 10
+    assert list((output / "tensorboard").glob("events*"))
+
+
+def test_training_is_repeatable_to_the_bit(trained: tuple[Path, Path], phantoms: Path, tmp_path: Path) -> None:
+    bundle, output = trained
+    assert_same_weights(train(bundle, phantoms, tmp_path), load(output / "resume" / "checkpoint.pt"))
+
+
+def test_inference_writes_hu_where_the_patient_lies(trained: tuple[Path, Path], phantoms: Path, tmp_path: Path) -> None:
+    bundle, output = trained
+    options = {
+        **arguments(bundle, phantoms, output),
+        "output_dir": str(tmp_path),
+        "volume_size": 16,
+        "radiograph_size": 32,
+    }
+    monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
+    cases = load_datalist(phantoms, "test")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{case['case_id']}.nii.gz" for case in cases)
+    for case in cases:
+        truth, prediction = nibabel.load(case["label"]), nibabel.load(tmp_path / f"{case['case_id']}.nii.gz")
+        np.testing.assert_allclose(prediction.affine, truth.affine, atol=1e-4)
+        values = prediction.get_fdata()
+        assert values.shape == truth.shape and values.min() >= -1024 and values.max() <= 1476 and values.min() < -900
+    evaluate(predictions=str(tmp_path), datalist=str(phantoms), output=str(tmp_path / "scores"))
+    with open(tmp_path / "scores" / "cases.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * len(cases) and {row["method"] for row in rows} == {"prediction", "mean volume"}
+
+
+def test_inference_without_a_model_says_what_to_do(phantoms: Path, tmp_path: Path) -> None:
+    for bundle in BUNDLES:
+        with pytest.raises(RuntimeError) as error:
+            monai.bundle.run(config_file=files(bundle, "inference.json"), **arguments(bundle, phantoms, tmp_path))
+        assert "no trained model at" in str(error.value.__cause__)
+
+
+def test_evaluation_writes_every_case(trained: tuple[Path, Path], phantoms: Path) -> None:
+    bundle, output = trained
+    config = files(bundle, "train.json", COMMON / "smoke.json", COMMON / "evaluate.json")
+    monai.bundle.run(config_file=config, **arguments(bundle, phantoms, output))
+    lines = (output / "evaluation" / "psnr_raw.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(load_datalist(phantoms, "test"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_resume_after_a_kill_is_exact(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    """SIGKILL somewhere in the middle, then resume: the weights of a run that was never touched, to the bit."""
+    expected = train(bundle, phantoms, tmp_path / "whole", epochs=40)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(bundle, phantoms, killed, epochs=40), stdout=subprocess.DEVNULL)
+    checkpoint = killed / "resume" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not (checkpoint.exists() and load(checkpoint)["epoch"] >= 3):
+        assert process.poll() is None and time.monotonic() < deadline, "training ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_after = load(checkpoint)["epoch"]
+    assert 3 <= stopped_after < 40
+    resumed = train(bundle, phantoms, killed, epochs=40, resume=True)
+    assert_same_weights(resumed, expected)
+    for key in ("epoch", "lr_scheduler", "best_metric", "best_metric_epoch"):
+        assert resumed[key] == expected[key], key
+    torch.testing.assert_close(resumed["optimizer"], expected["optimizer"], atol=0, rtol=0)
+    assert_same_weights({"network": load(killed / "model.pt")}, {"network": load(tmp_path / "whole" / "model.pt")})
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_two_processes_train_like_one_with_twice_the_batch(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    two = command(bundle, phantoms, tmp_path / "two", *launcher, overlays=[COMMON / "multi_gpu.json"], batch_size=1)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(two, env=environment, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    one = train(bundle, phantoms, tmp_path / "one", batch_size=2)
+    assert_same_weights(load(tmp_path / "two" / "resume" / "checkpoint.pt"), one, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_commands_run_from_another_folder(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(command(bundle, phantoms, tmp_path / "output"), cwd=elsewhere, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "output" / "model.pt").is_file() and not list(elsewhere.iterdir())
