@@ -91,6 +91,32 @@ def comparison_figure(
     return figure
 
 
+def contact_sheet(rows: Sequence[tuple[str, Tensor, Sequence[tuple[str, Tensor]]]]) -> "Figure":
+    """One row of pictures for each case: its CT in three planes, then its radiographs.
+
+    Args:
+        rows: Name of a case, its CT (1, X, Y, Z) in HU, and name and image (H, W) of its radiographs.
+    """
+    from matplotlib.figure import Figure
+
+    num_columns = 3 + max(len(radiographs) for _, _, radiographs in rows)
+    figure = Figure(figsize=(2.6 * num_columns, 2.8 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), num_columns, squeeze=False)
+    for line, (name, cube, radiographs) in zip(axes, rows):
+        for axis in line:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        for axis, (plane, image) in zip(line, planes(cube[0]).items()):
+            axis.imshow(image, cmap="gray", vmin=WIDE[0], vmax=WIDE[1])
+            axis.set_title(plane, fontsize=8)
+            _letter(axis, _SIDES[plane])
+        for axis, (view, radiograph) in zip(line[3:], radiographs):
+            axis.imshow(radiograph.numpy(), cmap="gray")
+            axis.set_title(view, fontsize=8)
+        line[0].set_ylabel(name, fontsize=8)
+    return figure
+
+
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write a figure whole or not at all."""
     path = Path(path)
@@ -111,12 +137,14 @@ def _show_row(
         shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
         axis.set_title(label, fontsize=9)
         figure.colorbar(shown, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
-        for position, letter in zip((0.03, 0.97), sides or ()):
-            axis.text(
-                position, 0.5, letter, color="orange", transform=axis.transAxes, ha="center", va="center", fontsize=9
-            )
+        _letter(axis, sides)
     for axis in axes:
         axis.set_axis_off()
+
+
+def _letter(axis: "Axes", sides: tuple[str, str] | None) -> None:
+    for position, letter in zip((0.03, 0.97), sides or ()):
+        axis.text(position, 0.5, letter, color="orange", transform=axis.transAxes, ha="center", va="center", fontsize=9)
 
 
 def _scale_bar(axis: "Axes", shape: tuple[int, ...], voxel_spacing: float, length: float = 100.0) -> None:

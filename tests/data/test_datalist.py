@@ -65,3 +65,11 @@ def test_errors_are_one_line_that_names_the_file(tmp_path, case):
     path.write_text("{}")
     with pytest.raises(ValueError, match="a datalist has the sections"):
         read_datalist(path)
+
+
+def test_cases_of_another_geometry_are_refused(phantoms):
+    assert load_datalist(phantoms, "test", "x2ct")
+    with pytest.raises(ValueError, match="2 views that are not those of geometry 'clinic'; prepare the data with"):
+        load_datalist(phantoms, "test", "clinic")
+    with pytest.raises(ValueError, match="2 views that are not those of geometry 'circle-4'"):
+        load_datalist(phantoms, "test", "circle-4")

@@ -1,12 +1,10 @@
 import nibabel
 import numpy as np
 import pytest
-import torch
 
 from trct_monai.data import load_datalist, read_datalist
 from trct_monai.data.phantom_cases import phantoms, split_counts
 from trct_monai.data.phantoms import FINDINGS, thorax_phantom
-from trct_monai.data.sheet import radiological_slices
 
 SMALL = {"size": 12, "radiograph_size": 24, "num_workers": 0}
 
@@ -70,15 +68,3 @@ def test_wrong_arguments_are_refused(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         phantoms(str(tmp_path), **{**SMALL, **arguments})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_slices_are_shown_as_a_radiologist_sees_them():
-    volume = torch.zeros(1, 9, 9, 9)
-    right, anterior, superior = (volume.clone() for _ in range(3))
-    right[0, 8], anterior[0, :, 8], superior[0, :, :, 8] = 1, 1, 1
-    axial, coronal, sagittal = radiological_slices(right)
-    assert axial[:, 0].all() and coronal[:, 0].all() and not axial[:, -1].any()
-    axial, coronal, sagittal = radiological_slices(anterior)
-    assert axial[0].all() and sagittal[:, 0].all()
-    axial, coronal, sagittal = radiological_slices(superior)
-    assert coronal[0].all() and sagittal[0].all()

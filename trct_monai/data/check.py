@@ -14,8 +14,8 @@ from tqdm import tqdm
 from trct_monai.data.cases import digest_file, digest_voxels
 from trct_monai.data.datalist import SECTIONS, read_datalist
 from trct_monai.data.orientation import MIN_CORRELATION, measure
-from trct_monai.data.sheet import save_sheet
 from trct_monai.data.split import find_leaks
+from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.transforms import LoadRadiographsd, read_radiograph
 
@@ -58,7 +58,7 @@ def check(
     print(f"{len(cases)} cases ({counts}), {len(problems)} problems")
     if rows:
         target = path.with_name(f"{path.stem}_check.png") if picture is None else Path(picture)
-        save_sheet(target, rows)
+        save_figure(contact_sheet(rows), target)
         print(f"wrote {target}")
     for problem in problems:
         print(f"problem  {problem}")

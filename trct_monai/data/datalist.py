@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from typing_extensions import NotRequired
+
+from trct_monai.geometry import Camera, preset
 
 SECTIONS = ("training", "validation", "test")
 FORMAT_VERSION = 1
@@ -91,7 +94,7 @@ def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
     return page
 
 
-def load_datalist(path: str | os.PathLike[str], section: str) -> list[dict[str, Any]]:
+def load_datalist(path: str | os.PathLike[str], section: str, geometry: str | None = None) -> list[dict[str, Any]]:
     """The cases of one section with absolute paths, ready for MONAI's data sets and `LoadRadiographsd`.
 
     A DataLoader cannot collate all the fields of `Case`: keep what the network needs with MONAI's
@@ -100,10 +103,11 @@ def load_datalist(path: str | os.PathLike[str], section: str) -> list[dict[str, 
     Args:
         path: The datalist.
         section: ``training``, ``validation`` or ``test``.
+        geometry: Preset that the cameras of every case must follow: that of the network which reads them.
 
     Raises:
         FileNotFoundError: If the datalist or a file that it names is missing.
-        ValueError: If it is not a datalist, or has no such section.
+        ValueError: If it is not a datalist, has no such section, or a case's cameras are not those of `geometry`.
     """
     path = Path(path)
     page = read_datalist(path)
@@ -115,7 +119,24 @@ def load_datalist(path: str | os.PathLike[str], section: str) -> list[dict[str, 
         for file in (case.get("label"), *case.get("image", [])):
             if file is not None and not Path(file).is_file():
                 raise FileNotFoundError(f"{file}: missing file of case {case.get('case_id')} in {path}")
+        if geometry is not None:
+            _check_geometry(case, geometry, path)
     return cases
+
+
+def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
+    """Refuse a case whose radiographs were taken otherwise than a network with a fixed geometry assumes."""
+    expected = preset(geometry)
+    cameras = [Camera.from_dict(camera).resized(expected[0].size) for camera in case.get("cameras", [])]
+    same = len(cameras) == len(expected) and all(
+        torch.allclose(camera.world_to_detector(), other.world_to_detector(), rtol=1e-4, atol=1e-6)
+        for camera, other in zip(cameras, expected)
+    )
+    if not same:
+        raise ValueError(
+            f"{path}: case {case.get('case_id')} has {len(cameras)} views that are not those of geometry {geometry!r}; "
+            "prepare the data with that --geometry, or train with the geometry of the data"
+        )
 
 
 def save_datalist(

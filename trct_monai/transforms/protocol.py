@@ -1,9 +1,11 @@
 """The Protocol: the one fixed chain from any CT to a network's target, and the way back from a prediction to HU."""
 
 import logging
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -152,7 +154,8 @@ class UnitToHUd(MapTransform):
     """Predictions in [0, 1] as CT numbers in HU, with the affine and the file name that MONAI's SaveImaged needs.
 
     The prediction fills the cube of the reference, if the item has one, whatever its number of voxels; else a cube
-    of `extent` mm around the origin. The file is named by the reference, else by the item's ``case_id``.
+    of `extent` mm around the origin. A reference is a CT, or the path of one, of which only the header is read. The
+    file is named by the item's ``case_id``, else by the reference.
 
     Args:
         keys: Keys of the predictions (1, X, Y, Z).
@@ -189,24 +192,26 @@ class UnitToHUd(MapTransform):
             unit = result[key]
             if unit.ndim != 4 or unit.shape[0] != 1:
                 raise ValueError(f"{key!r} must be (1, X, Y, Z), got shape {tuple(unit.shape)}")
-            reference = data.get(reference_key)
             hu = unit_to_hu(unit.as_subclass(Tensor), self.hu_window)
-            result[key] = _as_case(hu, self._affine(tuple(hu.shape[1:]), reference), self._meta(data, reference))
+            affine, name = self._place(tuple(hu.shape[1:]), data.get(reference_key))
+            name = data.get("case_id", name)
+            result[key] = _as_case(hu, affine, {} if name is None else {ImageMetaKey.FILENAME_OR_OBJ: name})
         return result
 
-    def _affine(self, shape: tuple[int, ...], reference: Any) -> np.ndarray:
-        if not isinstance(reference, MetaTensor) or reference.ndim != 4:
-            return voxel_to_world(shape, [self.extent / n for n in shape]).numpy()
-        affine: np.ndarray = reference.affine.double().numpy().copy()
-        ratio = np.array(reference.shape[1:]) / np.array(shape)
-        affine[:3, 3] += affine[:3, :3] @ ((ratio - 1) / 2)
-        affine[:3, :3] = affine[:3, :3] * ratio
-        return affine
-
-    def _meta(self, data: Mapping[Hashable, Any], reference: Any) -> dict[str, Any]:
-        name = reference.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(reference, MetaTensor) else None
-        name = name or data.get("case_id")
-        return {} if name is None else {ImageMetaKey.FILENAME_OR_OBJ: name}
+    def _place(self, shape: tuple[int, ...], reference: Any) -> tuple[np.ndarray, str | None]:
+        """Affine of a volume of this shape in the reference's cube, and the reference's name."""
+        if isinstance(reference, MetaTensor) and reference.ndim == 4:
+            name = reference.meta.get(ImageMetaKey.FILENAME_OR_OBJ)
+            matrix, size = reference.affine.double().numpy().copy(), reference.shape[1:]
+        elif isinstance(reference, str | os.PathLike):
+            header = nibabel.load(reference)
+            name, matrix, size = str(reference), header.affine.astype(float), header.shape[:3]
+        else:
+            return voxel_to_world(shape, [self.extent / n for n in shape]).numpy(), None
+        ratio = np.array(size) / np.array(shape)
+        matrix[:3, 3] += matrix[:3, :3] @ ((ratio - 1) / 2)
+        matrix[:3, :3] = matrix[:3, :3] * ratio
+        return matrix, name
 
 
 def _standardize(ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarray]:

@@ -1,0 +1,48 @@
+"""Pictures hang as a radiologist hangs them, and are written whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from trct_monai.figures import comparison_figure, contact_sheet, planes, save_figure
+
+
+@pytest.mark.parametrize(
+    ("axis", "edges"),
+    [
+        (0, {"axial": "left", "coronal": "left"}),
+        (1, {"axial": "top", "sagittal": "left"}),
+        (2, {"coronal": "top", "sagittal": "top"}),
+    ],
+    ids=["right", "anterior", "superior"],
+)
+def test_right_is_left_anterior_is_up_or_left_and_the_head_is_up(axis: int, edges: dict[str, str]) -> None:
+    volume = torch.zeros(9, 9, 9)
+    volume.select(axis, 8).fill_(1)
+    pictures = planes(volume)
+    for name, edge in edges.items():
+        lit = pictures[name][0] if edge == "top" else pictures[name][:, 0]
+        assert lit.all() and pictures[name].sum() == 9
+
+
+def test_comparison_shows_volumes_and_radiographs(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, prediction = (1000 * torch.rand(16, 16, 16, generator=generator) - 500 for _ in range(2))
+    radiographs = torch.rand(2, 24, 24, generator=generator)
+    figure = comparison_figure(
+        truth, prediction, radiographs, radiographs + 0.5, view_names=["pa", "lat"], voxel_spacing=20.0, title="a case"
+    )
+    titles = [axis.get_title() for axis in figure.axes]
+    assert "axial: truth, HU" in titles and "pa: radiograph, line integral" in titles and "residual, RMS 0.50" in titles
+    save_figure(figure, tmp_path / "new" / "case.png")
+    with Image.open(tmp_path / "new" / "case.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 500
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["case.png"]
+
+
+def test_contact_sheet_has_a_row_for_each_case() -> None:
+    cube, image = torch.zeros(1, 8, 8, 8), torch.zeros(8, 8)
+    figure = contact_sheet([("one", cube, [("pa", image)]), ("two", cube, [("pa", image)])])
+    assert len(figure.axes) == 8
