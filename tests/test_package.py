@@ -1,0 +1,49 @@
+"""A wheel builds, installs elsewhere, and works from another folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def site(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the project's wheel is installed, and nothing else."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    source = folder / "source"  # setuptools writes into the tree that it builds from
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{repository}", str(source)], check=True)
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*pip, "wheel", *options, str(source)], check=True)
+    (wheel,) = folder.glob("trct_monai-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True)
+    return folder / "site"
+
+
+def run(site: Path, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=site.parent,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_wheel_holds_the_whole_library(site: Path, repository: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "trct_monai"], cwd=repository, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert [name for name in listed if not (site / name).is_file()] == []
+
+
+def test_import_from_another_folder_is_quick_and_brings_no_torch(site: Path) -> None:
+    program = "import sys, trct_monai; print(trct_monai.__file__, 'torch' in sys.modules)"
+    assert run(site, "-c", program).split() == [str(site / "trct_monai" / "__init__.py"), "False"]
+
+
+def test_commands_run_from_the_wheel(site: Path) -> None:
+    assert "phantoms" in run(site, "-m", "trct_monai", "--help")
