@@ -95,6 +95,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         other.load(run.trainer)
 
 
+def test_a_schedule_of_another_length_is_refused(tmp_path: Path) -> None:
+    Run(tmp_path, 1).trainer.run()
+    other = Run(tmp_path, 1, resume=True)
+    other.scheduler.T_max = 9
+    with pytest.raises(ValueError, match="schedule over 4 epochs, this run has 9; resume with --epochs 4"):
+        other.checkpoint.load(other.trainer)
+
+
 def test_nan_loss_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     class Poison(nn.MSELoss):
         calls = 0

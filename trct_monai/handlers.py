@@ -103,13 +103,20 @@ class ResumableCheckpoint:
         """Set every object, the engine's epoch and the best metric to what the file holds.
 
         Raises:
-            ValueError: If the checkpoint holds other objects than this run has.
+            ValueError: If the checkpoint lacks an object of this run, or a cosine schedule has another length: PyTorch
+                would take the checkpoint's without a word.
         """
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         missing = sorted(set(self.objects) - set(state))
         if missing:
             raise ValueError(f"checkpoint {self.path} lacks {', '.join(missing)}; it belongs to another configuration")
         for name, value in self.objects.items():
+            made_for, wanted = state[name].get("T_max"), getattr(value, "T_max", None)
+            if made_for != wanted:
+                raise ValueError(
+                    f"checkpoint {self.path} is of a learning rate schedule over {made_for} epochs, this run has "
+                    f"{wanted}; resume with --epochs {made_for}, or start anew"
+                )
             value.load_state_dict(state[name])
         # The epoch counts, not the iteration: another batch size or world size changes an epoch's length.
         engine.state.epoch = state["epoch"]
