@@ -33,10 +33,15 @@ SMALL_INFERENCE := ['$(BUNDLE)/configs/inference.json','$(BUNDLE)/configs/small.
 PATHS := --datalist $(DEMO)/phantoms/datalist.json --ckpt_path $(DEMO)/model.pt
 
 demo: install
+	@echo "[1/4] 150 thorax phantoms with two radiographs each"
 	$(RUN) trct_monai phantoms --output $(DEMO)/phantoms --size 64 --radiograph_size 128 --split 120/10/20
+	@echo "[2/4] a short training of direct_regression; the first validation is the mean volume's score"
 	$(RUN) monai.bundle run training --config_file "$(SMALL)" $(PATHS) --output_dir $(DEMO)/training
+	@echo "[3/4] reconstruction of 20 phantoms that the network has not seen"
 	$(RUN) monai.bundle run --config_file "$(SMALL_INFERENCE)" $(PATHS) --output_dir $(DEMO)/predictions
-	$(RUN) trct_monai evaluate --predictions $(DEMO)/predictions --datalist $(DEMO)/phantoms/datalist.json --output $(DEMO)/evaluation
+	@echo "[4/4] scores beside the mean volume, and pictures"
+	$(RUN) trct_monai evaluate --predictions $(DEMO)/predictions --datalist $(DEMO)/phantoms/datalist.json \
+		--output $(DEMO)/evaluation --name direct_regression
 
 clean:
 	rm -rf $(VENV) demo
