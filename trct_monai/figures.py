@@ -73,7 +73,7 @@ def comparison_figure(
             (difference, (-DIFFERENCE, DIFFERENCE), "RdBu_r", f"difference, mean {np.abs(difference).mean():.0f} HU"),
         ]
         _show_row(figure, axes[row], images, _SIDES[name])
-        if voxel_spacing:
+        if voxel_spacing and row == 0:
             _scale_bar(axes[row][0], truth[name].shape, voxel_spacing)
     for view in range(num_views):
         assert radiographs is not None

@@ -1,6 +1,7 @@
 """Every bundle in miniature, alone and with every overlay: train, kill and resume, two processes, evaluate, infer."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -74,6 +75,23 @@ def command(bundle: Path, datalist: Path, output: Path, *launcher: str, **change
     ]
 
 
+def moved(datalist: Path, folder: Path) -> Path:
+    """The same cases with their CTs elsewhere in the world, as patients in a scanner are."""
+    page = json.loads(datalist.read_text())
+    for section in ("training", "validation", "test"):
+        for case in load_datalist(datalist, section):
+            image = nibabel.load(case["label"])
+            affine = image.affine.copy()
+            affine[:3, 3] += [-13.0, 7.0, -170.0]
+            target = folder / Path(case["label"]).name
+            target.parent.mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), target)
+            own = next(own for own in page[section] if own["case_id"] == case["case_id"])
+            own.update(label=str(target), image=case["image"])
+    (folder / "datalist.json").write_text(json.dumps(page))
+    return folder / "datalist.json"
+
+
 def assert_same_weights(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> None:
     assert one["network"].keys() == other["network"].keys()
     for key, value in one["network"].items():
@@ -106,6 +124,8 @@ def test_training_is_repeatable_to_the_bit(trained: tuple[Path, Path], phantoms:
 
 def test_inference_writes_hu_where_the_patient_lies(trained: tuple[Path, Path], phantoms: Path, tmp_path: Path) -> None:
     bundle, output = trained
+    phantoms = moved(phantoms, tmp_path / "moved")
+    tmp_path = tmp_path / "predictions"
     options = {
         **arguments(bundle, phantoms, output),
         "output_dir": str(tmp_path),
