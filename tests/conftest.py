@@ -20,9 +20,9 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The datalist of a tiny phantom data set: 16^3 voxels, two 32 x 32 radiographs, 6 / 2 / 2 cases."""
+    """The datalist of a tiny phantom data set: 16^3 voxels, two 32 x 32 radiographs, 6 / 3 / 2 cases."""
     from trct_monai.data.phantom_cases import phantoms as make_phantoms
 
     folder = tmp_path_factory.mktemp("phantoms")
-    make_phantoms(str(folder), size=16, radiograph_size=32, split="6/2/2", num_workers=0)
+    make_phantoms(str(folder), size=16, radiograph_size=32, split="6/3/2", num_workers=0)
     return folder / "datalist.json"
