@@ -146,6 +146,23 @@ def test_inference_writes_hu_where_the_patient_lies(trained: tuple[Path, Path], 
     assert len(rows) == 2 * len(cases) and {row["method"] for row in rows} == {"prediction", "mean volume"}
 
 
+def test_inference_takes_one_pair_of_radiographs(trained: tuple[Path, Path], phantoms: Path, tmp_path: Path) -> None:
+    bundle, output = trained
+    case = load_datalist(phantoms, "test")[0]
+    options = {
+        **arguments(bundle, phantoms, output),
+        "datalist": None,
+        "dataset_dir": str(tmp_path / "not made"),
+        "radiographs": case["image"],
+        "output_dir": str(tmp_path / "predictions"),
+        "volume_size": 16,
+        "radiograph_size": 32,
+    }
+    monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["reconstruction.nii.gz"]
+    assert not (tmp_path / "not made").exists()
+
+
 def test_inference_without_a_model_says_what_to_do(phantoms: Path, tmp_path: Path) -> None:
     for bundle in BUNDLES:
         with pytest.raises(RuntimeError) as error:
