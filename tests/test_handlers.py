@@ -49,7 +49,7 @@ class Run:
                 *handlers,
             ],
         )
-        objects = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": None}
+        objects = {"network": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
         self.checkpoint = ResumableCheckpoint(folder / "checkpoint.pt", objects, self.evaluator, resume=resume)
         self.checkpoint.attach(self.trainer)
 
@@ -119,6 +119,27 @@ def test_nan_loss_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_p
         run.trainer.run()
     assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] == 1
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
+    run = Run(tmp_path, 1)
+    ClipGradients(run.network, 1.0).attach(run.trainer)
+    next(run.network.parameters()).register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(RuntimeError, match="the gradient norm became (inf|nan) in epoch 1, iteration 1"):
+        run.trainer.run()
+    assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())
+
+
+def test_the_gradient_scaler_goes_along(tmp_path: Path) -> None:
+    run = Run(tmp_path, 1)
+    run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    run.trainer.scaler.scale(torch.ones(()))
+    run.trainer.state.epoch = 1
+    run.checkpoint.write(run.trainer)
+    other = Run(tmp_path, 1, resume=True)
+    other.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    other.checkpoint.load(other.trainer)
+    assert other.trainer.scaler.get_scale() == 128.0
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])

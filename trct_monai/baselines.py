@@ -30,7 +30,7 @@ class MeanVolume(nn.Module):
         """
         total, count = torch.zeros_like(self.volume[0]), 0
         for volume in volumes:
-            total += volume.to(total)
+            total += volume.as_subclass(Tensor).to(total)
             count += 1
         if count == 0:
             raise ValueError("the mean volume needs at least one training volume, got none")

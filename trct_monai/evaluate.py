@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trct_monai.baselines import MeanVolume
-from trct_monai.data.datalist import load_datalist
+from trct_monai.data.batch import parse_numbers
+from trct_monai.data.datalist import load_datalist, write_atomically
 from trct_monai.figures import comparison_figure, save_figure
 from trct_monai.geometry import Camera
-from trct_monai.intensity import HU_WINDOW, hu_to_attenuation, unit_to_hu
+from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_attenuation, unit_to_hu
 from trct_monai.metrics import hu_protocol
 from trct_monai.projector import project
 from trct_monai.transforms import CTPreprocessing, LoadRadiographsd
@@ -32,7 +33,7 @@ def evaluate(
     datalist: str,
     output: str,
     section: str = "test",
-    hu_window: Sequence[float] = HU_WINDOW,
+    hu_window: Sequence[float] | str = HU_WINDOW,
     name: str = "prediction",
     figures: int = 3,
 ) -> None:
@@ -46,11 +47,16 @@ def evaluate(
         datalist: Datalist JSON with the truths; its `training` section gives the mean volume.
         output: Folder for the results.
         section: Section of the datalist to score.
-        hu_window: Lowest and highest HU.
+        hu_window: Lowest and highest HU, as low,high.
         name: What the predictions are called in the table.
         figures: Number of cases to draw: truth, prediction and difference in three planes, radiographs, reprojections.
     """
+    if isinstance(hu_window, str):
+        hu_window = parse_numbers(hu_window.replace(",", "/"), 2, "hu_window")
+    hu_window = check_hu_window(hu_window)
     cases = load_datalist(datalist, section)
+    if not cases:
+        raise ValueError(f"{datalist}: section {section!r} has no case to score")
     files = {case["case_id"]: _prediction_file(Path(predictions), case["case_id"]) for case in cases}
     baseline: MeanVolume | None = None
     rows: list[dict[str, Any]] = []
@@ -68,7 +74,8 @@ def evaluate(
             _draw(case, prediction, truth, f"{case['case_id']}: {name}, {rows[-2]['psnr']:.1f} dB", folder)
     summary = summarize(rows)
     _write_csv(rows, folder / "cases.csv")
-    (folder / "summary.json").write_text(json.dumps({"hu_window": hu_window, "methods": summary}, indent=2) + "\n")
+    page = {"hu_window": hu_window, "methods": summary}
+    write_atomically(folder / "summary.json", json.dumps(page, indent=2) + "\n")
     print(format_table(summary))
     print(f"wrote {folder}: cases.csv ({len(cases)} cases), summary.json, {min(figures, len(cases))} figures")
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,7 +59,8 @@ class ResumableCheckpoint:
 
     Args:
         path: The checkpoint file.
-        objects: Networks, optimisers, schedulers and scalers by name; None is left out.
+        objects: Networks, optimisers and schedulers by name. The engine's gradient scaler is taken along by itself: it
+            comes into being when the engine runs.
         evaluator: Validation engine whose best metric goes on counting.
         resume: Continue from `path`, which must exist.
         save: Write checkpoints: true on one process only.
@@ -67,14 +69,14 @@ class ResumableCheckpoint:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        objects: Mapping[str, Stateful | None],
+        objects: Mapping[str, Stateful],
         evaluator: Engine | None = None,
         *,
         resume: bool = False,
         save: bool = True,
     ) -> None:
         self.path = Path(path)
-        self.objects = {name: value for name, value in objects.items() if value is not None}
+        self.objects = dict(objects)
         self.evaluator, self.save = evaluator, save
         if resume and not self.path.is_file():
             raise ValueError(f"cannot resume: there is no checkpoint {self.path}; start without --resume True")
@@ -94,6 +96,8 @@ class ResumableCheckpoint:
             state["best_metric"] = float(self.evaluator.state.best_metric)
             state["best_metric_epoch"] = int(self.evaluator.state.best_metric_epoch)
         state.update({name: value.state_dict() for name, value in self.objects.items()})
+        if getattr(engine, "scaler", None) is not None:
+            state["scaler"] = engine.scaler.state_dict()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         torch.save(state, partial)
@@ -118,6 +122,8 @@ class ResumableCheckpoint:
                     f"{wanted}; resume with --epochs {made_for}, or start anew"
                 )
             value.load_state_dict(state[name])
+        if getattr(engine, "scaler", None) is not None and "scaler" in state:
+            engine.scaler.load_state_dict(state["scaler"])
         # The epoch counts, not the iteration: another batch size or world size changes an epoch's length.
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * (engine.state.epoch_length or state["epoch_length"])
@@ -199,7 +205,13 @@ class ClipGradients:
             return
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
-        engine.state.gradient_norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm))
+        if engine.scaler is None and not isfinite(norm):  # a scaler skips such a step and lowers its scale
+            raise RuntimeError(
+                f"the gradient norm became {norm} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, "
+                "the loss being finite; no step was taken, resume with a lower learning_rate"
+            )
+        engine.state.gradient_norm = norm
 
 
 class LossTerms:

@@ -32,7 +32,7 @@ def network_numbers(config: dict[str, Any]) -> set[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(path.read_text())
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result
 
 

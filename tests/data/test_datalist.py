@@ -71,5 +71,8 @@ def test_cases_of_another_geometry_are_refused(phantoms):
     assert load_datalist(phantoms, "test", "x2ct")
     with pytest.raises(ValueError, match="2 views that are not those of geometry 'clinic'; prepare the data with"):
         load_datalist(phantoms, "test", "clinic")
+    assert load_datalist(phantoms, "test", "x2ct", 320.0)
+    with pytest.raises(ValueError, match="its cubes are 320.0 mm wide .* prepare the data with --extent 400"):
+        load_datalist(phantoms, "test", "x2ct", 400.0)
     with pytest.raises(ValueError, match="2 views that are not those of geometry 'circle-4'"):
         load_datalist(phantoms, "test", "circle-4")

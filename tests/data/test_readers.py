@@ -118,13 +118,20 @@ def test_damaged_files_are_refused_by_name(tmp_path, phantom):
 
 
 def test_names_come_from_the_file_and_the_folder(tmp_path, phantom):
-    for name in ("flat.nii.gz", "p1/p1.nii.gz", "p2/ct.nii.gz", "p2/ct_mask.nii.gz", "x/LIDC-IDRI-0007.1.mha"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in (
+        "flat.nii.gz",
+        "p1/p1.nii.gz",
+        "p2/ct.nii.gz",
+        "p2/ct_mask.nii.gz",
+        "x/LIDC-IDRI-0007.1.mha",
+        "ct/ct1/ct1.mha",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "notes.pdf").touch()
     found = find_sources(tmp_path)
     names = {source.case_id: source.patient_id for source in found.sources}
-    assert names == {"flat": "flat", "p1": "p1", "p2_ct": "p2", "x_LIDC-IDRI-0007.1": "x"}
+    assert names == {"flat": "flat", "p1": "p1", "p2_ct": "p2", "x_LIDC-IDRI-0007.1": "LIDC-IDRI-0007", "ct1": "ct1"}
     assert found.other_files == 1 and found.skipped[0][1] == "a mask by its name"
     assert patient_of("LIDC-IDRI-0442.20000101.1") == "LIDC-IDRI-0442" and safe_name("../a b") == "a_b"
 

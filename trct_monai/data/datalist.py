@@ -94,7 +94,9 @@ def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
     return page
 
 
-def load_datalist(path: str | os.PathLike[str], section: str, geometry: str | None = None) -> list[dict[str, Any]]:
+def load_datalist(
+    path: str | os.PathLike[str], section: str, geometry: str | None = None, extent: float | None = None
+) -> list[dict[str, Any]]:
     """The cases of one section with absolute paths, ready for MONAI's data sets and `LoadRadiographsd`.
 
     A DataLoader cannot collate all the fields of `Case`: keep what the network needs with MONAI's
@@ -104,16 +106,22 @@ def load_datalist(path: str | os.PathLike[str], section: str, geometry: str | No
         path: The datalist.
         section: ``training``, ``validation`` or ``test``.
         geometry: Preset that the cameras of every case must follow: that of the network which reads them.
+        extent: Side in mm that the data's cubes must have, if the datalist states one: that of the network too.
 
     Raises:
         FileNotFoundError: If the datalist or a file that it names is missing.
-        ValueError: If it is not a datalist, has no such section, or a case's cameras are not those of `geometry`.
+        ValueError: If it is not a datalist, has no such section, or its cameras or cubes are not those asked for.
     """
     path = Path(path)
     page = read_datalist(path)
     if section not in page:
         present = ", ".join(name for name in SECTIONS if name in page)
         raise ValueError(f"{path}: no section {section!r}; it has {present}")
+    if extent is not None and abs(float(page.get("extent", extent)) - extent) > 1e-3 * extent:
+        raise ValueError(
+            f"{path}: its cubes are {page['extent']} mm wide and were projected so, {extent} mm are asked for; "
+            f"prepare the data with --extent {extent}, or train with --extent {page['extent']}"
+        )
     cases = [_with_absolute_paths(case, path.absolute().parent) for case in page[section]]
     for case in cases:
         for file in (case.get("label"), *case.get("image", [])):

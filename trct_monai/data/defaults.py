@@ -10,17 +10,20 @@ SPLIT = "400/50/50"
 
 
 def default_datalist(folder: str | os.PathLike[str], *, size: int = 64, radiograph_size: int = 128) -> str:
-    """The path of the folder's datalist; where there is none, phantoms are made first (400 / 50 / 50 of them).
+    """The path of a datalist of PhantomThorax; where there is none, phantoms are made first (400 / 50 / 50 of them).
+
+    Each combination of sizes has a folder of its own: a network for fine radiographs never gets coarse ones unnoticed.
 
     Args:
-        folder: The data set's folder.
+        folder: Where such data sets lie.
         size: Voxels along each side of the labels.
         radiograph_size: Rows and columns of the radiographs.
 
     Raises:
         ValueError: If the phantoms are missing and several processes run, which would all make them.
     """
-    path = Path(folder) / DATALIST
+    folder = Path(folder) / f"PhantomThorax-{size}_{radiograph_size}"
+    path = folder / DATALIST
     if not path.is_file():
         command = (
             f"python -m trct_monai phantoms --output {folder} --split {SPLIT} "

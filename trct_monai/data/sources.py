@@ -156,13 +156,16 @@ def _series_source(root: Path, place: Path, series: Series) -> Source:
 def _file_source(root: Path, path: Path, extension: str, pictures: list[str]) -> Source | None:
     stem, folder = path.name.removesuffix(path.name[-len(extension) :]), path.parent.name
     nested = path.parent.resolve() != root.resolve()
+    parts = path.relative_to(root).parts
+    owner = stem if stem == folder or not nested else parts[0]
     if EXTENSIONS[extension] == "HDF5":
         stem = stem.removesuffix("ct_xray_data").rstrip("_") or folder
     elif nested and stem != folder:
-        stem = "_".join([*path.relative_to(root).parts[:-1], stem])
+        stem = "_".join([*parts[:-1], stem])
     case_id = safe_name(stem)
-    first = path.relative_to(root).parts[0] if nested else stem
-    patient = safe_name(_recorded_patient(path.parent) or patient_of(first if first in stem else stem))
+    # A known naming anywhere in the path says who it is; else NAME/NAME.nii.gz is NAME's, and a folder one person's.
+    named = patient_of("/".join(parts))
+    patient = safe_name(_recorded_patient(path.parent) or (named if named != "/".join(parts) else owner))
     file_stem = path.name[: -len(extension)]
     radiographs = {}
     for name in pictures:

@@ -66,8 +66,13 @@ class DirectRegression(nn.Module):
         image_scale: float = 2.0,
     ) -> None:
         super().__init__()
-        num_levels = int(log2(patch_size))
-        if 2**num_levels != patch_size or volume_size % patch_size or len(decoder_channels) != num_levels:
+        num_levels = int(log2(patch_size)) if patch_size > 1 else 0
+        if (
+            num_levels < 1
+            or 2**num_levels != patch_size
+            or volume_size % patch_size
+            or len(decoder_channels) != num_levels
+        ):
             raise ValueError(
                 f"patch_size must be a power of two that divides volume_size, with one of decoder_channels for each "
                 f"doubling, got patch_size {patch_size}, volume_size {volume_size}, decoder_channels {decoder_channels}"
