@@ -181,9 +181,9 @@ def test_evaluation_writes_every_case(trained: tuple[Path, Path], phantoms: Path
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
 def test_resume_after_a_kill_is_exact(bundle: Path, phantoms: Path, tmp_path: Path) -> None:
     """SIGKILL somewhere in the middle, then resume: the weights of a run that was never touched, to the bit."""
-    expected = train(bundle, phantoms, tmp_path / "whole", epochs=40)
+    expected = train(bundle, phantoms, tmp_path / "whole", epochs=16)
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(bundle, phantoms, killed, epochs=40), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(bundle, phantoms, killed, epochs=16), stdout=subprocess.DEVNULL)
     checkpoint = killed / "resume" / "checkpoint.pt"
     deadline = time.monotonic() + 120
     while not (checkpoint.exists() and load(checkpoint)["epoch"] >= 3):
@@ -192,8 +192,8 @@ def test_resume_after_a_kill_is_exact(bundle: Path, phantoms: Path, tmp_path: Pa
     process.send_signal(signal.SIGKILL)
     process.wait()
     stopped_after = load(checkpoint)["epoch"]
-    assert 3 <= stopped_after < 40
-    resumed = train(bundle, phantoms, killed, epochs=40, resume=True)
+    assert 3 <= stopped_after < 16
+    resumed = train(bundle, phantoms, killed, epochs=16, resume=True)
     assert_same_weights(resumed, expected)
     for key in ("epoch", "lr_scheduler", "best_metric", "best_metric_epoch"):
         assert resumed[key] == expected[key], key
