@@ -24,7 +24,7 @@ def change(datalist, function):
 def test_a_sound_data_set_passes_and_is_drawn(datalist, tmp_path, capsys):
     check(str(datalist), num_pictures=2)
     printed = capsys.readouterr().out
-    assert "10 cases (6 training, 2 validation, 2 test), 0 problems" in printed and "pa identity" in printed
+    assert "11 cases (6 training, 3 validation, 2 test), 0 problems" in printed and "pa identity" in printed
     with Image.open(datalist.parent / "datalist_check.png") as picture:
         assert picture.size[0] > 500
     check(str(datalist), picture=str(tmp_path / "other.png"), num_pictures=1)
