@@ -6,8 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from trct_monai.baselines import MeanVolume
+from trct_monai.baselines import Backprojection, MeanVolume, NearestNeighbour, RidgePCA, TotalVariation
 from trct_monai.networks import DirectRegression
+
+
+def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    return [
+        {
+            "image": 5 * torch.rand(2, 32, 32, generator=generator),
+            "label": torch.rand(1, *(size,) * 3, generator=generator),
+        }
+        for _ in range(4)
+    ]
+
 
 # A new method adds its line here: volume size -> module for two 32 x 32 radiographs.
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
@@ -17,6 +29,11 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 }
 BASELINES: dict[str, Callable[[int], nn.Module]] = {
     "mean_volume": lambda size: MeanVolume(size).fit([torch.full((1, size, size, size), 0.25)]),
+    "nearest_neighbour": lambda size: NearestNeighbour(size).fit(training_cases(size)),
+    "ridge_pca": lambda size: RidgePCA(size).fit(training_cases(size)),
+    "backprojection": lambda size: Backprojection(size),
+    "filtered_backprojection": lambda size: Backprojection(size, filtered=True),
+    "total_variation": lambda size: TotalVariation(size, num_iterations=10),
 }
 METHODS = NETWORKS | BASELINES
 

@@ -1,10 +1,12 @@
-"""Methods that a network must beat, behind the same contract: radiographs (B, V, H, W) to a volume in [0, 1]."""
+"""The mean of the training volumes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from trct_monai.baselines.cases import Cases, each
 
 
 class MeanVolume(nn.Module):
@@ -22,14 +24,18 @@ class MeanVolume(nn.Module):
         super().__init__()
         self.register_buffer("volume", torch.zeros(1, 1, volume_size, volume_size, volume_size))
 
-    def fit(self, volumes: Iterable[Float[Tensor, "1 X Y Z"]]) -> "MeanVolume":
+    def fit(self, cases: Cases | Iterable[Float[Tensor, "1 X Y Z"]]) -> "MeanVolume":
         """Average the training volumes, each in [0, 1].
+
+        Args:
+            cases: Cases with ``label``, or the volumes themselves.
 
         Raises:
             ValueError: If there is none.
         """
         total, count = torch.zeros_like(self.volume[0]), 0
-        for volume in volumes:
+        for case in each(cases):
+            volume = case["label"] if isinstance(case, Mapping) else case
             total += volume.as_subclass(Tensor).to(total)
             count += 1
         if count == 0:
