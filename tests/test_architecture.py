@@ -17,7 +17,9 @@ FLOORS = [
     ["networks", "losses", "metrics", "transforms", "baselines"],
     ["handlers"],
     ["data"],
+    ["scoring"],
     ["evaluate"],
+    ["leaderboard"],
     ["cli"],
     ["__main__"],
 ]

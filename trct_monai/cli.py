@@ -23,7 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("trct_monai.data.prepare:prepare", "turn CTs (DICOM, NIfTI, MetaImage, NRRD, X2CT) into cases"),
     "split": ("trct_monai.data.split:split", "split cases into training, validation and test by patient"),
     "check": ("trct_monai.data.check:check", "verify a datalist and its files, and draw a picture of the cases"),
-    "evaluate": ("trct_monai.evaluate:evaluate", "score predicted CTs in HU beside the mean volume, and draw them"),
+    "evaluate": ("trct_monai.evaluate:evaluate", "score predicted CTs by every protocol, beside the mean volume"),
+    "leaderboard": ("trct_monai.leaderboard:leaderboard", "compare methods and baselines on one datalist in one table"),
 }
 
 USER_ERROR, INTERRUPTED = 2, 130

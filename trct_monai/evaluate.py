@@ -1,30 +1,80 @@
 """Score a folder of predicted CTs, whoever made them, beside the mean of the training volumes."""
 
 import csv
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import isfinite
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-import torch
+import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from torch import Tensor
 from tqdm import tqdm
 
+from trct_monai import __version__
 from trct_monai.baselines import MeanVolume
-from trct_monai.data.batch import parse_numbers
-from trct_monai.data.datalist import load_datalist, write_atomically
+from trct_monai.data.batch import parse_numbers, run_cases
+from trct_monai.data.cases import digest_file, write_nifti
+from trct_monai.data.datalist import load_datalist, read_datalist, write_atomically
+from trct_monai.data.predictions import load_ct, load_pair, load_quantiles, load_truth, prediction_file
 from trct_monai.figures import comparison_figure, save_figure
-from trct_monai.geometry import Camera
-from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_attenuation, unit_to_hu
-from trct_monai.metrics import hu_protocol
-from trct_monai.projector import project
-from trct_monai.transforms import CTPreprocessing, LoadRadiographsd
+from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_unit, unit_to_hu
+from trct_monai.metrics import Conditioning, Estimate, bootstrap_mean, hu_protocol, measure_conditioning, skill_score
+from trct_monai.metrics.conditioning import MIN_CASES
+from trct_monai.metrics.reprojection import reproject
+from trct_monai.scoring import Views, score_case
+from trct_monai.transforms.resampling import resample
 
-METRICS = ("psnr", "ssim", "mae")
-UNITS = {"psnr": "dB", "ssim": "", "mae": "HU"}
+FORMAT = "trct-evaluation"
+FORMAT_VERSION = 1
+MEAN_VOLUME = "mean volume"
+HEADLINE = "hu.psnr_3d"
+
+CONDITIONING_SIZE = 64
+"""The conditioning probe looks at volumes of at most this many voxels a side: patients differ in the large."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an evaluation is made with; see `evaluate` for each."""
+
+    datalist: str
+    section: str
+    hu_window: tuple[float, float]
+    size: int | None
+    resample: bool
+
+    @classmethod
+    def parse(
+        cls, datalist: str, section: str, hu_window: Sequence[float] | str, size: int | None, resample: bool
+    ) -> "Options":
+        """From a command's flags.
+
+        Raises:
+            ValueError: If the window is none, or the size too small for SSIM's window.
+        """
+        if isinstance(hu_window, str):
+            hu_window = parse_numbers(hu_window.replace(",", "/"), 2, "hu_window")
+        if size is not None and size < 7:
+            raise ValueError(f"size must be at least 7 voxels, the window of SSIM, got {size}")
+        return cls(str(Path(datalist).absolute()), section, check_hu_window(hu_window), size, resample)
+
+    def cases(self) -> list[dict[str, Any]]:
+        """The cases that are scored.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        cases = load_datalist(self.datalist, self.section)
+        if not cases:
+            raise ValueError(f"{self.datalist}: section {self.section!r} has no case to score")
+        return cases
 
 
 def evaluate(
@@ -35,146 +85,376 @@ def evaluate(
     section: str = "test",
     hu_window: Sequence[float] | str = HU_WINDOW,
     name: str = "prediction",
+    size: int | None = None,
+    resample: bool = False,
     figures: int = 3,
+    num_workers: int = 2,
 ) -> None:
-    """Score predicted CTs against a datalist and print a table with the mean-volume baseline beside it.
+    """Score predicted CTs against a datalist by every protocol and probe, beside the mean volume.
 
-    Writes OUTPUT/cases.csv (one line for each method and case), OUTPUT/summary.json and pictures of the first cases.
-    Whole-volume PSNR, SSIM (7 x 7 x 7) and MAE in HU of the window, both volumes clipped to it.
+    Writes OUTPUT/cases.csv (a line for each case), OUTPUT/summary.json (means with intervals, conditioning, warnings)
+    and pictures of the first cases; docs/evaluation.md explains every column. What is scored is kept: the same command
+    goes on where it was interrupted.
 
     Args:
         predictions: Folder with one NIfTI in HU for each case: CASE_ID.nii.gz, or a file in a folder CASE_ID.
-        datalist: Datalist JSON with the truths; its `training` section gives the mean volume.
+        datalist: Datalist JSON with the truths; its training section gives the mean volume.
         output: Folder for the results.
         section: Section of the datalist to score.
-        hu_window: Lowest and highest HU, as low,high.
+        hu_window: Lowest and highest HU of the headline protocol, as low,high.
         name: What the predictions are called in the table.
+        size: Voxels along each side of the cube at which everything is compared; the size of the CTs if not given.
+        resample: Bring predictions that lie on another grid to the CT's, in place of refusing them.
         figures: Number of cases to draw: truth, prediction and difference in three planes, radiographs, reprojections.
+        num_workers: Number of processes.
     """
-    if isinstance(hu_window, str):
-        hu_window = parse_numbers(hu_window.replace(",", "/"), 2, "hu_window")
-    hu_window = check_hu_window(hu_window)
-    cases = load_datalist(datalist, section)
-    if not cases:
-        raise ValueError(f"{datalist}: section {section!r} has no case to score")
-    files = {case["case_id"]: _prediction_file(Path(predictions), case["case_id"]) for case in cases}
-    baseline: MeanVolume | None = None
-    rows: list[dict[str, Any]] = []
+    options = Options.parse(datalist, section, hu_window, size, resample)
+    if name == MEAN_VOLUME:
+        raise ValueError(f"name must be another than {MEAN_VOLUME!r}, which stands beside it in the table")
     folder = Path(output)
+    files = prediction_files(predictions, options)
+    mean_volume = fit_mean_volume(options, folder)
+    summary, rows = evaluate_predictions(predictions, options, folder, name, mean_volume, num_workers)
+    for case in options.cases()[:figures]:
+        _draw(case, files[case["case_id"]], options, name, rows, folder)
+    print(format_summary(summary))
+    print(f"wrote {folder}: cases.csv, summary.json, {min(figures, len(files))} figures")
+
+
+def prediction_files(predictions: str | Path, options: Options) -> dict[str, Path]:
+    """The prediction of every case.
+
+    Raises:
+        FileNotFoundError: If one or more are missing: a mean over some of the cases can be compared with nothing.
+        ValueError: If a case has several.
+    """
+    if not Path(predictions).is_dir():
+        raise FileNotFoundError(f"{predictions}: no such folder of predictions")
+    files, missing = {}, []
+    for case in options.cases():
+        try:
+            files[case["case_id"]] = prediction_file(predictions, case["case_id"])
+        except FileNotFoundError as error:
+            missing.append(str(error))
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(missing) + len(files)} predictions are missing; {missing[0]}")
+    return files
+
+
+def fit_mean_volume(options: Options, folder: Path) -> Path | None:
+    """The mean of the training volumes as a NIfTI in HU, kept in a folder; None where the datalist has no such section.
+
+    Args:
+        options: Whose datalist, size and window.
+        folder: Where the file is written.
+    """
+    page = read_datalist(options.datalist)
+    cases = load_datalist(options.datalist, "training") if page.get("training") else []
+    if not cases:
+        return None
+    size = options.size or load_ct(cases[0]["label"]).shape[-1]
+    inputs = digest([size, options.hu_window, [digest_of_voxels(case) for case in cases]])
+    path, note = folder / "mean_volume.nii.gz", folder / "mean_volume.json"
+    if path.is_file() and note.is_file() and json.loads(note.read_text()).get("inputs") == inputs:
+        return path
+    place: MetaTensor = load_truth(cases[0], size)
+
+    def volumes() -> Iterator[Tensor]:
+        for case in tqdm(cases, desc=MEAN_VOLUME, unit="case"):
+            yield hu_to_unit(load_truth(case, size).as_subclass(Tensor), options.hu_window)
+
+    mean = unit_to_hu(MeanVolume(size).fit(volumes()).volume[0, 0], options.hu_window)
     folder.mkdir(parents=True, exist_ok=True)
-    for case in tqdm(cases, desc="evaluate", unit="case"):
-        prediction = _load_hu(files[case["case_id"]])
-        truth = _truth_like(case, prediction, files[case["case_id"]], hu_window)
-        if baseline is None:
-            baseline = MeanVolume(truth.shape[-1]).fit(_training_volumes(datalist, truth.shape[-1], hu_window))
-        mean_hu = unit_to_hu(baseline.volume[0], hu_window)
-        for method, volume in ((name, prediction), ("mean volume", mean_hu)):
-            rows.append({"method": method, "case_id": case["case_id"], **score(volume, truth, hu_window)})
-        if len(rows) <= 2 * figures:
-            _draw(case, prediction, truth, f"{case['case_id']}: {name}, {rows[-2]['psnr']:.1f} dB", folder)
-    summary = summarize(rows)
+    write_nifti(path, mean.numpy(), place.affine.numpy())
+    write_atomically(note, json.dumps({"inputs": inputs, "cases": len(cases)}) + "\n")
+    return path
+
+
+def evaluate_predictions(
+    predictions: str | Path,
+    options: Options,
+    folder: Path,
+    name: str,
+    mean_volume: Path | None,
+    num_workers: int = 2,
+) -> tuple[dict[str, Any], list[Row]]:
+    """Score predictions, write cases.csv and summary.json, and return the summary and the rows.
+
+    Args:
+        predictions: Their folder.
+        options: What to score, and how.
+        folder: Where the results go.
+        name: The method's name.
+        mean_volume: File of `fit_mean_volume`.
+        num_workers: Number of processes.
+
+    Raises:
+        FileNotFoundError: If a prediction is missing.
+        ValueError: If a prediction cannot be compared with its CT; all of them are named.
+    """
+    cases, files = options.cases(), prediction_files(predictions, options)
+    kept = folder / "scores"
+    kept.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (case["case_id"], (case, cases[(number + 1) % len(cases)] if len(cases) > 1 else None))
+        for number, case in enumerate(cases)
+    ]
+    work = partial(_score, files=files, options=options, mean_volume=mean_volume, kept=kept)
+    refused = run_cases(work, jobs, num_workers=num_workers, description=name)
+    if refused:
+        raise ValueError(f"{len(refused)} of {len(cases)} predictions cannot be compared; {refused[0][1]}")
+    rows: list[Row] = []
+    for case in cases:
+        page = json.loads((kept / f"{case['case_id']}.json").read_text())
+        for method, key in ((name, "scores"), (MEAN_VOLUME, "mean_volume")):
+            if page[key]:
+                rows.append({"method": method, "case_id": case["case_id"], **page[key]})
+    conditioning = _conditioning(cases, files, options)
+    patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in cases}
+    summary = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "tool": f"trct_monai {__version__}",
+        "name": name,
+        "predictions": str(Path(predictions).absolute()),
+        **asdict(options),
+        "num_cases": len(cases),
+        **summarize(rows, name, patients, conditioning),
+    }
     _write_csv(rows, folder / "cases.csv")
-    page = {"hu_window": hu_window, "methods": summary}
-    write_atomically(folder / "summary.json", json.dumps(page, indent=2) + "\n")
-    print(format_table(summary))
-    print(f"wrote {folder}: cases.csv ({len(cases)} cases), summary.json, {min(figures, len(cases))} figures")
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary, rows
 
 
-def score(prediction_hu: Tensor, truth_hu: Tensor, hu_window: Sequence[float] = HU_WINDOW) -> dict[str, float]:
-    """PSNR (dB), SSIM and MAE (HU) of one volume (1, X, Y, Z) in HU, by the `hu` protocol."""
-    scores = hu_protocol(hu_window)(*(volume[0].detach().cpu().numpy() for volume in (prediction_hu, truth_hu)))
-    return {"psnr": scores["psnr_3d"], "ssim": scores["ssim"], "mae": scores["mae"]}
+def summarize(
+    rows: Sequence[Row], name: str, patients: Mapping[str, str], conditioning: Conditioning | None
+) -> dict[str, Any]:
+    """Means with intervals of every column by method, the skill over the mean volume, and what must be warned of.
 
-
-def summarize(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over cases of every metric, by method."""
-    methods = dict.fromkeys(row["method"] for row in rows)
-    summary: dict[str, dict[str, float]] = {}
-    for method in methods:
+    Args:
+        rows: Lines of cases.csv; None is no value.
+        name: The method's name.
+        patients: Whose case it is.
+        conditioning: What the probe found, if there were patients enough.
+    """
+    metrics: dict[str, dict[str, Estimate]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
-        summary[method] = {"cases": len(own)}
-        for metric in METRICS:
-            values = [row[metric] for row in own]
-            summary[method][metric] = mean(values)
-            summary[method][f"{metric}_std"] = stdev(values) if len(values) > 1 else 0.0
-    return summary
+        whose = [patients[row["case_id"]] for row in own]
+        metrics[method] = {}
+        for column in dict.fromkeys(key for row in own for key in row if key not in ("method", "case_id")):
+            estimate = bootstrap_mean([_number(row.get(column)) for row in own], whose)
+            if estimate is not None:
+                metrics[method][column] = estimate
+    psnr, reference = (
+        {row["case_id"]: row[HEADLINE] for row in rows if row["method"] == method} for method in (name, MEAN_VOLUME)
+    )
+    skill = None
+    if reference:
+        skill = bootstrap_mean(skill_score([*psnr.values()], [reference[c] for c in psnr]), [patients[c] for c in psnr])
+    return {
+        "metrics": {m: {column: asdict(value) for column, value in found.items()} for m, found in metrics.items()},
+        "skill": None if skill is None else asdict(skill),
+        "conditioning": None if conditioning is None else asdict(conditioning),
+        "flags": find_flags(metrics[name], skill, conditioning),
+    }
 
 
-def format_table(summary: dict[str, dict[str, float]]) -> str:
-    """The summary as a Markdown table, best PSNR first."""
-    lines = ["| method | cases | PSNR (dB) | SSIM | MAE (HU) |", "|---|---|---|---|---|"]
-    for method, values in sorted(summary.items(), key=lambda item: -item[1]["psnr"]):
-        lines.append(
-            f"| {method} | {values['cases']:.0f} | {values['psnr']:.2f} ± {values['psnr_std']:.2f} "
-            f"| {values['ssim']:.3f} ± {values['ssim_std']:.3f} | {values['mae']:.1f} ± {values['mae_std']:.1f} |"
+def find_flags(
+    metrics: Mapping[str, Estimate], skill: Estimate | None, conditioning: Conditioning | None
+) -> list[dict[str, str]]:
+    """What a mean score would hide, as pairs of ``name`` and ``reason``; none for a method that does its work."""
+    flags = []
+
+    def warn(name: str, reason: str) -> None:
+        flags.append({"name": name, "reason": reason})
+
+    if conditioning is not None and conditioning.ignores_input:
+        warn(
+            "ignores its input",
+            f"its own truth ranks {conditioning.own_truth_rank:.1f} of {conditioning.num_cases} (chance "
+            f"{conditioning.chance_rank:.1f}, p = {conditioning.p_value:.2g}), and another patient's radiographs cost "
+            f"{conditioning.shuffled_psnr_drop:.2f} dB",
         )
+    sides = {
+        "left_right": "mirrored left to right",
+        "back_front": "turned back to front",
+        "down_up": "upside down",
+    }
+    for side, name in sides.items():
+        estimate = metrics.get(f"orientation_{side}")
+        if estimate is not None and estimate.mean < 0:
+            warn(name, f"what differs between the sides correlates with the truth by {estimate.mean:.2f}, not by 1")
+    contrast = metrics.get("contrast_ratio")
+    if contrast is not None and contrast.mean < 0.5:
+        warn("nearly uniform", f"its voxels vary {contrast.mean:.2f} times as much as those of the truth")
+    if skill is not None and skill.high < 0:
+        warn("worse than the mean volume", f"skill {skill.mean:.2f} [{skill.low:.2f}, {skill.high:.2f}]")
+    own, other = metrics.get("reprojection"), metrics.get("reprojection_shuffled")
+    if own is not None and other is not None and own.low > other.mean:
+        warn(
+            "contradicts its radiographs",
+            f"its projections are {own.mean:.1%} off, and {other.mean:.1%} from another patient's radiographs",
+        )
+    return flags
+
+
+COLUMNS = {HEADLINE: ("PSNR (dB)", ".2f"), "hu.ssim": ("SSIM", ".3f"), "hu.mae": ("MAE (HU)", ".1f")}
+"""What the printed table shows: title and format of a column."""
+
+
+def format_estimate(estimate: Mapping[str, float], number: str) -> str:
+    """Mean and interval, such as ``28.28 [27.90, 28.65]``."""
+    return f"{estimate['mean']:{number}} [{estimate['low']:{number}}, {estimate['high']:{number}}]"
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """The headline as a Markdown table, best PSNR first, the probes in words, and the warnings."""
+    metrics, name = summary["metrics"], summary["name"]
+    lines = ["| method | cases | " + " | ".join(title for title, _ in COLUMNS.values()) + " |", "|---" * 5 + "|"]
+    for method in sorted(metrics, key=lambda method: -metrics[method][HEADLINE]["mean"]):
+        cells = [format_estimate(metrics[method][column], number) for column, (_, number) in COLUMNS.items()]
+        lines.append(f"| {method} | {metrics[method][HEADLINE]['cases']} | {' | '.join(cells)} |")
+    if summary["skill"] is not None:
+        lines.append(f"skill over the mean volume: {format_estimate(summary['skill'], '.3f')}")
+    own = metrics[name]
+    for what in ("reprojection", "held_out_view"):
+        if what in own:
+            controls = [
+                f"{key.removeprefix(what + '_').replace('_', ' ')} {own[key]['mean']:.1%}"
+                for key in own
+                if key.startswith(f"{what}_")
+            ]
+            lines.append(f"{what.replace('_', ' ')}: {own[what]['mean']:.1%} off ({', '.join(controls)})")
+    probe = summary["conditioning"]
+    if probe is not None:
+        lines.append(
+            f"conditioning: predictions of two patients correlate by {probe['prediction_correlation']:.3f} (truths "
+            f"{probe['truth_correlation']:.3f}), vary {probe['variance_ratio']:.2f} times as much; own truth ranks "
+            f"{probe['own_truth_rank']:.1f} of {probe['num_cases']}; shuffled radiographs cost "
+            f"{probe['shuffled_psnr_drop']:.2f} dB"
+        )
+    else:
+        lines.append(f"conditioning: not measured, it needs {MIN_CASES} patients or more")
+    lines += [f"WARNING: {name} {flag['name']}: {flag['reason']}" for flag in summary["flags"]]
     return "\n".join(lines)
 
 
-def _draw(case: dict[str, Any], prediction: MetaTensor, truth: Tensor, title: str, folder: Path) -> None:
-    radiographs = LoadRadiographsd()({key: case[key] for key in case if key != "label"})["image"]
-    size = (radiographs.shape[-2], radiographs.shape[-1])
-    cameras = [Camera.from_dict(camera).resized(size) for camera in case["cameras"]]
-    spacing = float(prediction.pixdim[0])
-    reprojections = project(hu_to_attenuation(prediction.as_tensor())[None], cameras, spacing)[0]
+def _score(
+    job: tuple[dict[str, Any], dict[str, Any] | None],
+    *,
+    files: Mapping[str, Path],
+    options: Options,
+    mean_volume: Path | None,
+    kept: Path,
+) -> str:
+    """Score one case into its file; returns why it cannot be."""
+    case, other = job
+    path, target = files[case["case_id"]], kept / f"{case['case_id']}.json"
+    beside = sorted(path.parent.glob(f"{path.name.split('.nii')[0]}_*.nii*"))
+    inputs = digest(
+        [
+            [digest_file(file) for file in (path, *beside)],
+            [asdict(options), __version__, digest_of_voxels(case), other and other["case_id"]],
+            [digest_file(Path(image)) for image in case.get("image", [])],
+            mean_volume and digest_file(mean_volume),
+        ]
+    )
+    if target.is_file() and json.loads(target.read_text()).get("inputs") == inputs:
+        return ""
+    try:
+        prediction, truth = load_pair(case, path, size=options.size, resample=options.resample)
+        quantiles = load_quantiles(path, prediction)
+        views = Views(case) if case.get("image") else None
+        mean = None if mean_volume is None else load_ct(mean_volume)
+        if mean is not None and mean.shape != truth.shape:
+            return f"{case['label']}: its size differs from the training volumes'; choose one size with --size"
+        page: dict[str, Any] = {
+            "inputs": inputs,
+            "scores": score_case(
+                prediction,
+                truth,
+                options.hu_window,
+                mean_volume=mean,
+                views=views,
+                other=Views(other) if views is not None and other is not None else None,
+                quantiles=quantiles,
+            ),
+            "mean_volume": None if mean is None else headline_scores(mean, truth, options.hu_window),
+        }
+    except (ValueError, OSError) as error:
+        return str(error)
+    for key in ("scores", "mean_volume"):
+        page[key] = page[key] and {k: value if isfinite(value) else None for k, value in page[key].items()}
+    write_atomically(target, json.dumps(page) + "\n")
+    return ""
+
+
+def headline_scores(prediction: Tensor, truth: Tensor, hu_window: Sequence[float]) -> dict[str, float]:
+    """The `hu` protocol alone, of volumes (1, X, Y, Z) in HU."""
+    scores = hu_protocol(hu_window)(*(volume.as_subclass(Tensor)[0].numpy() for volume in (prediction, truth)))
+    return {f"hu.{key}": value for key, value in scores.items()}
+
+
+def _conditioning(cases: Sequence[dict[str, Any]], files: Mapping[str, Path], options: Options) -> Conditioning | None:
+    """The conditioning probe over one case of each patient."""
+    patients = {case.get("patient_id", case["case_id"]): case for case in reversed(cases)}
+    if len(patients) < MIN_CASES:
+        return None
+    pairs = []
+    for case in tqdm(list(patients.values()), desc="conditioning", unit="case"):
+        pair = load_pair(case, files[case["case_id"]], size=options.size, resample=options.resample)
+        pairs.append([_reduced(volume, options.hu_window) for volume in pair])
+    predictions, truths = (np.stack(volumes) for volumes in zip(*pairs))
+    return measure_conditioning(predictions, truths)
+
+
+def _reduced(volume_hu: MetaTensor, hu_window: Sequence[float]) -> np.ndarray:
+    """Voxels in [0, 1] of the window, averaged to at most `CONDITIONING_SIZE` a side, in one row."""
+    size = min(CONDITIONING_SIZE, volume_hu.shape[-1])
+    unit, place = hu_to_unit(volume_hu.as_subclass(Tensor)[0], hu_window), np.eye(4)
+    coarse = np.diag([*(n / size for n in unit.shape), 1.0])
+    coarse[:3, 3] = (np.diag(coarse)[:3] - 1) / 2
+    return np.asarray(resample(unit, place, (size,) * 3, coarse, 0.0).flatten())
+
+
+def _draw(case: dict[str, Any], path: Path, options: Options, name: str, rows: Sequence[Row], folder: Path) -> None:
+    if not case.get("image"):
+        return
+    prediction, truth = load_pair(case, path, size=options.size, resample=options.resample)
+    views, spacing = Views(case), float(truth.pixdim[0])
+    row = next(row for row in rows if row["case_id"] == case["case_id"] and row["method"] == name)
     figure = comparison_figure(
         truth[0],
         prediction[0],
-        radiographs,
-        reprojections,
-        view_names=[camera.name for camera in cameras],
+        views.radiographs,
+        reproject(prediction.as_subclass(Tensor), views.cameras, spacing),
+        view_names=[camera.name for camera in views.cameras],
         voxel_spacing=spacing,
-        title=title,
+        title=f"{case['case_id']}: {name}, {row[HEADLINE]:.1f} dB",
     )
     save_figure(figure, folder / f"{case['case_id']}.png")
 
 
-def _prediction_file(folder: Path, case_id: str) -> Path:
-    found = sorted({*folder.glob(f"{case_id}.nii*"), *(folder / case_id).glob("*.nii*")})
-    if len(found) != 1:
-        what = "none" if not found else ", ".join(str(path) for path in found)
-        raise ValueError(f"expected one file {folder / case_id}.nii.gz or in {folder / case_id}/, found {what}")
-    return found[0]
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
-def _load_hu(path: Path) -> MetaTensor:
-    volume: MetaTensor = LoadImage(reader="NibabelReader", ensure_channel_first=True)(path)
-    if volume.ndim != 4 or len(set(volume.shape[1:])) != 1 or not bool(torch.isfinite(volume).all()):
-        raise ValueError(f"{path} must be a finite cube (X, X, X) in HU, got shape {tuple(volume.shape[1:])}")
-    return volume
+def digest_of_voxels(case: Mapping[str, Any]) -> str:
+    """Digest of a case's CT, from the datalist or its file."""
+    return str(case.get("voxels") or digest_file(Path(case["label"])))
 
 
-def _truth_like(case: dict[str, Any], prediction: MetaTensor, path: Path, hu_window: Sequence[float]) -> Tensor:
-    """The case's CT in HU on the prediction's grid; another place, size or orientation is refused."""
-    label: MetaTensor = LoadImage(reader="NibabelReader", ensure_channel_first=True)(case["label"])
-    truth: MetaTensor = _protocol(label, prediction.shape[-1], hu_window)(label)
-    if not torch.allclose(truth.affine.double(), prediction.affine.double(), atol=1e-2):
-        raise ValueError(
-            f"{path} lies elsewhere than its CT: expected the affine {_row(truth.affine)}, got "
-            f"{_row(prediction.affine)}; write predictions with the CT's affine"
-        )
-    return unit_to_hu(truth, hu_window)
+def digest(values: Any) -> str:
+    """Digest of numbers and names, to know again what a result was made from."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _protocol(label: MetaTensor, size: int, hu_window: Sequence[float]) -> CTPreprocessing:
-    """The protocol that brings a prepared CT, a cube already, to another size."""
-    return CTPreprocessing(size, float(label.pixdim[0]) * label.shape[1], hu_window)
-
-
-def _row(affine: Tensor) -> str:
-    return str([round(value, 2) for value in affine[:3].flatten().tolist()])
-
-
-def _training_volumes(datalist: str, size: int, hu_window: Sequence[float]) -> Iterator[Tensor]:
-    for case in tqdm(load_datalist(datalist, "training"), desc="mean volume", unit="case"):
-        label: MetaTensor = LoadImage(reader="NibabelReader", ensure_channel_first=True)(case["label"])
-        yield _protocol(label, size, hu_window)(label)
-
-
-def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=["method", "case_id", *METRICS])
+def _write_csv(rows: Sequence[Row], path: Path) -> None:
+    columns = dict.fromkeys(key for row in rows for key in row)
+    partial_path = path.with_suffix(".partial")
+    with open(partial_path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
+    partial_path.replace(path)

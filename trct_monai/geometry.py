@@ -112,6 +112,25 @@ class Camera:
         spacing = (height * self.size[0] / size[0], width * self.size[1] / size[1])
         return replace(self, size=(int(size[0]), int(size[1])), pixel_spacing=spacing)
 
+    def turned(self, azimuth_deg: float) -> "Camera":
+        """The same set-up turned about the patient's z axis, source and detector together.
+
+        Args:
+            azimuth_deg: Angle that is added to the view's azimuth.
+        """
+        c, s = cos(radians(azimuth_deg)), sin(radians(azimuth_deg))
+
+        def turn(v: Vector) -> Vector:
+            return (c * v[0] - s * v[1], s * v[0] + c * v[1], v[2])
+
+        return replace(
+            self,
+            source=None if self.source is None else turn(self.source),
+            detector_center=turn(self.detector_center),
+            column_axis=turn(self.column_axis),
+            row_axis=turn(self.row_axis),
+        )
+
     def pixel_to_world(self) -> Float[Tensor, "3 3"]:
         """Matrix (float64) that takes (c, r, 1) to the pixel's centre in world mm."""
         column = _vector(self.column_axis) * self.pixel_spacing[1]

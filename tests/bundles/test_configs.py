@@ -8,7 +8,8 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMON = sorted((REPOSITORY / "bundles" / "common").glob("*.json"))
+BASELINE = REPOSITORY / "bundles" / "common" / "baseline.json"  # the one that goes over inference.json
+COMMON = sorted(path for path in BASELINE.parent.glob("*.json") if path != BASELINE)
 BUNDLES = sorted(path.parents[1] for path in (REPOSITORY / "bundles").glob("*/configs/train.json"))
 OWN_FILES = {"train.json", "inference.json", "metadata.json"}
 OVERLAYS = [
@@ -62,6 +63,12 @@ def test_every_key_of_an_overlay_exists_in_what_it_overlays(bundle: Path, overla
     parser = ConfigParser(read(bundle / "configs" / "train.json"))
     unknown = [key for key in read(overlay) if key not in OF_THE_OVERLAY and key not in parser]
     assert not unknown
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_a_baseline_takes_the_place_of_the_network(bundle: Path) -> None:
+    parser = ConfigParser(read(bundle / "configs" / "inference.json"))
+    assert [key for key in read(BASELINE) if key not in parser] == ["_desc_", "baseline", "learn"]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)

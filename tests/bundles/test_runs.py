@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.bundles.test_configs import BUNDLES, name
+from trct_monai.baselines import BASELINES
 from trct_monai.data import load_datalist
 from trct_monai.evaluate import evaluate
 
@@ -161,6 +162,17 @@ def test_inference_takes_one_pair_of_radiographs(trained: tuple[Path, Path], pha
     monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["reconstruction.nii.gz"]
     assert not (tmp_path / "not made").exists()
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_runs_as_a_bundle(baseline: str, phantoms: Path, tmp_path: Path) -> None:
+    bundle, sizes = BUNDLES[0], {"volume_size": 16, "radiograph_size": 32}
+    options = arguments(bundle, phantoms, tmp_path) | sizes | {"baseline": baseline}
+    monai.bundle.run(config_file=files(bundle, "inference.json", COMMON / "baseline.json"), **options)
+    for case in load_datalist(phantoms, "test"):
+        prediction, truth = (nibabel.load(path) for path in (tmp_path / f"{case['case_id']}.nii.gz", case["label"]))
+        np.testing.assert_allclose(prediction.affine, truth.affine, atol=1e-4)
+        assert prediction.shape == truth.shape
 
 
 def test_inference_without_a_model_says_what_to_do(phantoms: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from trct_monai import __version__
 from trct_monai.data.datalist import Case
+from trct_monai.transforms import digest_radiograph
 
 PAGE = "case.json"
 
@@ -104,13 +105,15 @@ def write_page(folder: Path, case: Mapping[str, Any], options: Mapping[str, Any]
 
     Args:
         folder: The case's folder, all other files in it.
-        case: Fields of `Case` but `sha256`.
+        case: Fields of `Case` but `sha256` and `pixels`.
         options: What made the case: another value makes another case.
         source: What identifies the source.
     """
     digests = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
+    pixels = [digest_radiograph(folder / name) for name in case["image"]]
     provenance = {**case["provenance"], "tool": f"trct_monai {__version__}", "options": options}
-    page = {"options": options, "source": source, "case": {**case, "sha256": digests, "provenance": provenance}}
+    case = {**case, "pixels": pixels, "sha256": digests, "provenance": provenance}
+    page = {"options": options, "source": source, "case": case}
     (folder / PAGE).write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
 
 

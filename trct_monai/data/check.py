@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trct_monai.data.cases import digest_file, digest_voxels
-from trct_monai.data.datalist import SECTIONS, read_datalist
+from trct_monai.data.datalist import SECTIONS, describe_checksum, read_datalist
 from trct_monai.data.orientation import MIN_CORRELATION, measure
 from trct_monai.data.split import find_leaks
 from trct_monai.figures import contact_sheet, save_figure
@@ -64,6 +64,8 @@ def check(
         print(f"problem  {problem}")
     if problems:
         raise ValueError(f"{path}: {len(problems)} problems, the first: {problems[0]}")
+    if all("pixels" in case for _, case in cases):
+        print(describe_checksum(page))
 
 
 class _CaseCheck:

@@ -5,6 +5,7 @@ own `load_decathlon_datalist` reads it too. Each case has the fields of `Case`; 
 cube and sizes the data set has, and how it was split.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,11 @@ from trct_monai.geometry import Camera, preset
 SECTIONS = ("training", "validation", "test")
 FORMAT_VERSION = 1
 FORMAT = "trct-datalist"
+
+BENCHMARKS = {
+    "PhantomThorax-64": "4d5642f6f50e918cdbd76440256c4d99a6f666867f0f9781530332af33078b85",
+}
+"""Checksums of the data sets on which methods are compared; `phantoms --output FOLDER` makes PhantomThorax-64."""
 
 
 class Orientation(TypedDict):
@@ -52,6 +58,7 @@ class Case(TypedDict):
         intensity: One `Intensity` for each view.
         sha256: Digest of each file by its path relative to the case's folder.
         voxels: Digest of the label's numbers, whatever the file's compression.
+        pixels: The same of each radiograph's stored numbers.
         provenance: Where the case comes from and how it was made.
         masks: Segmentation of each finding, where there is one.
     """
@@ -66,6 +73,7 @@ class Case(TypedDict):
     intensity: list[Intensity]
     sha256: dict[str, str]
     voxels: str
+    pixels: NotRequired[list[str]]
     provenance: dict[str, Any]
     masks: NotRequired[dict[str, str]]
 
@@ -130,6 +138,40 @@ def load_datalist(
         if geometry is not None:
             _check_geometry(case, geometry, path)
     return cases
+
+
+def checksum(page: Mapping[str, Any]) -> str:
+    """Digest of a data set: its sections, cases, CTs, radiographs and views, whatever the files around the numbers.
+
+    Args:
+        page: What `read_datalist` gives, from this version's `phantoms` or `prepare`.
+
+    Raises:
+        ValueError: If a case has no digests.
+    """
+    digest = hashlib.sha256()
+    for section in SECTIONS:
+        for case in page.get(section, []):
+            if "voxels" not in case or "pixels" not in case:
+                raise ValueError(f"case {case.get('case_id')} has no digests of voxels and pixels; prepare it again")
+            cameras = [[_rounded(value) for value in camera.values()] for camera in case["cameras"]]
+            line = [section, case["case_id"], case["voxels"], case["pixels"], cameras]
+            digest.update(json.dumps(line).encode())
+    return digest.hexdigest()
+
+
+def describe_checksum(page: Mapping[str, Any]) -> str:
+    """One line with the checksum of a data set, and the benchmark that it is, if it is one."""
+    digest = checksum(page)
+    name = next((name for name, known in BENCHMARKS.items() if known == digest), None)
+    return f"checksum {digest}" + (f": the benchmark {name}" if name else "")
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to 1e-6, in any nesting: the last bits of a cosine differ between machines."""
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 6) + 0.0 if isinstance(value, float) else value
 
 
 def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:

@@ -19,7 +19,7 @@ from trct_monai.data.cases import (
     write_nifti,
     write_page,
 )
-from trct_monai.data.datalist import SECTIONS
+from trct_monai.data.datalist import SECTIONS, describe_checksum, read_datalist
 from trct_monai.data.orientation import measure, project_cube
 from trct_monai.data.phantoms import FINDINGS, Phantom, thorax_phantom
 from trct_monai.data.split import DATALIST, Sections, write_split
@@ -128,6 +128,7 @@ def phantoms(
     if len(cases) < count:
         print(f"{len(cases)} of {count} phantoms so far; the datalist is complete after the other shards")
     write_split(target / DATALIST, sections, header)
+    print(describe_checksum(read_datalist(target / DATALIST)))
 
 
 def split_counts(split: str | Sequence[int] | None, count: int | None) -> tuple[int, int, int]:

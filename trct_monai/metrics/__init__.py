@@ -1,6 +1,20 @@
-"""Metrics on volumes in HU: MONAI metrics for a training's log, named protocols for an evaluation."""
+"""How predictions are measured: metrics for a training's log, named protocols and probes for an evaluation."""
 
+from trct_monai.metrics.conditioning import Conditioning, measure_conditioning
 from trct_monai.metrics.hu import HUMetric, hu_metrics
 from trct_monai.metrics.protocols import PROTOCOLS, Protocol, hu_protocol
+from trct_monai.metrics.statistics import Estimate, bootstrap_mean, paired_test, skill_score
 
-__all__ = ["PROTOCOLS", "HUMetric", "Protocol", "hu_metrics", "hu_protocol"]
+__all__ = [
+    "PROTOCOLS",
+    "Conditioning",
+    "Estimate",
+    "HUMetric",
+    "Protocol",
+    "bootstrap_mean",
+    "hu_metrics",
+    "hu_protocol",
+    "measure_conditioning",
+    "paired_test",
+    "skill_score",
+]

@@ -1,10 +1,11 @@
 """Transforms on MONAI's grain: the Protocol from any CT to a target and back to HU, and radiographs from files."""
 
-from trct_monai.transforms.protocol import CTPreprocessing, CTPreprocessingd, UnitToHUd
+from trct_monai.transforms.protocol import CTPreprocessing, CTPreprocessingd, UnitToHUd, resample_like
 from trct_monai.transforms.radiographs import (
     ORIENTATIONS,
     LoadRadiographsd,
     Radiograph,
+    digest_radiograph,
     orient,
     read_radiograph,
     resize_radiographs,
@@ -20,8 +21,10 @@ __all__ = [
     "Radiograph",
     "SaveCTd",
     "UnitToHUd",
+    "digest_radiograph",
     "orient",
     "read_radiograph",
+    "resample_like",
     "resize_radiographs",
     "save_radiograph",
 ]

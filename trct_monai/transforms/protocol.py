@@ -118,6 +118,21 @@ class CTPreprocessing(Transform):
         return center
 
 
+def resample_like(ct_hu: MetaTensor, reference: MetaTensor) -> MetaTensor:
+    """Any CT in HU on the grid of a case's CT: axes to RAS, antialiased resampling, air where the CT does not reach.
+
+    Args:
+        ct_hu: CT numbers (1, X, Y, Z) with their affine.
+        reference: CT (1, X, Y, Z) whose axes are the world's.
+
+    Raises:
+        ValueError: If the shape or the affine is none of a volume.
+    """
+    volume, affine = _standardize(ct_hu, None)
+    target = reference.affine.double().numpy()
+    return _as_case(resample(volume, affine, reference.shape[1:], target, AIR_HU)[None], target, ct_hu.meta)
+
+
 class CTPreprocessingd(MapTransform):
     """`CTPreprocessing` of dictionary items.
 

@@ -9,6 +9,7 @@ maximum) have no such page. They are read as numbers in [0, 1] and turn into lin
 offset that somebody fitted and recorded (`trct_monai.data.prepare` does).
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -228,6 +229,17 @@ def orient(image: Float[Tensor, "*batch H W"], transform: str) -> Float[Tensor, 
     if transform not in ORIENTATIONS:
         raise ValueError(f"orientation must be one of {', '.join(ORIENTATIONS)}, got {transform!r}")
     return ORIENTATIONS[transform](image)
+
+
+def digest_radiograph(path: str | os.PathLike[str]) -> str:
+    """Digest of a radiograph's stored numbers and their scale, whatever the file's compression."""
+    stored, _ = _read_numbers(Path(path))
+    page = _read_side_car(Path(path)) or {}
+    scale = [f"{float(page.get(key, default)):.6e}" for key, default in (("scale", 1.0), ("offset", 0.0))]
+    head = f"{stored.shape} {stored.dtype.kind} {scale}"
+    return hashlib.sha256(
+        head.encode() + np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
+    ).hexdigest()
 
 
 def _read_numbers(path: Path) -> tuple[np.ndarray, float]:

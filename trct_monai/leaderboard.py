@@ -1,0 +1,363 @@
+"""One table of every method and baseline on one data set, scored alike."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from trct_monai import __version__
+from trct_monai.baselines import BASELINES, fit_baseline
+from trct_monai.bundle import find_bundle
+from trct_monai.data.cases import digest_file
+from trct_monai.data.datalist import load_datalist, read_datalist, write_atomically
+from trct_monai.data.predictions import load_truth
+from trct_monai.evaluate import (
+    COLUMNS,
+    HEADLINE,
+    Options,
+    digest,
+    digest_of_voxels,
+    evaluate_predictions,
+    fit_mean_volume,
+    format_estimate,
+    prediction_files,
+)
+from trct_monai.geometry import Camera
+from trct_monai.intensity import HU_WINDOW, hu_to_unit
+from trct_monai.metrics import bootstrap_mean, paired_test
+from trct_monai.scoring import Views
+from trct_monai.transforms import SaveCTd, UnitToHUd
+
+LOWER_IS_BETTER = ("mae", "lung_volume_error", "equivalent_blur", "reprojection", "held_out_view", "width")
+"""Beginnings of the names of columns whose best value is the lowest; of every other it is the highest."""
+
+NOTE = "made_from.json"
+"""Beside predictions that were run here: what they were made from."""
+
+STYLES = ("text", "markdown", "csv")
+
+Line = dict[str, Any]
+
+
+def leaderboard(
+    *,
+    datalist: str,
+    output: str,
+    methods: str | None = None,
+    bundles: str | None = None,
+    baselines: str = "all",
+    section: str = "test",
+    sort: str = HEADLINE,
+    size: int | None = None,
+    resample: bool = False,
+    hu_window: Sequence[float] | str = HU_WINDOW,
+    style: str = "text",
+    num_workers: int = 2,
+) -> None:
+    """Run or read every method and baseline on one datalist, and print one table, best first.
+
+    Each method has its mean with a 95 % bootstrap interval over patients, its difference from the best baseline with
+    the p-value of a paired test, and warnings where it ignores its input, is mirrored or nearly uniform. Writes
+    OUTPUT/leaderboard.csv, .md and .txt, the predictions of what was run, and an evaluation of each method in
+    OUTPUT/evaluations. What is there already is not run again.
+
+    Args:
+        datalist: Datalist JSON; baselines learn from its training section and are tuned on its validation section.
+        output: Folder for the results.
+        methods: Folders of predictions as name=FOLDER, separated by commas; whoever made them.
+        bundles: Bundles to run, separated by commas: a name, as direct_regression, or a folder; with overlays, as
+            direct_regression+small, whose weights lie in the bundle's models/small/.
+        baselines: Baselines to run, separated by commas; all or none.
+        section: Section to score.
+        sort: Column of cases.csv by which the table is sorted and the methods are tested, such as x2ct.psnr_avg.
+        size: Voxels along each side of the cube at which all are compared; the size of the CTs if not given.
+        resample: Bring predictions that lie on another grid to the CT's, in place of refusing them.
+        hu_window: Lowest and highest HU of the headline protocol, as low,high.
+        style: What is printed: text, markdown or csv.
+        num_workers: Number of processes that score.
+    """
+    options = Options.parse(datalist, section, hu_window, size, resample)
+    folder = Path(output)
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}")
+    to_read = _named_folders(methods)
+    to_run = {spec: _bundle_files(spec) for spec in _listed(bundles)}
+    to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else _listed(baselines)
+    unknown = [name for name in to_fit if name not in BASELINES]
+    names = [*to_fit, *to_run, *to_read]
+    if unknown:
+        raise ValueError(f"baselines must be all, none or out of {', '.join(BASELINES)}, got {', '.join(unknown)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"a leaderboard needs methods with different names, got {', '.join(names) or 'none'}")
+    for path in to_read.values():
+        prediction_files(path, options)
+
+    places = dict(to_read)
+    for name in to_fit:
+        places[name] = folder / "predictions" / name
+        run_baseline(name, options, places[name])
+    for name, (config, weights) in to_run.items():
+        places[name] = folder / "predictions" / name
+        run_bundle(name, config, weights, options, places[name])
+    mean_volume = fit_mean_volume(options, folder)
+    summaries: dict[str, Mapping[str, Any]] = {}
+    values: dict[str, dict[str, float]] = {}
+    for name in names:
+        place = folder / "evaluations" / name
+        summaries[name], rows = evaluate_predictions(places[name], options, place, name, mean_volume, num_workers)
+        values[name] = {row["case_id"]: row[sort] for row in rows if row["method"] == name}
+    patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in options.cases()}
+    lines = compare(summaries, values, patients, set(to_fit), sort)
+    for suffix, kind in (("csv", "csv"), ("md", "markdown"), ("txt", "text")):
+        write_atomically(folder / f"leaderboard.{suffix}", format_lines(lines, sort, kind) + "\n")
+    print(format_lines(lines, sort, style))
+    print(f"wrote {folder}: leaderboard.csv, .md, .txt, and an evaluation of each of {len(names)} methods")
+
+
+def compare(
+    summaries: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Mapping[str, float]],
+    patients: Mapping[str, str],
+    baselines: set[str],
+    sort: str,
+) -> list[Line]:
+    """The lines of a leaderboard, best first.
+
+    Args:
+        summaries: Summary of each method's evaluation.
+        values: The sorted column of each method, by case.
+        patients: Whose case it is.
+        baselines: Which of the methods are baselines; the best of them is what the others are tested against.
+        sort: The column that counts.
+
+    Raises:
+        ValueError: If a method has no such column.
+    """
+    for name, summary in summaries.items():
+        if sort not in summary["metrics"][name]:
+            known = ", ".join(summary["metrics"][name])
+            raise ValueError(f"{name} has no value of {sort!r} to sort by; choose one of {known}")
+    sign = -1.0 if sort.rpartition(".")[2].startswith(LOWER_IS_BETTER) else 1.0
+
+    def merit(name: str) -> float:
+        return sign * float(summaries[name]["metrics"][name][sort]["mean"])
+
+    order = sorted(summaries, key=merit, reverse=True)
+    best = next((name for name in order if name in baselines), None)
+    lines = []
+    for name in order:
+        summary = summaries[name]
+        line: Line = {
+            "method": name,
+            "kind": "baseline" if name in baselines else "method",
+            "cases": summary["num_cases"],
+            "metrics": summary["metrics"][name],
+            "skill": summary["skill"],
+            "conditioning": summary["conditioning"],
+            "warnings": [flag["name"] for flag in summary["flags"]],
+            "over_best_baseline": None,
+            "p_value": None,
+            "best_baseline": best,
+        }
+        if best is not None and name != best:
+            own, other = ([values[which][case] for case in patients] for which in (name, best))
+            whose = list(patients.values())
+            difference = bootstrap_mean([a - b for a, b in zip(own, other)], whose)
+            line["over_best_baseline"] = difference and asdict(difference)
+            line["p_value"] = paired_test(own, other, whose)
+        lines.append(line)
+    return lines
+
+
+def format_lines(lines: Sequence[Line], sort: str, style: str) -> str:
+    """The table: ``text`` in aligned columns, ``markdown``, or ``csv`` with every column and the intervals' ends."""
+    if style == "csv":
+        return _as_csv(lines)
+    shown = {sort: (sort, ".4g"), **COLUMNS} if sort not in COLUMNS else dict(COLUMNS)
+    best = lines[0]["best_baseline"]
+    titles = ["method", *(title for title, _ in shown.values()), "skill", "bone Dice", "reprojection"]
+    titles += ["own truth's rank", "shuffling costs"]
+    titles += [f"over {best} in {shown[sort][0]}", "p"] if best else []
+    table = [[*titles, "warnings"]]
+    for line in lines:
+        metrics, probe = line["metrics"], line["conditioning"]
+        cells = [line["method"] + (" (baseline)" if line["kind"] == "baseline" else "")]
+        cells += [format_estimate(metrics[column], number) for column, (_, number) in shown.items()]
+        cells.append(f"{line['skill']['mean']:.2f}" if line["skill"] else "")
+        cells.append(f"{metrics['dice_bone']['mean']:.2f}")
+        cells.append(f"{metrics['reprojection']['mean']:.1%}" if "reprojection" in metrics else "")
+        cells.append(f"{probe['own_truth_rank']:.1f} of {probe['num_cases']}" if probe else "")
+        cells.append(f"{probe['shuffled_psnr_drop']:.2f} dB" if probe else "")
+        if best:
+            difference, p = line["over_best_baseline"], line["p_value"]
+            cells.append(format_estimate(difference, f"+{shown[sort][1]}") if difference else "")
+            cells.append("" if p is None else "< .001" if p < 1e-3 else f"{p:.3f}")
+        table.append([*cells, ", ".join(line["warnings"])])
+    if style == "markdown":
+        table.insert(1, ["---"] * len(table[0]))
+        return "\n".join(f"| {' | '.join(row)} |" for row in table)
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table)
+
+
+def run_baseline(name: str, options: Options, place: Path) -> None:
+    """Fit a baseline on the training section and write its predictions as NIfTI, unless they are there.
+
+    Args:
+        name: A key of `BASELINES`.
+        options: The datalist and the section.
+        place: Folder of the predictions.
+
+    Raises:
+        ValueError: If the cases' views differ: a baseline has one geometry.
+    """
+    cases = options.cases()
+    page = read_datalist(options.datalist)
+    training, validation = (
+        load_datalist(options.datalist, other) if page.get(other) else [] for other in ("training", "validation")
+    )
+    everything = [*training, *validation, *cases]
+    inputs = digest([__version__, name, options.size, options.hu_window, [_identity(case) for case in everything]])
+    if _is_done(place, inputs, cases):
+        return
+    if any(case.get("cameras") != cases[0]["cameras"] for case in everything):
+        raise ValueError(
+            f"{options.datalist}: its cases have different views, and a baseline has one geometry; use --baselines none"
+        )
+    truth = load_truth(cases[0], options.size)
+    extent = float(truth.pixdim[0]) * truth.shape[-1]
+    print(f"fitting {name} to {len(training)} cases")
+    baseline = fit_baseline(
+        name,
+        LoadedCases(training, options),
+        LoadedCases(validation, options),
+        volume_size=truth.shape[-1],
+        geometry=[Camera.from_dict(camera) for camera in cases[0]["cameras"]],
+        extent=extent,
+    )
+    to_hu, save = UnitToHUd("pred", options.hu_window, extent), SaveCTd("pred", place)
+    for case in tqdm(cases, desc=f"{name}: reconstruct", unit="case"):
+        with torch.no_grad():
+            unit = baseline(Views(case).radiographs[None])[0]
+        save(to_hu({"pred": unit, "label": case["label"], "case_id": case["case_id"]}))
+    _note(place, inputs)
+
+
+def run_bundle(name: str, config: Sequence[Path], weights: Path, options: Options, place: Path) -> None:
+    """Run a bundle's inference on the section, unless its predictions are there.
+
+    Args:
+        name: What it is called.
+        config: inference.json and its overlays.
+        weights: The trained model.
+        options: The datalist and the section.
+        place: Folder of the predictions.
+
+    Raises:
+        ValueError: If the bundle fails.
+    """
+    cases = options.cases()
+    identities = [_identity(case) for case in cases]
+    inputs = digest([__version__, [digest_file(path) for path in (*config, weights)], identities])
+    if _is_done(place, inputs, cases):
+        return
+    print(f"running {name} with {weights}")
+    arguments = {"datalist": options.datalist, "section": options.section, "output_dir": place, "ckpt_path": weights}
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(path) for path in config])]
+    command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+    if subprocess.run(command, check=False).returncode:
+        raise ValueError(f"{name} failed, see above; try it alone: {' '.join(command[1:])}")
+    _note(place, inputs)
+
+
+class LoadedCases:
+    """Cases as baselines learn from them: ``image`` (V, H, W), ``label`` (1, X, Y, Z) in [0, 1], read when asked for.
+
+    Args:
+        cases: Cases of `load_datalist`.
+        options: Whose size and window.
+    """
+
+    def __init__(self, cases: Sequence[dict[str, Any]], options: Options) -> None:
+        self.cases, self.options = cases, options
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        case = self.cases[index]
+        truth = load_truth(case, self.options.size).as_subclass(torch.Tensor)
+        return {"image": Views(case).radiographs, "label": hu_to_unit(truth, self.options.hu_window)}
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _named_folders(methods: str | None) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for part in _listed(methods):
+        name, equals, path = part.partition("=")
+        if not (name and equals and path) or name in folders:
+            raise ValueError(f"methods must be name=FOLDER with different names, separated by commas, got {methods!r}")
+        folders[name] = Path(path)
+    return folders
+
+
+def _bundle_files(spec: str) -> tuple[list[Path], Path]:
+    """Configuration files and weights of BUNDLE[+OVERLAY...].
+
+    Raises:
+        ValueError: If a file is missing.
+    """
+    bundle, *overlays = spec.split("+")
+    root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
+    config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
+    weights = root.joinpath("models", *overlays, "model.pt")
+    for path in (*config, weights):
+        if not path.is_file():
+            raise ValueError(f"bundle {spec!r} has no {path}; train it, or name its predictions with --methods")
+    return config, weights
+
+
+def _identity(case: Mapping[str, Any]) -> list[Any]:
+    """What a case is, whatever its files are called."""
+    return [case["case_id"], digest_of_voxels(case), case.get("sha256"), case.get("cameras"), case.get("orientation")]
+
+
+def _is_done(place: Path, inputs: str, cases: Sequence[Mapping[str, Any]]) -> bool:
+    note = place / NOTE
+    known = note.is_file() and json.loads(note.read_text()).get("inputs") == inputs
+    return known and all((place / f"{case['case_id']}.nii.gz").is_file() for case in cases)
+
+
+def _note(place: Path, inputs: str) -> None:
+    write_atomically(place / NOTE, json.dumps({"inputs": inputs}) + "\n")
+
+
+def _as_csv(lines: Sequence[Line]) -> str:
+    columns = dict.fromkeys(column for line in lines for column in line["metrics"])
+    table = []
+    for line in lines:
+        row = {"method": line["method"], "kind": line["kind"], "cases": line["cases"]}
+        for column in columns:
+            for end in ("mean", "low", "high"):
+                row[column if end == "mean" else f"{column}.{end}"] = line["metrics"].get(column, {}).get(end)
+        row["skill"] = line["skill"] and line["skill"]["mean"]
+        row.update({key: value for key, value in (line["conditioning"] or {}).items() if key != "num_cases"})
+        for end in ("mean", "low", "high"):
+            row[f"over_best_baseline.{end}"] = line["over_best_baseline"] and line["over_best_baseline"][end]
+        table.append({**row, "p_value_paired": line["p_value"], "warnings": "; ".join(line["warnings"])})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in table for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue().rstrip("\n")

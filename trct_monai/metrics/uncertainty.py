@@ -1,0 +1,61 @@
+"""Are a method's intervals honest? Coverage, width, and whether the spread lies where the error is."""
+
+from collections.abc import Mapping
+from math import nan, sqrt
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import special, stats
+
+Array = np.ndarray
+QUANTILES = (0.05, 0.25, 0.75, 0.95)
+"""Lower ends of the 90 and 50 % interval, and their upper ends."""
+
+
+def quantiles_from_std(prediction: Float[Array, "X Y Z"], std: Float[Array, "X Y Z"]) -> Float[Array, "X Y Z 4"]:
+    """The `QUANTILES` of a normal distribution around each voxel.
+
+    Args:
+        prediction: Means in HU.
+        std: Standard deviations in HU.
+    """
+    deviates = sqrt(2.0) * special.erfinv(2.0 * np.array(QUANTILES) - 1.0)
+    return np.asarray(prediction[..., None] + std[..., None] * deviates)
+
+
+def interval_scores(
+    quantiles: Float[Array, "X Y Z 4"],
+    prediction: Float[Array, "X Y Z"],
+    truth: Float[Array, "X Y Z"],
+    where: Bool[Array, "X Y Z"],
+) -> Mapping[str, float]:
+    """Scores of predicted intervals among the voxels of a mask.
+
+    coverage_50, coverage_90: Share of voxels whose truth lies in the interval, its ends included.
+    width_90: Mean width of the 90 % interval in HU.
+    spread_error_correlation: Spearman's rank correlation between the width of the 90 % interval and the absolute error;
+        NaN where one of them is the same everywhere.
+
+    Args:
+        quantiles: The `QUANTILES` of each voxel in HU.
+        prediction: Predicted HU.
+        truth: True HU.
+        where: Voxels that count, such as the body: air outside it is no achievement.
+
+    Raises:
+        ValueError: If a lower quantile lies above a higher one.
+    """
+    low_90, low_50, high_50, high_90 = np.moveaxis(quantiles[where], -1, 0)
+    if bool((np.diff(quantiles[where], axis=-1) < 0).any()):
+        raise ValueError(f"quantiles must not cross: {QUANTILES} must ascend in every voxel")
+    y, width = truth[where], high_90 - low_90
+    error = np.abs(prediction[where] - y)
+    if y.size == 0:
+        return dict.fromkeys(("coverage_50", "coverage_90", "width_90", "spread_error_correlation"), nan)
+    varied = float(np.ptp(width)) > 0 and float(np.ptp(error)) > 0
+    return {
+        "coverage_50": float(((low_50 <= y) & (y <= high_50)).mean()),
+        "coverage_90": float(((low_90 <= y) & (y <= high_90)).mean()),
+        "width_90": float(width.mean()),
+        "spread_error_correlation": float(stats.spearmanr(width, error).statistic) if varied else nan,
+    }
