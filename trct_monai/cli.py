@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("trct_monai.data.prepare:prepare", "turn CTs (DICOM, NIfTI, MetaImage, NRRD, X2CT) into cases"),
     "split": ("trct_monai.data.split:split", "split cases into training, validation and test by patient"),
     "check": ("trct_monai.data.check:check", "verify a datalist and its files, and draw a picture of the cases"),
+    "plant": ("trct_monai.data.plant:plant", "plant spheres in CTs and radiographs, to see which a method shows"),
     "evaluate": ("trct_monai.evaluate:evaluate", "score predicted CTs by every protocol, beside the mean volume"),
     "leaderboard": ("trct_monai.leaderboard:leaderboard", "compare methods and baselines on one datalist in one table"),
 }

@@ -25,6 +25,7 @@ from trct_monai.figures import comparison_figure, save_figure
 from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_unit, unit_to_hu
 from trct_monai.metrics import Conditioning, Estimate, bootstrap_mean, hu_protocol, measure_conditioning, skill_score
 from trct_monai.metrics.conditioning import MIN_CASES
+from trct_monai.metrics.detectability import detectability, observe
 from trct_monai.metrics.reprojection import reproject
 from trct_monai.scoring import Views, score_case
 from trct_monai.transforms.resampling import resample
@@ -195,10 +196,7 @@ def evaluate_predictions(
     cases, files = options.cases(), prediction_files(predictions, options)
     kept = folder / "scores"
     kept.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (case["case_id"], (case, cases[(number + 1) % len(cases)] if len(cases) > 1 else None))
-        for number, case in enumerate(cases)
-    ]
+    jobs = [(case["case_id"], (case, _another_patient(cases, number))) for number, case in enumerate(cases)]
     work = partial(_score, files=files, options=options, mean_volume=mean_volume, kept=kept)
     refused = run_cases(work, jobs, num_workers=num_workers, description=name)
     if refused:
@@ -210,6 +208,7 @@ def evaluate_predictions(
             if page[key]:
                 rows.append({"method": method, "case_id": case["case_id"], **page[key]})
     conditioning = _conditioning(cases, files, options)
+    observations = observe(cases, partial(_load, files=files, cases=cases, options=options))
     patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in cases}
     summary = {
         "format": FORMAT,
@@ -220,6 +219,10 @@ def evaluate_predictions(
         **asdict(options),
         "num_cases": len(cases),
         **summarize(rows, name, patients, conditioning),
+        "detectability": [
+            {key: value if isfinite(value) else None for key, value in row.items()}
+            for row in detectability(observations)
+        ],
     }
     _write_csv(rows, folder / "cases.csv")
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -336,6 +339,12 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         )
     else:
         lines.append(f"conditioning: not measured, it needs {MIN_CASES} patients or more")
+    if summary["detectability"]:
+        lines += ["", "| planted sphere (mm) | contrast (HU) | seen (AUC) | contrast recovered |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['diameter_mm']:g} | {row['contrast_hu']:g} | {row['auc']:.2f} | {row['recovered_contrast']:.2f} |"
+        for row in summary["detectability"]
+    ]
     lines += [f"WARNING: {name} {flag['name']}: {flag['reason']}" for flag in summary["flags"]]
     return "\n".join(lines)
 
@@ -394,6 +403,22 @@ def headline_scores(prediction: Tensor, truth: Tensor, hu_window: Sequence[float
     """The `hu` protocol alone, of volumes (1, X, Y, Z) in HU."""
     scores = hu_protocol(hu_window)(*(volume.as_subclass(Tensor)[0].numpy() for volume in (prediction, truth)))
     return {f"hu.{key}": value for key, value in scores.items()}
+
+
+def _another_patient(cases: Sequence[dict[str, Any]], number: int) -> dict[str, Any] | None:
+    """The next case that is of another patient."""
+    others = [*cases[number + 1 :], *cases[:number]]
+    own = cases[number].get("patient_id", cases[number]["case_id"])
+    return next((case for case in others if case.get("patient_id", case["case_id"]) != own), None)
+
+
+def _load(
+    case_id: str, files: Mapping[str, Path], cases: Sequence[dict[str, Any]], options: Options
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Prediction and truth in HU, and their voxel side in mm."""
+    case = next(case for case in cases if case["case_id"] == case_id)
+    prediction, truth = load_pair(case, files[case_id], size=options.size, resample=options.resample)
+    return prediction[0].numpy(), truth[0].numpy(), float(truth.pixdim[0])
 
 
 def _conditioning(cases: Sequence[dict[str, Any]], files: Mapping[str, Path], options: Options) -> Conditioning | None:

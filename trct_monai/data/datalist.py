@@ -61,6 +61,7 @@ class Case(TypedDict):
         pixels: The same of each radiograph's stored numbers.
         provenance: Where the case comes from and how it was made.
         masks: Segmentation of each finding, where there is one.
+        planted: The sphere that `plant` added, and to which case: base, center_mm, diameter_mm, contrast_hu.
     """
 
     case_id: str
@@ -76,6 +77,7 @@ class Case(TypedDict):
     pixels: NotRequired[list[str]]
     provenance: dict[str, Any]
     masks: NotRequired[dict[str, str]]
+    planted: NotRequired[dict[str, Any]]
 
 
 def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:

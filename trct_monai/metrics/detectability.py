@@ -1,0 +1,135 @@
+"""Does a reconstruction show a lesion that is in the radiographs? Spheres of known size and contrast, planted.
+
+A template observer looks at the place where it knows the sphere to be: the mean inside the sphere less the mean of the
+shell around it, in HU (a non-prewhitening matched filter; Barrett and Myers, Foundations of Image Science, 2004, ch.
+13). It looks at the reconstruction with the sphere and at the one without. What it says over many patients is a
+detectability: of a method that hallucinates or averages, it is that of a coin.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+Array = np.ndarray
+SHELL = 2.0
+"""Outer radius of the shell that is compared with the sphere, in radii of the sphere."""
+
+SUBVOXELS = 4
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A planted sphere.
+
+    Attributes:
+        center_mm: Its centre (x, y, z) in mm from the middle of the volume.
+        diameter_mm: Its diameter.
+        contrast_hu: What it adds to the tissue.
+    """
+
+    center_mm: tuple[float, float, float]
+    diameter_mm: float
+    contrast_hu: float
+
+    def share(self, shape: Sequence[int], voxel_spacing: float, scale: float = 1.0) -> Float[Array, "X Y Z"]:
+        """The share of each voxel that lies inside the sphere, or inside one `scale` times as large.
+
+        Args:
+            shape: Number of voxels.
+            voxel_spacing: Voxel side in mm.
+            scale: Factor on the diameter.
+        """
+        radius = scale * self.diameter_mm / 2
+        share, spans, squares = np.zeros(tuple(shape)), [], []
+        for center, size in zip(self.center_mm, shape):
+            middle = center / voxel_spacing + (size - 1) / 2
+            reach = radius / voxel_spacing + 1
+            low, high = max(0, int(np.floor(middle - reach))), min(size, int(np.ceil(middle + reach)) + 1)
+            if high <= low:
+                return share
+            inside = np.arange(low * SUBVOXELS, high * SUBVOXELS) / SUBVOXELS + (1 / SUBVOXELS - 1) / 2
+            spans.append(slice(low, high))
+            squares.append(np.square((inside - middle) * voxel_spacing))
+        fine = squares[0][:, None, None] + squares[1][:, None] + squares[2] <= radius**2
+        blocks = fine.reshape([n for square in squares for n in (len(square) // SUBVOXELS, SUBVOXELS)])
+        share[tuple(spans)] = blocks.mean(axis=(1, 3, 5))
+        return share
+
+    def response(self, volume_hu: Float[Array, "X Y Z"], voxel_spacing: float) -> float:
+        """What the observer says of a volume: mean inside the sphere less mean of its shell, in HU."""
+        inside = self.share(volume_hu.shape, voxel_spacing)
+        shell = self.share(volume_hu.shape, voxel_spacing, SHELL) - inside
+        return float((volume_hu * inside).sum() / inside.sum() - (volume_hu * shell).sum() / shell.sum())
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the observer said of one patient.
+
+    Attributes:
+        sphere: The sphere.
+        with_sphere: Of the reconstruction with the sphere, in HU.
+        without: Of the reconstruction without it.
+        contrast: Difference between the two truths: what it should have seen.
+    """
+
+    sphere: Sphere
+    with_sphere: float
+    without: float
+    contrast: float
+
+
+def observe(cases: Iterable[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
+    """The observer at work on a data set that the command `plant` made.
+
+    Args:
+        cases: Cases of the datalist, the planted ones with their field ``planted``.
+        load: Prediction and truth (X, Y, Z) in HU, and voxel side in mm, of a case by its id.
+    """
+    observations, bases = [], {}
+    for case in cases:
+        planted = case.get("planted")
+        if not planted:
+            continue
+        sphere = Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"])
+        if planted["base"] not in bases:
+            bases = {planted["base"]: load(planted["base"])}  # planted cases follow their base: one is enough
+        without, true_without, _ = bases[planted["base"]]
+        with_sphere, true_with, spacing = load(case["case_id"])
+        a, b, true_a, true_b = (sphere.response(v, spacing) for v in (with_sphere, without, true_with, true_without))
+        observations.append(Observation(sphere, a, b, true_a - true_b))
+    return observations
+
+
+def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]:
+    """Contrast against size: one row for each diameter and contrast, ascending.
+
+    auc: Probability that the observer says more of a patient with a sphere than of one without (ties count half);
+        0.5 = a coin, 1 = always.
+    d_prime: Difference of the means over the root mean square of both standard deviations.
+    recovered_contrast: Mean share of the true contrast that the reconstruction shows: 1 = all, 0 = none.
+    """
+    groups: dict[tuple[float, float], list[Observation]] = {}
+    for one in observations:
+        groups.setdefault((one.sphere.diameter_mm, one.sphere.contrast_hu), []).append(one)
+    rows = []
+    for (diameter, contrast), group in sorted(groups.items()):
+        with_sphere, without = (np.array([getattr(one, name) for one in group]) for name in ("with_sphere", "without"))
+        difference = with_sphere[:, None] - without
+        spread = sqrt((with_sphere.var() + without.var()) / 2)
+        gain = float(with_sphere.mean() - without.mean())
+        rows.append(
+            {
+                "diameter_mm": diameter,
+                "contrast_hu": contrast,
+                "cases": len(group),
+                "auc": float((difference > 0).mean() + 0.5 * (difference == 0).mean()),
+                "d_prime": gain / spread if spread > 0 else (inf if gain > 0 else 0.0),
+                "recovered_contrast": gain / float(np.mean([one.contrast for one in group])),
+            }
+        )
+    return rows
