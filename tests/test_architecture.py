@@ -19,7 +19,7 @@ FLOORS = [
     ["data"],
     ["scoring"],
     ["evaluate"],
-    ["leaderboard"],
+    ["leaderboard", "report"],
     ["cli"],
     ["__main__"],
 ]

@@ -1,0 +1,163 @@
+"""`report`: from an evaluation's folder to one HTML file."""
+
+import csv
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+from torch import Tensor
+from tqdm import tqdm
+
+from trct_monai.data.datalist import load_datalist, write_atomically
+from trct_monai.data.predictions import load_pair, prediction_file
+from trct_monai.evaluate import FORMAT, FORMAT_VERSION, HEADLINE
+from trct_monai.geometry import voxel_to_world
+from trct_monai.intensity import AIR_HU
+from trct_monai.metrics.reprojection import reproject
+from trct_monai.report.codec import encode
+from trct_monai.scoring import Views
+from trct_monai.transforms import resize_radiographs
+from trct_monai.transforms.resampling import resample
+
+HU_STEP = 4.0
+"""Fine enough that a soft-tissue window of 400 HU does not show steps."""
+
+MAX_PIXELS = 128
+NO_PLOTLY = "report needs plotly, the library that draws its pages: pip install 'trct_monai[report]'"
+
+
+def report(
+    *,
+    evaluation: str,
+    output: str | None = None,
+    leaderboard: str | None = None,
+    size: int = 64,
+    max_cases: int | None = None,
+) -> None:
+    """Write an evaluation as one HTML file that needs nothing else: no network, no server, no other file.
+
+    Tables, warnings, the cases sorted by their error, and for each of them truth, prediction and difference in three
+    planes to scroll through, with windows for lung, soft tissue and bone, the radiographs beside the prediction's
+    projections, and histograms. The page itself says which keys it knows.
+
+    Args:
+        evaluation: Folder that evaluate wrote.
+        output: File to write; EVALUATION/report.html if not given.
+        leaderboard: A leaderboard.csv to show as well.
+        size: Most voxels along each side that are shown; finer volumes are averaged down.
+        max_cases: Show only this many cases, the worst first.
+    """
+    folder = Path(evaluation)
+    summary, rows = read_evaluation(folder)
+    target = folder / "report.html" if output is None else Path(output)
+    plotly = _plotly()
+    board = None if leaderboard is None else _read_table(Path(leaderboard))
+    found = {case["case_id"]: case for case in load_datalist(summary["datalist"], summary["section"])}
+    name = summary["name"]
+    own = sorted((row for row in rows if row["method"] == name), key=lambda row: float(row[HEADLINE] or "nan"))
+    unknown = [row["case_id"] for row in own if row["case_id"] not in found]
+    if unknown:
+        raise ValueError(f"{summary['datalist']} has no case {unknown[0]} any more; run evaluate again")
+    pages = []
+    for row in tqdm(own[:max_cases], desc="report", unit="case"):
+        pages.append(_embed(_case_page(found[row["case_id"]], row, summary, size), "case"))
+    head = {"summary": summary, "leaderboard": board, "num_cases": len(own), "size": size, "headline": HEADLINE}
+    head["cases"] = [{key: value for key, value in row.items() if key != "method"} for row in own[:max_cases]]
+    text = _asset("page.html")
+    for mark, content in (
+        ("/*STYLE*/", _asset("viewer.css")),
+        ("<!--DATA-->", "\n".join([_embed(head, "evaluation"), *pages])),
+        ("/*PLOTLY*/", plotly),
+        ("/*VIEWER*/", _asset("viewer.js")),
+    ):
+        text = text.replace(mark, content, 1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, text)
+    print(f"wrote {target} ({len(pages)} cases, {target.stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+def read_evaluation(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Summary and lines of an evaluation's folder.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not (folder / "summary.json").is_file() or not (folder / "cases.csv").is_file():
+        raise ValueError(f"{folder} is no evaluation: expected summary.json and cases.csv; run evaluate first")
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if summary.get("format") != FORMAT or summary.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{folder}: expected {FORMAT} version {FORMAT_VERSION}; run evaluate again")
+    if not Path(summary["predictions"]).is_dir():
+        raise ValueError(
+            f"{folder}: its predictions {summary['predictions']} are gone; bring them back or evaluate again"
+        )
+    return summary, _read_table(folder / "cases.csv")
+
+
+def _case_page(case: dict[str, Any], row: Mapping[str, str], summary: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """All that the viewer shows of a case."""
+    path = prediction_file(summary["predictions"], case["case_id"])
+    prediction, truth = load_pair(case, path, size=summary["size"], resample=summary["resample"])
+    low, high = summary["hu_window"]
+    page: dict[str, Any] = {"case_id": case["case_id"], "views": [], "spacing": float(truth.pixdim[0])}
+    if case.get("image"):
+        views = Views(case)
+        shadows = reproject(prediction.as_subclass(Tensor).clamp(low, high), views.cameras, page["spacing"])
+        page["views"] = [
+            {"name": camera.name, "radiograph": _picture(real), "reprojection": _picture(shadow)}
+            for camera, real, shadow in zip(views.cameras, views.radiographs, shadows)
+        ]
+    shown = (_at_most(volume, size) for volume in (truth, prediction))
+    page["truth"], page["prediction"] = (encode(volume.numpy(), low, high, HU_STEP) for volume in shown)
+    page["spacing"] *= truth.shape[-1] / page["truth"]["shape"][-1]
+    return page
+
+
+def _at_most(volume: MetaTensor, size: int) -> Tensor:
+    """The cube (X, X, X) averaged down to at most so many voxels a side."""
+    cube: Tensor = volume.as_subclass(Tensor)[0]
+    if cube.shape[-1] <= size:
+        return cube
+    place, coarse = (voxel_to_world((n,) * 3, cube.shape[-1] / n).numpy() for n in (cube.shape[-1], size))
+    return resample(cube, place, (size,) * 3, coarse, AIR_HU)
+
+
+def _picture(image: Tensor) -> dict[str, Any]:
+    """A radiograph in 256 steps, of at most `MAX_PIXELS` a side."""
+    rows, columns = (min(n, MAX_PIXELS) for n in image.shape)
+    image = resize_radiographs(image, (rows, columns))
+    low, high = float(image.min()), float(image.max())
+    return encode(image.numpy(), low, high, max(high - low, 1e-6) / 255)
+
+
+def _embed(page: Mapping[str, Any], kind: str) -> str:
+    """JSON in a script element that no name of a case can end."""
+    text = json.dumps(page, allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" class="{kind}">{text}</script>'
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table")
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _asset(name: str) -> str:
+    return resources.files("trct_monai.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """The library's JavaScript.
+
+    Raises:
+        ValueError: If plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ValueError(NO_PLOTLY) from error
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
