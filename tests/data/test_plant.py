@@ -10,7 +10,7 @@ import torch
 
 from trct_monai.data import load_datalist
 from trct_monai.data.phantom_cases import phantoms as make_phantoms
-from trct_monai.data.plant import choose_place, chord_lengths, plant
+from trct_monai.data.plant import choose_place, chord_lengths, find_lung_tissue, plant
 from trct_monai.evaluate import evaluate
 from trct_monai.geometry import make_camera, preset
 from trct_monai.intensity import MU_WATER
@@ -42,14 +42,24 @@ def test_the_shadow_of_a_sphere_is_that_of_its_voxels(cameras) -> None:
     sphere = Sphere((40.0, -25.0, 60.0), 60.0, 1.0)
     volume = torch.from_numpy(sphere.share((128, 128, 128), 2.5)).float()[None, None]
     shadows = torch.stack([chord_lengths(sphere, camera) for camera in cameras])
-    expected = project(volume, cameras, 2.5)[0]
-    # The one is the mean over a pixel, the other its middle: they part at the rim.
-    assert (shadows - expected).norm() < 0.06 * expected.norm()
+    fine = [camera.resized((4 * camera.size[0], 4 * camera.size[1])) for camera in cameras]
+    expected = torch.nn.functional.avg_pool2d(project(volume, fine, 2.5), 4)[0]
+    assert (shadows - expected).norm() < 0.02 * expected.norm()
     assert shadows.max() == pytest.approx(60.0, rel=0.03)
-    index = torch.arange(shadows[0].numel()).view_as(shadows[0])
-    for shadow, other in zip(shadows, expected):
-        middles = [float((image * index).sum() / image.sum()) for image in (shadow, other)]
-        assert middles[0] == pytest.approx(middles[1], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "cameras", [preset("x2ct", 40), preset("parallel", 40), tilted()], ids=["cone", "parallel", "tilt"]
+)
+def test_the_shadow_lies_where_the_camera_says(cameras) -> None:
+    sphere = Sphere((40.0, -25.0, 60.0), 30.0, 1.0)
+    for camera in cameras:
+        u, v, w = (camera.world_to_detector() @ torch.tensor([*sphere.center_mm, 1.0], dtype=torch.float64)).tolist()
+        shadow, (rows, columns) = chord_lengths(sphere, camera).double(), camera.size
+        row = float((shadow.sum(1) * torch.arange(rows)).sum() / shadow.sum())
+        column = float((shadow.sum(0) * torch.arange(columns)).sum() / shadow.sum())
+        assert row == pytest.approx((v / w + 1) * rows / 2 - 0.5, abs=0.1)
+        assert column == pytest.approx((u / w + 1) * columns / 2 - 0.5, abs=0.1)
 
 
 def test_ct_and_radiographs_show_one_sphere(planted: Path) -> None:
@@ -64,7 +74,7 @@ def test_ct_and_radiographs_show_one_sphere(planted: Path) -> None:
         truth, without = (nibabel.load(c["label"]).get_fdata() for c in (case, base))
         diameter, spacing = case["planted"]["diameter_mm"], 10.0
         added = truth - without
-        assert added.sum() * spacing**3 == pytest.approx(500 * np.pi / 6 * diameter**3, rel=0.05)
+        assert added.sum() * spacing**3 == pytest.approx(500 * np.pi / 6 * diameter**3, rel=0.02)
         assert find_lungs(without, spacing)[added > 400].mean() > 0.5
         images, others = (load({"image": c["image"]})["image"] for c in (case, base))
         sphere = Sphere(tuple(case["planted"]["center_mm"]), diameter, 500.0)
@@ -81,9 +91,21 @@ def test_the_same_place_for_all_sizes_and_another_for_another_seed() -> None:
     assert len({choose_place(lungs, 10.0, 20.0, "a", seed) for seed in range(10)}) > 5
     index = (np.array(place) / 10 + 9.5).round().astype(int)
     assert ((index >= 5) & (index <= 12)).all()
+    lungs[4:14, 4:14, 14:] = True  # the cube cuts these lungs: there is no place at its top
+    assert max(choose_place(lungs, 10.0, 40.0, "a", seed)[2] for seed in range(50)) <= 100.0 - 40.0
     choose_place(lungs, 10.0, 500.0, "a", 0)  # where it fits nowhere, the place with the most room
     with pytest.raises(ValueError, match="a has no lungs"):
         choose_place(np.zeros((4, 4, 4), dtype=bool), 10.0, 5.0, "a", 0)
+
+
+def test_airways_are_no_place_and_noise_is_no_airway() -> None:
+    body = np.zeros((40, 40, 40))
+    body[5:35, 5:35, 5:35] = -800.0
+    body[18:24, 18:24, 5:35] = -1000.0
+    noise = np.random.default_rng(0).normal(size=body.shape)
+    tissue = find_lung_tissue(body + 60.0 * noise, 2.5)
+    assert not tissue[19:23, 19:23, 8:32].any()
+    assert tissue[8:16, 8:32, 8:32].all()
 
 
 def test_a_stopped_run_goes_on_and_other_options_write_anew(planted: Path, tmp_path: Path) -> None:
@@ -120,8 +142,42 @@ def test_bad_arguments_are_refused(planted: Path, tmp_path: Path) -> None:
         ({"diameters": "10/-5"}, "diameters must be different positive numbers, got '10/-5'"),
         ({"contrasts": "5/5"}, "contrasts must be different positive numbers"),
         ({"diameters": "ten"}, "diameters must be 1 numbers, got 'ten'"),
+        ({"diameters": "nan"}, "diameters must be different positive numbers, got 'nan'"),
+        ({"contrasts": "inf"}, "contrasts must be different positive numbers, got 'inf'"),
         ({"section": "validation"}, "section 'validation' has no case"),
+        ({"cases": -1}, "or cases is not positive"),
+        ({"diameters": "400"}, "a sphere of 400 mm and 500 HU does not fit into the cube"),
+        ({"diameters": "4"}, "a sphere of 4 mm and 500 HU does not show in voxels of 10 mm"),
+        ({"contrasts": "0.3"}, "a sphere of 30 mm and 0.3 HU does not show"),
     ):
         with pytest.raises(ValueError, match=message):
             plant(datalist=source, output=str(tmp_path / "out"), **(OPTIONS | options))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_patients_are_not_written_over(planted: Path, tmp_path: Path) -> None:
+    source = planted.parents[1] / "data" / "datalist.json"
+    before = {path: path.read_bytes() for path in source.parent.rglob("*") if path.is_file()}
+    page = json.loads(source.read_text())
+    for case in page["test"]:
+        case["label"] = str(source.parent / case["label"])
+        case["image"] = [str(source.parent / image) for image in case["image"]]
+    elsewhere = tmp_path / "datalist.json"
+    elsewhere.write_text(json.dumps(page))
+    for datalist, output in ((source, source.parent), (elsewhere, source.parent), (elsewhere, tmp_path)):
+        with pytest.raises(ValueError, match="holds the patients themselves"):
+            plant(datalist=str(datalist), output=str(output), **OPTIONS)
+    assert before == {path: path.read_bytes() for path in source.parent.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("gain", [None, 2.0])
+def test_radiographs_that_are_not_quantitative_are_refused(planted: Path, tmp_path: Path, gain: float | None) -> None:
+    source = planted.parents[1] / "data" / "datalist.json"
+    page = json.loads(source.read_text())
+    for one in page["test"][0]["intensity"]:
+        one.update(quantitative=False, gain=gain, offset=gain and 0.0)
+    datalist = source.with_name(f"gain_{gain}.json")
+    datalist.write_text(json.dumps(page))
+    with pytest.raises(ValueError, match="1 of 2 cases cannot take a sphere; .*: its radiographs are not quantitative"):
+        plant(datalist=str(datalist), output=str(tmp_path), **OPTIONS)
+    datalist.unlink()

@@ -10,15 +10,20 @@ from trct_monai.metrics.detectability import Observation, Sphere, detectability,
 SHAPE, SPACING = (24, 26, 28), 5.0
 
 
-@pytest.mark.parametrize("diameter", [6.0, 12.0, 30.0, 50.0])
-@pytest.mark.parametrize("center", [(0.0, 0.0, 0.0), (11.3, -7.1, 20.9)])
+@pytest.mark.parametrize("diameter", [6.0, 10.0, 20.0, 50.0])
+@pytest.mark.parametrize("center", [(0.0, 0.0, 0.0), (2.5, 2.5, 2.5), (11.3, -7.1, 20.9)])
 def test_a_sphere_has_its_volume_and_its_middle(center: tuple[float, float, float], diameter: float) -> None:
     share = Sphere(center, diameter, 100.0).share(SHAPE, SPACING)
     assert 0 <= share.min() and share.max() <= 1
-    assert share.sum() * SPACING**3 == pytest.approx(math.pi / 6 * diameter**3, rel=0.02 + 0.6 / diameter)
+    assert share.sum() * SPACING**3 == pytest.approx(math.pi / 6 * diameter**3, rel=0.02)
     axes = [(np.arange(n) - (n - 1) / 2) * SPACING for n in SHAPE]
     found = [(share.sum(axis=tuple({0, 1, 2} - {i})) * axes[i]).sum() / share.sum() for i in range(3)]
     assert found == pytest.approx(center, abs=0.5)
+
+
+def test_a_sphere_smaller_than_a_voxel_keeps_its_volume() -> None:
+    share = Sphere((2.5, 2.5, 2.5), 2.0, 100.0).share(SHAPE, SPACING)
+    assert share.sum() * SPACING**3 == pytest.approx(math.pi / 6 * 2.0**3, rel=0.02)
 
 
 def test_a_sphere_outside_the_volume_is_nowhere() -> None:
@@ -62,12 +67,13 @@ def test_the_truth_shows_everything() -> None:
 
 def test_who_shows_nothing_is_a_coin() -> None:
     for row in run(0.0, 50.0):
-        assert row["auc"] == 0.5 and row["d_prime"] == 0.0 and row["recovered_contrast"] == 0.0
+        assert row["auc"] == row["paired"] == 0.5 and row["d_prime"] == 0.0 and row["recovered_contrast"] == 0.0
 
 
 def test_more_contrast_is_seen_more_often() -> None:
     faint, strong = run(0.3, 300.0)
     assert (faint["contrast_hu"], strong["contrast_hu"]) == (100.0, 400.0)
+    assert faint["paired"] == strong["paired"] == 1.0  # patients differ by more than the sphere shows
     assert 0.5 < faint["auc"] < strong["auc"] and faint["d_prime"] < strong["d_prime"]
     assert faint["recovered_contrast"] == pytest.approx(0.3) == strong["recovered_contrast"]
 
@@ -77,3 +83,12 @@ def test_without_any_variation_nothing_is_divided_by_zero() -> None:
     (row,) = detectability([one, one])
     assert row["d_prime"] == math.inf and row["auc"] == 1.0
     assert detectability([]) == []
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    volume, sphere = np.zeros(SHAPE), Sphere((500.0, 0.0, 0.0), 20.0, 100.0)
+    for one in (sphere, Sphere((0.0, 0.0, 0.0), 2000.0, 100.0)):
+        with pytest.raises(ValueError, match="has nothing inside it, or around it"):
+            one.response(volume, SPACING)
+    with pytest.raises(ValueError, match="the truths do not show the spheres of 20 mm and 100 HU"):
+        detectability([Observation(sphere, 1.0, 0.0, 0.0)])

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ from trct_monai.transforms import LoadRadiographsd, save_radiograph
 
 STORED_HU = (-1024.0, 3071.0)
 SUBPIXELS = 4
+
+AIR_HU = -950.0
+"""Darker than lung tissue: air in the trachea and in the stomach."""
+
+AIRWAY = 7.0
+"""Tissue is told from air by the mean over a cube of this side in mm: noise is no air, the trachea is."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,12 @@ def plant(
     sizes, additions = (_positive(text, name) for text, name in ((diameters, "diameters"), (contrasts, "contrasts")))
     options = PlantOptions(sizes, additions, seed)
     patients = load_datalist(datalist, section)[:cases]
-    if not patients:
-        raise ValueError(f"{datalist}: section {section!r} has no case to plant spheres in")
+    if not patients or (cases is not None and cases < 1):
+        raise ValueError(f"{datalist}: section {section!r} has no case to plant spheres in, or cases is not positive")
     target = Path(output)
+    sources = {Path(datalist).resolve().parent, *(Path(case["label"]).resolve().parent.parent for case in patients)}
+    if target.resolve() in sources:
+        raise ValueError(f"{target} holds the patients themselves, who would be written over; give another --output")
     jobs = [(case["case_id"], case) for case in patients]
     names = [case_id for case in patients for case_id in (case["case_id"], *_spheres(case["case_id"], options))]
     remove_partial(target, names)
@@ -113,6 +123,17 @@ def chord_lengths(sphere: Sphere, camera: Camera) -> Float[Tensor, "H W"]:
     return mean
 
 
+def find_lung_tissue(hu: np.ndarray, voxel_spacing: float) -> np.ndarray:
+    """Where the lungs are neither airway nor another pocket of air.
+
+    Args:
+        hu: CT numbers (X, Y, Z), RAS.
+        voxel_spacing: Voxel side in mm.
+    """
+    mean = ndimage.uniform_filter(hu, max(1, round(AIRWAY / voxel_spacing)))
+    return np.asarray(find_lungs(hu, voxel_spacing) & (mean > AIR_HU))
+
+
 def choose_place(
     lungs: np.ndarray, voxel_spacing: float, radius: float, case_id: str, seed: int
 ) -> tuple[float, float, float]:
@@ -133,7 +154,8 @@ def choose_place(
     """
     if not lungs.any():
         raise ValueError(f"{case_id} has no lungs to plant a sphere in")
-    room = ndimage.distance_transform_edt(lungs) * voxel_spacing
+    # From the voxel's middle to the face of the nearest voxel that is not lung; beyond the volume there is none.
+    room = (ndimage.distance_transform_edt(np.pad(lungs, 1))[1:-1, 1:-1, 1:-1] - 0.5) * voxel_spacing
     places = np.argwhere(room >= min(radius, float(room.max())))
     draw = int(hashlib.sha256(f"{seed} {case_id}".encode()).hexdigest(), 16)
     index = places[draw % len(places)]
@@ -143,7 +165,7 @@ def choose_place(
 
 def _positive(text: str, name: str) -> tuple[float, ...]:
     numbers = parse_numbers(text, len(str(text).split("/")), name)
-    if min(numbers) <= 0 or len(set(numbers)) < len(numbers):
+    if not all(0 < number < inf for number in numbers) or len({f"{number:g}" for number in numbers}) < len(numbers):
         raise ValueError(f"{name} must be different positive numbers, got {text!r}")
     return numbers
 
@@ -156,24 +178,38 @@ def _spheres(case_id: str, options: PlantOptions) -> dict[str, tuple[float, floa
 def _plant_in(case: dict[str, Any], options: PlantOptions, output: Path) -> str:
     """Write a patient and all that is planted in it; returns why that cannot be."""
     try:
+        if not all(one["quantitative"] for one in case["intensity"]):
+            raise ValueError("its radiographs are not quantitative: nobody knows how dark a sphere would be in them")
         truth = load_ct(case["label"])
         cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
         radiographs = LoadRadiographsd()({key: case[key] for key in case if key != "label"})["image"]
         spacing, size = float(truth.pixdim[0]), (radiographs.shape[-2], radiographs.shape[-1])
         cameras = [camera.resized(size) for camera in cameras]
-        lungs = find_lungs(truth[0].numpy(), spacing)
+        lungs = find_lung_tissue(truth[0].numpy(), spacing)
         center = choose_place(lungs, spacing, max(options.diameters) / 2, case["case_id"], options.seed)
+        spheres = {name: Sphere(center, *numbers) for name, numbers in _spheres(case["case_id"], options).items()}
+        for sphere in spheres.values():
+            _check_shows(sphere, truth.shape[1:], spacing)
     except (ValueError, OSError) as error:
         return f"{case['case_id']}: {error}"
     source = {"voxels": case.get("voxels"), "pixels": case.get("pixels"), "case_id": case["case_id"]}
     _write(output, case, case["case_id"], truth, radiographs, cameras, options, source, None)
-    for name, (diameter, contrast) in _spheres(case["case_id"], options).items():
-        sphere = Sphere(center, diameter, contrast)
+    for name, sphere in spheres.items():
         share = torch.from_numpy(sphere.share(truth.shape[1:], spacing)).float()
-        shadows = torch.stack([chord_lengths(sphere, camera) for camera in cameras]) * (MU_WATER * contrast / 1000)
-        planted = truth + contrast * share
+        chords = torch.stack([chord_lengths(sphere, camera) for camera in cameras])
+        shadows = chords * (MU_WATER * sphere.contrast_hu / 1000)
+        planted = truth + sphere.contrast_hu * share
         _write(output, case, name, planted, radiographs + shadows, cameras, options, source, sphere)
     return ""
+
+
+def _check_shows(sphere: Sphere, shape: Sequence[int], voxel_spacing: float) -> None:
+    """Refuse a sphere that the cube cuts, and one that the observer cannot see in the label's whole HU either."""
+    what = f"a sphere of {sphere.diameter_mm:g} mm and {sphere.contrast_hu:g} HU"
+    if max(map(abs, sphere.center_mm)) + sphere.diameter_mm / 2 > min(shape) * voxel_spacing / 2:
+        raise ValueError(f"{what} does not fit into the cube where there is lung; plant smaller ones")
+    if sphere.response((sphere.contrast_hu * sphere.share(shape, voxel_spacing)).round(), voxel_spacing) <= 0:
+        raise ValueError(f"{what} does not show in voxels of {voxel_spacing:g} mm; plant larger ones")
 
 
 def _write(

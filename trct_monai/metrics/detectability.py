@@ -8,7 +8,7 @@ detectability: of a method that hallucinates or averages, it is that of a coin.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ Array = np.ndarray
 SHELL = 2.0
 """Outer radius of the shell that is compared with the sphere, in radii of the sphere."""
 
-SUBVOXELS = 4
+SUBVOXELS = (4, 32)
+"""A voxel's side is cut into as many parts as make 16 in the sphere's radius, but no fewer and no more than these."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Sphere:
             scale: Factor on the diameter.
         """
         radius = scale * self.diameter_mm / 2
+        parts = min(max(ceil(16 * voxel_spacing / radius), SUBVOXELS[0]), SUBVOXELS[1])
         share, spans, squares = np.zeros(tuple(shape)), [], []
         for center, size in zip(self.center_mm, shape):
             middle = center / voxel_spacing + (size - 1) / 2
@@ -51,18 +53,27 @@ class Sphere:
             low, high = max(0, int(np.floor(middle - reach))), min(size, int(np.ceil(middle + reach)) + 1)
             if high <= low:
                 return share
-            inside = np.arange(low * SUBVOXELS, high * SUBVOXELS) / SUBVOXELS + (1 / SUBVOXELS - 1) / 2
+            inside = np.arange(low * parts, high * parts) / parts + (1 / parts - 1) / 2
             spans.append(slice(low, high))
             squares.append(np.square((inside - middle) * voxel_spacing))
         fine = squares[0][:, None, None] + squares[1][:, None] + squares[2] <= radius**2
-        blocks = fine.reshape([n for square in squares for n in (len(square) // SUBVOXELS, SUBVOXELS)])
+        blocks = fine.reshape([n for square in squares for n in (len(square) // parts, parts)])
         share[tuple(spans)] = blocks.mean(axis=(1, 3, 5))
         return share
 
     def response(self, volume_hu: Float[Array, "X Y Z"], voxel_spacing: float) -> float:
-        """What the observer says of a volume: mean inside the sphere less mean of its shell, in HU."""
+        """What the observer says of a volume: mean inside the sphere less mean of its shell, in HU.
+
+        Raises:
+            ValueError: If the volume has nothing inside the sphere, or nothing around it.
+        """
         inside = self.share(volume_hu.shape, voxel_spacing)
         shell = self.share(volume_hu.shape, voxel_spacing, SHELL) - inside
+        if not (inside.any() and shell.any()):
+            raise ValueError(
+                f"a sphere of {self.diameter_mm:g} mm at {self.center_mm} mm has nothing inside it, or around it, in "
+                f"{volume_hu.shape} voxels of {voxel_spacing:g} mm"
+            )
         return float((volume_hu * inside).sum() / inside.sum() - (volume_hu * shell).sum() / shell.sum())
 
 
@@ -110,8 +121,12 @@ def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]
 
     auc: Probability that the observer says more of a patient with a sphere than of one without (ties count half);
         0.5 = a coin, 1 = always.
+    paired: Share of patients of whom it says more with the sphere than without (ties count half).
     d_prime: Difference of the means over the root mean square of both standard deviations.
     recovered_contrast: Mean share of the true contrast that the reconstruction shows: 1 = all, 0 = none.
+
+    Raises:
+        ValueError: If the truths themselves do not show the spheres.
     """
     groups: dict[tuple[float, float], list[Observation]] = {}
     for one in observations:
@@ -121,15 +136,23 @@ def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]
         with_sphere, without = (np.array([getattr(one, name) for one in group]) for name in ("with_sphere", "without"))
         difference = with_sphere[:, None] - without
         spread = sqrt((with_sphere.var() + without.var()) / 2)
-        gain = float(with_sphere.mean() - without.mean())
+        gain, contrast_shown = float(with_sphere.mean() - without.mean()), float(np.mean([o.contrast for o in group]))
+        if contrast_shown <= 0:
+            raise ValueError(f"the truths do not show the spheres of {diameter:g} mm and {contrast:g} HU")
         rows.append(
             {
                 "diameter_mm": diameter,
                 "contrast_hu": contrast,
                 "cases": len(group),
-                "auc": float((difference > 0).mean() + 0.5 * (difference == 0).mean()),
+                "auc": _share_above(difference),
+                "paired": _share_above(with_sphere - without),
                 "d_prime": gain / spread if spread > 0 else (inf if gain > 0 else 0.0),
-                "recovered_contrast": gain / float(np.mean([one.contrast for one in group])),
+                "recovered_contrast": gain / contrast_shown,
             }
         )
     return rows
+
+
+def _share_above(difference: Array) -> float:
+    """Share of differences above zero, ties counted half."""
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
