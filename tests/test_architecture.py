@@ -15,7 +15,7 @@ FLOORS = [
     ["projector"],
     ["physics", "figures"],
     ["networks", "losses", "metrics", "transforms", "baselines"],
-    ["handlers"],
+    ["handlers", "engines", "gan_guard"],
     ["data"],
     ["scoring"],
     ["evaluate"],

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trct_monai.baselines import Backprojection, MeanVolume, NearestNeighbour, RidgePCA, TotalVariation
-from trct_monai.networks import DirectRegression
+from trct_monai.networks import DirectRegression, TRCTGenerator
 
 
 def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
@@ -25,6 +25,9 @@ def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "direct_regression": lambda size: DirectRegression(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, patch_size=4, decoder_channels=(16, 8)
+    ),
+    "trct_gan": lambda size: TRCTGenerator(
+        size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, num_heads=4, decoder_channels=(16, 8)
     ),
 }
 BASELINES: dict[str, Callable[[int], nn.Module]] = {

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.test_configs import BUNDLES, name
+from tests.bundles.test_configs import BUNDLES, OVERLAYS, name
 from trct_monai.baselines import BASELINES
 from trct_monai.data import load_datalist
 from trct_monai.evaluate import evaluate
@@ -28,7 +28,18 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "encoder_channels": [4, 8, 16],
         "hidden_size": 32,
         "num_layers": 1,
+        "patch_size": 4,
         "decoder_channels": [16, 8],
+    },
+    "trct_gan": {
+        "encoder_channels": [4, 8, 16],
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 4,
+        "decoder_channels": [16, 8],
+        "skip_channels": 4,
+        "discriminator_channels": [4, 8],
+        "adversarial_start": 1,
     },
 }
 
@@ -94,9 +105,10 @@ def moved(datalist: Path, folder: Path) -> Path:
 
 
 def assert_same_weights(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> None:
-    assert one["network"].keys() == other["network"].keys()
-    for key, value in one["network"].items():
-        torch.testing.assert_close(other["network"][key], value, **(tolerance or {"atol": 0, "rtol": 0}))
+    for network in {"network", "discriminator"} & set(one):
+        assert one[network].keys() == other[network].keys()
+        for key, value in one[network].items():
+            torch.testing.assert_close(other[network][key], value, **(tolerance or {"atol": 0, "rtol": 0}))
 
 
 @pytest.fixture(scope="module", params=BUNDLES, ids=name)
@@ -188,6 +200,15 @@ def test_evaluation_writes_every_case(trained: tuple[Path, Path], phantoms: Path
     monai.bundle.run(config_file=config, **arguments(bundle, phantoms, output))
     lines = (output / "evaluation" / "psnr_raw.csv").read_text().splitlines()
     assert len(lines) == 1 + len(load_datalist(phantoms, "test"))
+
+
+@pytest.mark.parametrize(
+    ("bundle", "overlay"), [pair for pair in OVERLAYS if pair[1].parent.name == "configs"], ids=name
+)
+def test_every_overlay_of_its_own_trains(bundle: Path, overlay: Path, phantoms: Path, tmp_path: Path) -> None:
+    config = files(bundle, "train.json", overlay, COMMON / "smoke.json")
+    monai.bundle.run(config_file=config, **arguments(bundle, phantoms, tmp_path))
+    assert load(tmp_path / "resume" / "checkpoint.pt")["epoch"] == 2
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)

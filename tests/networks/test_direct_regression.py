@@ -29,7 +29,7 @@ def test_the_nearest_rays_have_the_least_penalty() -> None:
     assert bias.shape == (1, 4, 64, 128) and (bias <= 0).all()
     assert not bias[:, -1].any()  # the last head sees all rays alike
     # The cube at the left front top: among the PA view's rays the nearest runs right of centre and above it.
-    corner = int((network.centers @ torch.tensor([-1.0, 1.0, 1.0])).argmax())
+    corner = int((network.tokens.centers @ torch.tensor([-1.0, 1.0, 1.0])).argmax())
     row, column = divmod(int(bias[0, 0, corner, :64].argmax()), 8)
     assert row < 4 and column >= 4
 

@@ -1,5 +1,7 @@
-"""Networks that turn radiographs (B, V, H, W) into a volume (B, 1, X, Y, Z) in [0, 1]."""
+"""Networks behind one contract: radiographs (B, V, H, W) to a volume (B, 1, X, Y, Z) in [0, 1]; and their opponents."""
 
 from trct_monai.networks.direct_regression import DirectRegression
+from trct_monai.networks.patch_discriminator import PatchDiscriminator
+from trct_monai.networks.trct_gan import TRCTGenerator
 
-__all__ = ["DirectRegression"]
+__all__ = ["DirectRegression", "PatchDiscriminator", "TRCTGenerator"]

@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, preset, projection_matrices, voxel_centers
 from trct_monai.networks.blocks import ConditionedTransformerBlock, FourierFeatures, PreActivationBlock, ResidualEncoder
-from trct_monai.networks.rays import pixel_rays, points_along_rays, squared_distance_to_rays
-
-POINTS_ALONG_RAY = 8
-"""Points at which the position of a radiograph token's ray is encoded."""
+from trct_monai.networks.tokens import RadiographTokens
 
 
 class DirectRegression(nn.Module):
@@ -45,9 +42,7 @@ class DirectRegression(nn.Module):
         ValueError: If the sizes do not fit each other.
     """
 
-    centers: Tensor
     matrices: Tensor
-    slopes: Tensor
 
     def __init__(
         self,
@@ -82,18 +77,13 @@ class DirectRegression(nn.Module):
         self.downsampling = 2 ** len(encoder_channels)
         self.image_mean, self.image_scale = image_mean, image_scale
         grid_size, feature_size = volume_size // patch_size, encoder_channels[-1]
-        self.grid_size, self.spacing = grid_size, extent / grid_size
-        centers = voxel_centers((grid_size,) * 3, self.spacing).float().flatten(0, 2)
-        self.register_buffer("centers", centers, persistent=False)  # (N, 3) mm
+        self.grid_size = grid_size
+        centers = voxel_centers((grid_size,) * 3, extent / grid_size).float().flatten(0, 2)  # (N, 3) mm
         self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
-        # Widths in tokens at which a head's attention to a ray has fallen to exp(-1/2); the last head sees all alike.
-        widths = torch.tensor([0.5 * 2.0**head for head in range(num_heads - 1)] + [torch.inf])
-        self.register_buffer("slopes", 0.5 / (widths * self.spacing) ** 2, persistent=False)
 
         self.encoders = nn.ModuleList(ResidualEncoder(2, 1, encoder_channels) for _ in cameras)
+        self.tokens = RadiographTokens(feature_size, centers, extent / grid_size, num_heads, extent, num_bands)
         self.positions = FourierFeatures(num_bands)
-        self.ray_embedding = nn.Linear(POINTS_ALONG_RAY * self.positions.out_channels(3), feature_size)
-        self.context_norm = nn.LayerNorm(feature_size)
         self.condition = nn.Sequential(
             nn.Linear(self.num_views * (feature_size + 2), hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
@@ -140,7 +130,9 @@ class DirectRegression(nn.Module):
             )
         context, bias, condition = self._read(image, self.matrices[None] if matrices is None else matrices)
         x = self.patch_embedding(self.initial_volume).flatten(2).transpose(1, 2)  # (1, N, C)
-        x = (x + self.position_embedding(self.positions(self.centers * (2 / self.extent)))).expand(len(image), -1, -1)
+        x = (x + self.position_embedding(self.positions(self.tokens.centers * (2 / self.extent)))).expand(
+            len(image), -1, -1
+        )
         for block in self.blocks:
             x = block(x, context, condition, bias)
         x = x.transpose(1, 2).unflatten(2, (self.grid_size,) * 3)
@@ -154,14 +146,7 @@ class DirectRegression(nn.Module):
         """Tokens (B, M, F) of all radiographs, their bias (1 or B, heads, N, M) and the condition vector (B, C)."""
         x = (image - self.image_mean) / self.image_scale
         features = torch.stack([encoder(x[:, v : v + 1])[-1] for v, encoder in enumerate(self.encoders)], dim=1)
-        nearest, direction = (
-            r.flatten(1, 3) for r in pixel_rays(matrices, (features.shape[-2], features.shape[-1]))
-        )  # (_, M, 3)
-        course = points_along_rays(nearest, direction, self.extent, POINTS_ALONG_RAY)
-        embedding = self.ray_embedding(self.positions(course).flatten(-2))
-        context = self.context_norm(features.permute(0, 1, 3, 4, 2).flatten(1, 3) + embedding)
-        distance = squared_distance_to_rays(self.centers, nearest, direction)
-        bias = -self.slopes[:, None, None] * distance[:, None]
+        context, bias = self.tokens(features, matrices)
         statistics = torch.stack([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=-1).to(features.dtype)
         condition = self.condition(torch.cat([features.mean(dim=(3, 4)), statistics], dim=-1).flatten(1))
         return context, bias, condition

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from trct_monai.data.datalist import load_datalist, write_atomically
 from trct_monai.data.predictions import load_pair, prediction_file
 from trct_monai.evaluate import FORMAT, FORMAT_VERSION, HEADLINE
-from trct_monai.geometry import voxel_to_world
+from trct_monai.geometry import Camera, voxel_to_world
 from trct_monai.intensity import AIR_HU
 from trct_monai.metrics.reprojection import reproject
 from trct_monai.report.codec import encode
@@ -50,6 +51,8 @@ def report(
         size: Most voxels along each side that are shown; finer volumes are averaged down.
         max_cases: Show only this many cases, the worst first.
     """
+    if size < 1 or (max_cases is not None and max_cases < 1):
+        raise ValueError(f"size and max_cases must be at least 1, got {size} and {max_cases}")
     folder = Path(evaluation)
     summary, rows = read_evaluation(folder)
     target = folder / "report.html" if output is None else Path(output)
@@ -57,23 +60,22 @@ def report(
     board = None if leaderboard is None else _read_table(Path(leaderboard))
     found = {case["case_id"]: case for case in load_datalist(summary["datalist"], summary["section"])}
     name = summary["name"]
-    own = sorted((row for row in rows if row["method"] == name), key=lambda row: float(row[HEADLINE] or "nan"))
+    own = sorted((row for row in rows if row["method"] == name), key=lambda row: float(row[HEADLINE] or "-inf"))
     unknown = [row["case_id"] for row in own if row["case_id"] not in found]
     if unknown:
         raise ValueError(f"{summary['datalist']} has no case {unknown[0]} any more; run evaluate again")
     pages = []
     for row in tqdm(own[:max_cases], desc="report", unit="case"):
-        pages.append(_embed(_case_page(found[row["case_id"]], row, summary, size), "case"))
-    head = {"summary": summary, "leaderboard": board, "num_cases": len(own), "size": size, "headline": HEADLINE}
+        pages.append(_embed(_case_page(found[row["case_id"]], summary, size), "case"))
+    head = {"summary": summary, "leaderboard": board, "num_cases": len(own), "headline": HEADLINE}
     head["cases"] = [{key: value for key, value in row.items() if key != "method"} for row in own[:max_cases]]
-    text = _asset("page.html")
-    for mark, content in (
-        ("/*STYLE*/", _asset("viewer.css")),
-        ("<!--DATA-->", "\n".join([_embed(head, "evaluation"), *pages])),
-        ("/*PLOTLY*/", plotly),
-        ("/*VIEWER*/", _asset("viewer.js")),
-    ):
-        text = text.replace(mark, content, 1)
+    parts = {
+        "/*STYLE*/": _asset("viewer.css"),
+        "<!--DATA-->": "\n".join([_embed(head, "evaluation"), *pages]),
+        "/*PLOTLY*/": plotly,
+        "/*VIEWER*/": _asset("viewer.js"),
+    }
+    text = re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], _asset("page.html"))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, text)
     print(f"wrote {target} ({len(pages)} cases, {target.stat().st_size / 1e6:.1f} MB); open it in a browser")
@@ -87,7 +89,10 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]
     """
     if not (folder / "summary.json").is_file() or not (folder / "cases.csv").is_file():
         raise ValueError(f"{folder} is no evaluation: expected summary.json and cases.csv; run evaluate first")
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'summary.json'}: not JSON ({error}); run evaluate again") from error
     if summary.get("format") != FORMAT or summary.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{folder}: expected {FORMAT} version {FORMAT_VERSION}; run evaluate again")
     if not Path(summary["predictions"]).is_dir():
@@ -97,23 +102,43 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]
     return summary, _read_table(folder / "cases.csv")
 
 
-def _case_page(case: dict[str, Any], row: Mapping[str, str], summary: Mapping[str, Any], size: int) -> dict[str, Any]:
+def _case_page(case: dict[str, Any], summary: Mapping[str, Any], size: int) -> dict[str, Any]:
     """All that the viewer shows of a case."""
     path = prediction_file(summary["predictions"], case["case_id"])
     prediction, truth = load_pair(case, path, size=summary["size"], resample=summary["resample"])
     low, high = summary["hu_window"]
-    page: dict[str, Any] = {"case_id": case["case_id"], "views": [], "spacing": float(truth.pixdim[0])}
+    spacing = float(truth.pixdim[0])
+    page: dict[str, Any] = {"case_id": case["case_id"], "views": [], "fitted": False, "stored_spacing": spacing}
     if case.get("image"):
         views = Views(case)
-        shadows = reproject(prediction.as_subclass(Tensor).clamp(low, high), views.cameras, page["spacing"])
-        page["views"] = [
-            {"name": camera.name, "radiograph": _picture(real), "reprojection": _picture(shadow)}
-            for camera, real, shadow in zip(views.cameras, views.radiographs, shadows)
-        ]
+        shadows = reproject(prediction.as_subclass(Tensor).clamp(low, high), views.cameras, spacing)
+        page["fitted"] = views.fit
+        for camera, real, shadow in zip(views.cameras, views.radiographs, shadows):
+            pictures = {"radiograph": real, "reprojection": _fitted(shadow, real) if views.fit else shadow}
+            encoded = {name: _picture(image) for name, image in pictures.items()}
+            page["views"].append({"name": camera.name, "sides": _sides(camera), **encoded})
     shown = (_at_most(volume, size) for volume in (truth, prediction))
     page["truth"], page["prediction"] = (encode(volume.numpy(), low, high, HU_STEP) for volume in shown)
-    page["spacing"] *= truth.shape[-1] / page["truth"]["shape"][-1]
+    page["spacing"] = spacing * truth.shape[-1] / page["truth"]["shape"][-1]
     return page
+
+
+def _sides(camera: Camera) -> list[str]:
+    """Letters of a radiograph's left, right, upper and lower edge; none where the view is oblique."""
+    letters = []
+    for axis in (camera.column_axis, camera.row_axis):
+        nearest = max(range(3), key=lambda k: abs(axis[k]))
+        ends = ["LPI"[nearest], "RAS"[nearest]] if abs(axis[nearest]) > 0.9 else ["", ""]
+        letters.append(ends if axis[nearest] > 0 else ends[::-1])
+    (left, right), (top, bottom) = letters
+    return [left, right, top, bottom]
+
+
+def _fitted(image: Tensor, like: Tensor) -> Tensor:
+    """A picture with the gain and offset that bring it nearest to another, which is on a scale of its own."""
+    centered = image - image.mean()
+    gain = (centered * like).sum() / centered.square().sum().clamp(min=1e-12)
+    return like.mean() + gain * centered
 
 
 def _at_most(volume: MetaTensor, size: int) -> Tensor:

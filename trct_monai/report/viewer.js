@@ -4,8 +4,11 @@
 
 const head = JSON.parse(document.querySelector("script.evaluation").textContent);
 const pages = [...document.querySelectorAll("script.case")];
-const WINDOWS = [["wide", -1024, 1476], ["lung", -1350, 150], ["soft tissue", -160, 240], ["bone", -500, 1300]];
-const DIFFERENCE = 400;
+// Windows by name, lowest and highest HU; the key is the place in the list.
+const WINDOWS = [["lung", -1350, 150], ["soft tissue", -160, 240], ["bone", -500, 1300],
+  ["full", ...head.summary.hu_window]];
+const DIFFERENCE = 400; // HU at full colour, as in evaluate's pictures
+const BAR = 100; // mm
 // Axes of the volume that run along a plane's columns and rows, the axis that it cuts, and what stands at its sides.
 const PLANES = {
   axial: { column: 0, row: 1, cut: 2, sides: ["R", "L", "A", "P"] },
@@ -14,7 +17,7 @@ const PLANES = {
 };
 const NAMES = Object.keys(PLANES);
 const COLUMNS = ["truth", "prediction", "difference"];
-const state = { number: 0, position: [0, 0, 0], plane: "axial", window: 0, volumes: null, spacing: 1 };
+const state = { number: 0, position: [0, 0, 0], plane: "axial", window: 3, volumes: null, spacing: 1 };
 const element = (id) => document.getElementById(id);
 
 async function decode(page) {
@@ -81,14 +84,13 @@ function table(titles, rows, caption) {
 }
 
 function showSummary() {
-  const { summary } = head, own = summary.metrics[summary.name];
+  const { summary } = head, own = summary.metrics[summary.name] || {};
   document.title = `${summary.name}: evaluation`;
   element("title").textContent = `${summary.name}: ${head.num_cases} cases of section ${summary.section}`;
   const grid = summary.size ? `, compared at ${summary.size} voxels a side` : "";
   element("about").textContent =
     `${summary.tool}; predictions ${summary.predictions}; datalist ${summary.datalist}${grid}; ` +
-    `HU window ${summary.hu_window.join(" to ")}. Shown at ${head.size} voxels a side at most. ` +
-    "Means with 95 % bootstrap intervals over patients.";
+    `HU window ${summary.hu_window.join(" to ")}. Means with 95 % bootstrap intervals over patients.`;
   for (const flag of summary.flags) {
     const banner = document.createElement("div");
     banner.className = "flag";
@@ -96,24 +98,25 @@ function showSummary() {
     element("flags").append(banner);
   }
   const estimate = (e) => (e ? `${number(e.mean)} [${number(e.low)}, ${number(e.high)}]` : "");
-  const methods = Object.keys(summary.metrics);
   const parts = { protocols: (name) => name.includes("."), probes: (name) => !name.includes(".") };
   for (const [caption, belongs] of Object.entries(parts)) {
-    const rows = Object.keys(own).filter(belongs)
-      .map((name) => [name, ...methods.map((method) => estimate(summary.metrics[method][name]))]);
-    if (caption === "probes" && summary.skill) rows.unshift(["skill over the mean volume", estimate(summary.skill), ""]);
+    const names = Object.keys(own).filter(belongs);
+    const methods = Object.keys(summary.metrics)
+      .filter((method) => method === summary.name || names.some((name) => name in summary.metrics[method]));
+    const rows = names.map((name) => [name, ...methods.map((method) => estimate(summary.metrics[method][name]))]);
+    if (caption === "probes" && summary.skill) rows.unshift(["skill over the mean volume", estimate(summary.skill)]);
     element("scores").append(table([caption, ...methods], rows));
   }
   if (summary.conditioning) {
     const rows = Object.entries(summary.conditioning).map(([name, value]) => [name.replaceAll("_", " "), number(value)]);
     element("scores").append(table(["conditioning", ""], rows));
   }
-  if (summary.detectability.length) {
+  if (summary.detectability?.length) {
     const titles = Object.keys(summary.detectability[0]);
     element("scores").append(table(titles.map((title) => title.replaceAll("_", " ")),
       summary.detectability.map((row) => titles.map((title) => number(row[title]))), "planted spheres"));
   }
-  if (head.leaderboard) {
+  if (head.leaderboard?.length) {
     const titles = Object.keys(head.leaderboard[0]).filter((title) => !/\.(low|high)$/.test(title));
     element("leaderboard").append(table(titles, head.leaderboard.map((row) => titles.map((title) => number(row[title])))));
     element("board").hidden = false;
@@ -128,9 +131,10 @@ function showList() {
 }
 
 function showControls() {
-  WINDOWS.forEach(([name], index) => {
+  WINDOWS.forEach(([name, low, high], index) => {
     const button = document.createElement("button");
-    button.textContent = name;
+    button.textContent = `${index + 1} ${name}`;
+    button.title = `${low} to ${high} HU`;
     button.addEventListener("click", () => choose(index));
     element("controls").append(button);
   });
@@ -141,9 +145,14 @@ function showControls() {
 
 const LAYOUT = { paper_bgcolor: "#101317", plot_bgcolor: "#000", font: { color: "#9aa4b2", size: 12 }, dragmode: false };
 const CONFIG = { displayModeBar: false, responsive: true };
+const ACCENT = "#ffb000";
+const LETTERS = [{ x: 0.03, y: 0.5 }, { x: 0.97, y: 0.5 }, { x: 0.5, y: 0.97 }, { x: 0.5, y: 0.03 }];
+// Too low is blue, too high is orange, no error is dark: told apart by every kind of colour vision.
+const DIVERGING = [[0, "#b3dcff"], [0.25, "#3182bd"], [0.5, "#0a0a0a"], [0.75, "#c0640f"], [1, "#ffd9a0"]];
 const axisName = (letter, index) => letter + (index ? index + 1 : "");
 
-// A grid of pictures: traces and layout for Plotly, rows from the top.
+// A grid of pictures: traces and layout for Plotly, rows from the top. What stands at a picture's sides are the letters
+// of its left, right, upper and lower edge.
 function grid(pictures, rows, columns, titles, height) {
   const gap = 0.02, width = (1 - gap * (columns - 1)) / columns, tall = (1 - 2 * gap * (rows - 1)) / rows;
   const layout = { ...LAYOUT, height, margin: { l: 6, r: 6, t: 26, b: 6 }, annotations: [], shapes: [] };
@@ -158,77 +167,98 @@ function grid(pictures, rows, columns, titles, height) {
       layout.annotations.push({ text: titles[c], x: x + width / 2, xanchor: "center", y: 1, yanchor: "bottom",
         showarrow: false, xref: "paper", yref: "paper" });
     }
+    const { sides, ...trace } = picture;
+    sides.forEach((letter, side) => layout.annotations.push({ text: letter, showarrow: false, ...LETTERS[side],
+      xref: `${axisName("x", index)} domain`, yref: `${axisName("y", index)} domain`, font: { color: ACCENT } }));
     return { type: "heatmap", showscale: false, zsmooth: "best", hoverongaps: false,
-      xaxis: axisName("x", index), yaxis: axisName("y", index), ...picture };
+      xaxis: axisName("x", index), yaxis: axisName("y", index), ...trace };
   });
   return [traces, layout];
 }
 
-function gray(z, low, high, hover) {
-  return { z, zmin: low, zmax: high, colorscale: [[0, "#000"], [1, "#fff"]], hovertemplate: `%{z:.0f} ${hover}<extra></extra>` };
+function gray(z, low, high, sides, format) {
+  const colorscale = [[0, "#000"], [1, "#fff"]];
+  return { z, zmin: low, zmax: high, colorscale, sides, hovertemplate: `%{z:${format}}<extra></extra>` };
 }
 
-function diverging(z, high, hover) {
-  return { z, zmin: -high, zmax: high, colorscale: [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#b2182b"]],
-    hovertemplate: `%{z:.0f} ${hover}<extra></extra>` };
+function diverging(z, high, sides, format) {
+  return { ...gray(z, -high, high, sides, format), colorscale: DIVERGING };
 }
 
 // Row of the grid, then column: truth, prediction, difference.
 function planePictures() {
-  const [, low, high] = WINDOWS[state.window];
+  const [, low, high] = WINDOWS[state.window], format = ".0f";
   return NAMES.flatMap((plane) => {
-    const index = state.position[PLANES[plane].cut];
-    const [truth, prediction] = state.volumes.map((volume) => slice(volume, plane, index));
-    return [gray(truth, low, high, "HU"), gray(prediction, low, high, "HU"),
-      diverging(minus(prediction, truth), DIFFERENCE, "HU")];
+    const { cut, sides } = PLANES[plane];
+    const [truth, prediction] = state.volumes.map((volume) => slice(volume, plane, state.position[cut]));
+    return [gray(truth, low, high, sides, format), gray(prediction, low, high, sides, format),
+      diverging(minus(prediction, truth), DIFFERENCE, sides, format)];
   });
 }
 
-function decorations() {
-  const shapes = [], annotations = [], n = state.volumes[0].shape;
+// Crosshairs, and a bar of 10 cm.
+function lines() {
+  const shapes = [], n = state.volumes[0].shape;
   NAMES.forEach((plane, row) => {
-    const { column, row: axis, sides } = PLANES[plane];
+    const { column, row: axis } = PLANES[plane];
+    const x = n[column] - 1 - state.position[column], y = n[axis] - 1 - state.position[axis];
+    const line = { color: plane === state.plane ? ACCENT : "#66788a", width: 1, dash: "dot" };
     COLUMNS.forEach((_, c) => {
-      const index = 3 * row + c, xref = axisName("x", index), yref = axisName("y", index);
-      const x = n[column] - 1 - state.position[column], y = n[axis] - 1 - state.position[axis];
-      const line = { color: plane === state.plane ? "#ffb000" : "#66788a", width: 1, dash: "dot" };
-      shapes.push({ type: "line", xref, yref, x0: x, x1: x, y0: -0.5, y1: n[axis] - 0.5, line });
-      shapes.push({ type: "line", xref, yref, x0: -0.5, x1: n[column] - 0.5, y0: y, y1: y, line });
-      const places = [[0.03, 0.5], [0.97, 0.5], [0.5, 0.97], [0.5, 0.03]];
-      sides.forEach((letter, side) => annotations.push({ text: letter, showarrow: false, xref: `${xref} domain`,
-        yref: `${yref} domain`, x: places[side][0], y: places[side][1], font: { color: "#ffb000", size: 12 } }));
+      const place = { type: "line", xref: axisName("x", 3 * row + c), yref: axisName("y", 3 * row + c) };
+      shapes.push({ ...place, x0: x, x1: x, y0: -0.5, y1: n[axis] - 0.5, line });
+      shapes.push({ ...place, x0: -0.5, x1: n[column] - 0.5, y0: y, y1: y, line });
+      if (c === 0) {
+        const left = 0.03 * n[column], down = 0.95 * n[axis], label = { text: "10 cm", textposition: "middle" };
+        label.font = { color: ACCENT, size: 10 };
+        shapes.push({ ...place, x0: left, x1: left + BAR / state.spacing, y0: down, y1: down,
+          line: { color: ACCENT, width: 2 }, label: { ...label, yanchor: "bottom" } });
+      }
     });
   });
-  return { shapes, annotations };
+  return shapes;
 }
 
-let drawing = Promise.resolve();
+// As large as the column allows, and the three planes together no higher than the window.
+function planesHeight() {
+  return 32 + Math.max(420, Math.min(element("planes").clientWidth, window.innerHeight - 130));
+}
 
+let drawing = Promise.resolve(), waiting = false;
+
+function paint() {
+  waiting = false;
+  const titles = ["truth", "prediction", `prediction - truth, \u00b1${DIFFERENCE} HU`];
+  const [traces, layout] = grid(planePictures(), 3, 3, titles, planesHeight());
+  layout.shapes = lines();
+  drawing = Plotly.react("planes", traces, layout, CONFIG);
+}
+
+// However fast one scrolls, the planes are drawn once a frame.
 function draw() {
   if (!state.volumes) return;
-  const pictures = planePictures(), extra = decorations();
-  const [traces, layout] = grid(pictures, 3, 3, ["truth", "prediction", `prediction - truth, ±${DIFFERENCE} HU`], 960);
-  layout.shapes = extra.shapes;
-  layout.annotations.push(...extra.annotations);
-  drawing = Plotly.react("planes", traces, layout, CONFIG);
-  const axis = PLANES[state.plane].cut, count = state.volumes[0].shape[axis];
-  element("slice").textContent = `${state.plane} slice ${state.position[axis] + 1} of ${count}, window ${WINDOWS[state.window][0]}`;
+  const axis = PLANES[state.plane].cut, [name, low, high] = WINDOWS[state.window];
+  element("slice").textContent = `${state.plane} slice ${state.position[axis] + 1} of ${state.volumes[0].shape[axis]}, ` +
+    `window ${name} (${low} to ${high} HU)`;
   [...element("controls").querySelectorAll("button")].forEach((b, i) => b.classList.toggle("chosen", i === state.window));
+  if (!waiting) requestAnimationFrame(() => waiting && paint());
+  waiting = true;
 }
 
 async function drawRadiographs(page) {
-  const pictures = [];
-  for (const view of page.views) {
-    const [real, shadow] = (await Promise.all([view.radiograph, view.reprojection].map(decode))).map(image);
+  const pictures = [], rows = page.views.length;
+  for (const { radiograph, reprojection, sides } of page.views) {
+    const [real, shadow] = (await Promise.all([radiograph, reprojection].map(decode))).map(image);
     const most = Math.max(...real.flat()), least = Math.min(...real.flat());
-    const shown = (z) => ({ ...gray(z, least, most, view.name), hovertemplate: "%{z:.2f}<extra></extra>" });
-    pictures.push(shown(real), shown(shadow),
-      { ...diverging(minus(shadow, real), (most - least) / 5, ""), hovertemplate: "%{z:.2f}<extra></extra>" });
+    pictures.push(gray(real, least, most, sides, ".2f"), gray(shadow, least, most, sides, ".2f"),
+      diverging(minus(shadow, real), (most - least) / 5, sides, ".2f"));
   }
-  const rows = page.views.length;
   element("radiographs").hidden = rows === 0;
-  if (rows === 0) return;
-  const [traces, layout] = grid(pictures, rows, 3, ["radiograph", "projection of prediction", "difference"], 190 * rows + 30);
+  element("views").textContent = rows ? `Radiographs: ${page.views.map((view) => view.name).join(", ")}` : "";
+  if (page.fitted) element("views").textContent += "; not line integrals: gain and offset of the projections are fitted";
+  if (rows === 0 || page.case_id !== head.cases[state.number].case_id) return;
+  const titles = ["radiograph", "projection of prediction", "difference, \u00b1 a fifth"];
+  const height = 32 + (rows * element("radiographs").clientWidth) / 3;
+  const [traces, layout] = grid(pictures, rows, 3, titles, height);
   await Plotly.react("radiographs", traces, layout, CONFIG);
 }
 
@@ -256,18 +286,27 @@ async function open(index) {
   state.volumes = volumes;
   state.spacing = page.spacing;
   if (first) state.position = volumes[0].shape.map((n) => Math.floor(n / 2));
-  const row = head.cases[number_], own = head.summary.metrics[head.summary.name];
+  const row = head.cases[number_], own = head.summary.metrics[head.summary.name] || {};
+  const finer = page.stored_spacing < page.spacing ? `, averaged down from ${number(page.stored_spacing)} mm` : "";
   element("case").textContent = `${page.case_id}: ${number(row[head.headline])} dB (${number_ + 1} of ${count}), ` +
-    `voxels of ${number(page.spacing)} mm`;
+    `voxels of ${number(page.spacing)} mm${finer}`;
   [...element("list").querySelectorAll("tbody tr")].forEach((line, i) => {
     line.classList.toggle("shown", i === number_);
-    if (i === number_) line.scrollIntoView({ block: "nearest" });
   });
-  const values = Object.keys(own).map((name) => [name, number(row[name]), number(own[name].mean)]);
+  reveal(element("list"), element("list").querySelector("tr.shown"));
+  const values = Object.keys(row).filter((name) => name !== "case_id")
+    .map((name) => [name, number(row[name]), number(own[name]?.mean)]);
   element("values").replaceChildren(table(["", "this case", "mean"], values));
   draw();
+  paint();
   await Promise.all([drawing, drawRadiographs(page), drawHistogram()]);
   document.body.dataset.shown = page.case_id; // for whoever waits until a case is drawn
+}
+
+// Scroll a list to one of its lines, and not the page with it.
+function reveal(list, line) {
+  const box = list.getBoundingClientRect(), { top, bottom } = line.getBoundingClientRect();
+  list.scrollTop += Math.min(0, top - box.top - line.clientHeight) + Math.max(0, bottom - box.bottom);
 }
 
 function choose(index) {
@@ -302,16 +341,24 @@ document.addEventListener("keydown", (event) => {
   actions[event.key]();
 });
 
+// A notch of a wheel is one slice; a touchpad sends many small movements, which add up to one.
+let turned = 0;
 element("planes").addEventListener("wheel", (event) => {
   if (!state.volumes || event.ctrlKey) return;
   event.preventDefault();
-  scroll(planeAt(event), event.deltaY < 0 ? 1 : -1);
+  turned += event.deltaMode ? 50 * event.deltaY : event.deltaY;
+  if (Math.abs(turned) < 50) return;
+  scroll(planeAt(event), turned < 0 ? 1 : -1);
+  turned = 0;
 }, { passive: false });
+window.addEventListener("resize", draw);
 
 showSummary();
 showList();
 showControls();
-if (pages.length) {
+if (!("DecompressionStream" in window)) {
+  element("case").textContent = "This page needs a browser of 2023 or later to show its cases.";
+} else if (pages.length) {
   open(0).then(() => {
     element("planes").on("plotly_click", ({ points: [point] }) => {
       const plane = NAMES[Math.floor(point.curveNumber / 3)], { column, row } = PLANES[plane], n = state.volumes[0].shape;

@@ -1,0 +1,40 @@
+"""Features of radiographs lifted into the volume: each voxel reads each view where its ray hits the detector."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def detector_coordinates(
+    points: Float[Tensor, "N 3"], matrices: Float[Tensor, "*batch 3 4"]
+) -> Float[Tensor, "*batch N 2"]:
+    """Where points are seen: (u, v) in [-1, 1] from edge to edge of the detector, as `grid_sample` wants them.
+
+    Args:
+        points: World mm from the isocentre, in front of every source.
+        matrices: World-to-detector matrices; see `trct_monai.geometry.Camera.world_to_detector`.
+    """
+    u, v, w = (matrices.to(points) @ F.pad(points, (0, 1), value=1.0).T).unbind(-2)
+    return torch.stack([u / w, v / w], dim=-1)
+
+
+def lift(
+    features: Float[Tensor, "B V C h w"], matrices: Float[Tensor, "_ V 3 4"], centers: Float[Tensor, "X Y Z 3"]
+) -> Float[Tensor, "B V C X Y Z"]:
+    """Each view's features at the voxels whose rays they lie on: a perspective-correct smear along the view's own axis.
+
+    Linear in the features; a voxel that is seen beyond the detector's edge gets 0. What differs along a ray must come
+    from the other views and from what follows.
+
+    Args:
+        features: One feature map for each view, over the whole detector.
+        matrices: World-to-detector matrices, one set for all cases or one for each.
+        centers: Centres of the voxels in mm from the isocentre.
+    """
+    batch, views = features.shape[:2]
+    x, y, z = centers.shape[:3]
+    seen = detector_coordinates(centers.flatten(0, 2), matrices).to(features.dtype)  # (_, V, X*Y*Z, 2)
+    grid = seen.expand(batch, -1, -1, -1).reshape(batch * views, x * y, z, 2)
+    lifted = F.grid_sample(features.flatten(0, 1), grid, align_corners=False)
+    return lifted.view(batch, views, -1, x, y, z)
