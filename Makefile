@@ -39,9 +39,10 @@ demo: install
 	$(RUN) monai.bundle run training --config_file "$(SMALL)" $(PATHS) --output_dir $(DEMO)/training
 	@echo "[3/4] reconstruction of 20 phantoms that the network has not seen"
 	$(RUN) monai.bundle run --config_file "$(SMALL_INFERENCE)" $(PATHS) --output_dir $(DEMO)/predictions
-	@echo "[4/4] scores beside the mean volume, and pictures"
+	@echo "[4/4] scores beside the mean volume, pictures, and a page to scroll through"
 	$(RUN) trct_monai evaluate --predictions $(DEMO)/predictions --datalist $(DEMO)/phantoms/datalist.json \
 		--output $(DEMO)/evaluation --name direct_regression
+	$(RUN) trct_monai report --evaluation $(DEMO)/evaluation
 
 clean:
 	rm -rf $(VENV) demo

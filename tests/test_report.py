@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from trct_monai.data import load_datalist
 from trct_monai.data.phantom_cases import phantoms as make_phantoms
 from trct_monai.evaluate import evaluate
+from trct_monai.figures import planes
 from trct_monai.report import report
 from trct_monai.report.codec import decode, encode
+from trct_monai.report.command import HU_STEP
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -59,7 +63,7 @@ def test_an_array_comes_back_within_half_a_step(shape: tuple[int, ...]) -> None:
 
 
 def test_the_page_holds_every_case_worst_first_and_nothing_from_elsewhere(evaluation: Path) -> None:
-    page = (evaluation / "report.html").read_text()
+    page = (evaluation / "report.html").read_text(encoding="utf-8")
     (head,) = embedded(page, "evaluation")
     cases = embedded(page, "case")
     scores = [float(row["hu.psnr_3d"]) for row in head["cases"]]
@@ -69,10 +73,9 @@ def test_the_page_holds_every_case_worst_first_and_nothing_from_elsewhere(evalua
     for case in cases:
         expected = truth[case["case_id"]].clip(-1024, 1476)
         assert np.abs(decode(case["truth"]) - expected).max() <= 2.0
-        assert [view["name"] for view in case["views"]] == ["pa", "lat"]
-    own = page.replace((evaluation.parent / "x").name, "")
-    own = own[: own.index("<script>")]  # what comes after is plotly and the viewer
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", own)
+        assert [(view["name"], *view["sides"]) for view in case["views"]] == [("pa", *"RLSI"), ("lat", *"APSI")]
+    own = page[: page.index("<script>")]  # what comes after is plotly and the viewer
+    assert not re.search(r"(src|href)=|url\(|@import", own)
     assert "<b>stubborn" not in page
 
 
@@ -93,11 +96,46 @@ def test_finer_volumes_are_averaged_down(evaluation: Path, tmp_path: Path) -> No
     assert np.abs(decode(case["truth"]) - blocks).max() < 2.1
 
 
+def test_pictures_on_a_scale_of_their_own_are_compared_after_a_fit(evaluation: Path, tmp_path: Path) -> None:
+    data = evaluation.parent / "data" / "datalist.json"
+    page = json.loads(data.read_text())
+    for case in page["test"]:
+        case["intensity"] = [{"quantitative": False, "gain": None, "offset": None} for _ in case["image"]]
+    changed = data.with_name("unquantitative.json")
+    changed.write_text(json.dumps(page))
+    folder = shutil.copytree(evaluation, tmp_path / "copy")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"datalist": str(changed), "detectability": None}))
+    report(evaluation=str(folder), max_cases=1)
+    (case,) = embedded((folder / "report.html").read_text(encoding="utf-8"), "case")
+    assert case["fitted"]
+    for view in case["views"]:
+        real, shadow = decode(view["radiograph"]), decode(view["reprojection"])
+        assert shadow.mean() == pytest.approx(real.mean(), abs=view["radiograph"]["step"])
+        assert np.abs(shadow - real).mean() < np.abs(real - real.mean()).mean()
+
+
+def test_without_plotly_the_error_says_what_to_install(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ValueError, match=r"pip install 'trct_monai\[report\]'"):
+        report(evaluation=str(evaluation))
+
+
+def test_fifty_noisy_cases_stay_under_thirty_megabytes() -> None:
+    noise = np.random.default_rng(0).normal(0, 10, (2, 64, 64, 64))  # HU; a CT averaged to 5 mm has less
+    volumes = sum(len(encode(volume, -1024, 1476, HU_STEP)["data"]) for volume in noise)
+    pictures = 4 * 4 / 3 * 128 * 128
+    assert 50 * (volumes + pictures) + 5e6 < 30e6
+
+
 def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no evaluation: expected summary.json and cases.csv"):
         report(evaluation=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no such table"):
         report(evaluation=str(evaluation), leaderboard=str(tmp_path / "none.csv"))
+    for numbers in ({"size": 0}, {"max_cases": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            report(evaluation=str(evaluation), **numbers)
     moved = shutil.copytree(evaluation, tmp_path / "moved")
     summary = json.loads((moved / "summary.json").read_text())
     for changes, message in (
@@ -107,6 +145,9 @@ def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> N
         (moved / "summary.json").write_text(json.dumps(summary | changes))
         with pytest.raises(ValueError, match=message):
             report(evaluation=str(moved))
+    (moved / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match="summary.json: not JSON"):
+        report(evaluation=str(moved))
 
 
 @pytest.fixture
@@ -146,7 +187,8 @@ def test_the_page_opens_scrolls_and_shows_no_error(evaluation: Path, browser: An
         ActionChains(browser).send_keys(*keys).perform()
 
     browser.get((evaluation / "report.html").as_uri())
-    (head,) = embedded((evaluation / "report.html").read_text(), "evaluation")
+    page = (evaluation / "report.html").read_text(encoding="utf-8")
+    (head,) = embedded(page, "evaluation")
     names = [row["case_id"] for row in head["cases"]]
 
     def shown() -> Any:
@@ -154,18 +196,24 @@ def test_the_page_opens_scrolls_and_shows_no_error(evaluation: Path, browser: An
 
     until(lambda: shown() == names[0])
     assert "ignores its input" in text("flags") and text("title").startswith("</script><b>stubborn: 5 cases")
-    assert text("slice") == "axial slice 9 of 16, window wide"
-    press(Keys.ARROW_UP, "2")
-    assert text("slice") == "axial slice 10 of 16, window lung"
-    press("c", Keys.PAGE_DOWN, "4")
-    assert text("slice") == "coronal slice 4 of 16, window bone"
-    planes = browser.find_element("id", "planes")
-    browser.execute_script("arguments[0].scrollIntoView()", planes)
-    origin = ScrollOrigin.from_element(planes, 0, planes.size["height"] // 3)
+    assert text("slice") == "axial slice 9 of 16, full window, -1024 to 1476 HU"
+    press(Keys.ARROW_UP, "1")
+    assert text("slice") == "axial slice 10 of 16, lung window, -1350 to 150 HU"
+    press("c", Keys.PAGE_DOWN, "3")
+    assert text("slice") == "coronal slice 4 of 16, bone window, -500 to 1300 HU"
+    truth = torch.from_numpy(decode(embedded(page, "case")[0]["truth"]))
+    for plane, expected in planes(truth, (8, 3, 9)).items():
+        cut = browser.execute_script(
+            f"return slice(state.volumes[0], '{plane}', state.position[PLANES['{plane}'].cut])"
+        )
+        assert np.array_equal(cut, expected), f"the {plane} plane is hung as in figures.py"
+    figure = browser.find_element("id", "planes")
+    browser.execute_script("arguments[0].scrollIntoView()", figure)
+    origin = ScrollOrigin.from_element(figure, 0, figure.size["height"] // 3)
     ActionChains(browser).scroll_from_origin(origin, 0, -100).perform()
     until(lambda: text("slice").startswith("sagittal slice 10 of 16"))
     ActionChains(browser).move_to_element_with_offset(
-        planes, -planes.size["width"] // 3, -planes.size["height"] // 3 + 20
+        figure, -figure.size["width"] // 3, -figure.size["height"] // 3 + 20
     ).click().perform()
     until(lambda: text("slice").startswith("axial slice"))
     press("n")
@@ -176,4 +224,5 @@ def test_the_page_opens_scrolls_and_shows_no_error(evaluation: Path, browser: An
     until(lambda: shown() == names[2])
     assert len(browser.find_elements("css selector", "#planes .heatmaplayer image")) == 9
     assert len(browser.find_elements("css selector", "#radiographs .heatmaplayer image")) == 6
+    assert browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)") == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -109,3 +109,11 @@ def test_the_checksum_sees_every_number_and_no_compression(phantoms: Path, tmp_p
         del lacking["test"][0][key]
         with pytest.raises(ValueError, match=f"case {case['case_id']} has no digests of voxels and pixels"):
             checksum(lacking)
+
+
+def test_a_network_needs_a_case(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    save_datalist(path, {"training": [case], "test": []}, {})
+    assert load_datalist(path, "test") == []
+    with pytest.raises(ValueError, match="section 'test' has no case; split the data so that it has"):
+        load_datalist(path, "test", "x2ct")

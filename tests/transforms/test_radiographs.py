@@ -127,3 +127,16 @@ def test_refusals_name_the_file(tmp_path):
         np.save(tmp_path / name, np.ones((size, size)))
     with pytest.raises(ValueError, match="different sizes"):
         LoadRadiographsd()({"image": [tmp_path / "b.npy", tmp_path / "c.npy"]})
+
+
+@pytest.mark.parametrize(
+    "change", [{"camera": {"name": "pa", "source": 3}}, {"camera": 7}, {"scale": None}, {"camera": {"name": "pa"}}]
+)
+def test_a_malformed_side_car_is_refused_in_one_line(tmp_path, change):
+    save_radiograph(tmp_path / "a.png", random_image(16, 16), preset("x2ct", 16)[0])
+    page = json.loads((tmp_path / "a.json").read_text())
+    if isinstance(change.get("camera"), dict) and "source" in change["camera"]:
+        change = {"camera": page["camera"] | change["camera"]}
+    (tmp_path / "a.json").write_text(json.dumps(page | change))
+    with pytest.raises(ValueError, match="a.png: its side-car is not that of a radiograph"):
+        read_radiograph(tmp_path / "a.png")

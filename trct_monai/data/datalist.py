@@ -115,7 +115,8 @@ def load_datalist(
     Args:
         path: The datalist.
         section: ``training``, ``validation`` or ``test``.
-        geometry: Preset that the cameras of every case must follow: that of the network which reads them.
+        geometry: Preset that the cameras of every case must follow: that of the network which reads them. There must be
+            a case then.
         extent: Side in mm that the data's cubes must have, if the datalist states one: that of the network too.
 
     Raises:
@@ -133,6 +134,10 @@ def load_datalist(
             f"prepare the data with --extent {extent}, or train with --extent {page['extent']}"
         )
     cases = [_with_absolute_paths(case, path.absolute().parent) for case in page[section]]
+    if geometry is not None and not cases:
+        raise ValueError(
+            f"{path}: section {section!r} has no case; split the data so that it has, or use another section"
+        )
     for case in cases:
         for file in (case.get("label"), *case.get("image", [])):
             if file is not None and not Path(file).is_file():

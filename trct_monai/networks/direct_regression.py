@@ -9,12 +9,13 @@ from jaxtyping import Float
 from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 
-from trct_monai.geometry import DEFAULT_EXTENT, preset, projection_matrices, voxel_centers
+from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.blocks import ConditionedTransformerBlock, FourierFeatures, PreActivationBlock, ResidualEncoder
+from trct_monai.networks.reconstruction import ReconstructionNetwork
 from trct_monai.networks.tokens import RadiographTokens
 
 
-class DirectRegression(nn.Module):
+class DirectRegression(ReconstructionNetwork):
     """A learned initial volume, corrected by tokens that gather what the radiographs say along their rays.
 
     Each view has an encoder of its own. Its feature map becomes tokens that carry the course of their rays; the
@@ -42,8 +43,6 @@ class DirectRegression(nn.Module):
         ValueError: If the sizes do not fit each other.
     """
 
-    matrices: Tensor
-
     def __init__(
         self,
         volume_size: int = 64,
@@ -60,7 +59,6 @@ class DirectRegression(nn.Module):
         image_mean: float = 2.5,
         image_scale: float = 2.0,
     ) -> None:
-        super().__init__()
         num_levels = int(log2(patch_size)) if patch_size > 1 else 0
         if (
             num_levels < 1
@@ -72,22 +70,24 @@ class DirectRegression(nn.Module):
                 f"patch_size must be a power of two that divides volume_size, with one of decoder_channels for each "
                 f"doubling, got patch_size {patch_size}, volume_size {volume_size}, decoder_channels {decoder_channels}"
             )
-        cameras = preset(geometry)
-        self.num_views, self.volume_size, self.extent = len(cameras), volume_size, extent
-        self.downsampling = 2 ** len(encoder_channels)
-        self.image_mean, self.image_scale = image_mean, image_scale
+        super().__init__(
+            volume_size,
+            geometry=geometry,
+            extent=extent,
+            downsampling=2 ** len(encoder_channels),
+            image_mean=image_mean,
+            image_scale=image_scale,
+        )
         grid_size, feature_size = volume_size // patch_size, encoder_channels[-1]
         self.grid_size = grid_size
         centers = voxel_centers((grid_size,) * 3, extent / grid_size).float().flatten(0, 2)  # (N, 3) mm
-        self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
 
-        self.encoders = nn.ModuleList(ResidualEncoder(2, 1, encoder_channels) for _ in cameras)
+        self.encoders = nn.ModuleList(ResidualEncoder(2, 1, encoder_channels) for _ in range(self.num_views))
         self.tokens = RadiographTokens(feature_size, centers, extent / grid_size, num_heads, extent, num_bands)
         self.positions = FourierFeatures(num_bands)
         self.condition = nn.Sequential(
             nn.Linear(self.num_views * (feature_size + 2), hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
-        self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(volume_size,) * 3))
         self.patch_embedding = nn.Conv3d(1, hidden_size, patch_size, patch_size)
         self.position_embedding = nn.Linear(self.positions.out_channels(3), hidden_size)
         self.blocks = nn.ModuleList(
@@ -101,34 +101,9 @@ class DirectRegression(nn.Module):
         nn.init.zeros_(self.head.conv_block.weight)
         nn.init.zeros_(self.head.conv_block.bias)
 
-    @torch.no_grad()
-    def start_from(self, volume: Float[Tensor, "1 1 X Y Z"]) -> None:
-        """Set the initial volume, such as to the training mean: training then starts where that baseline ends.
-
-        Args:
-            volume: Values in [0, 1].
-        """
-        self.initial_volume.copy_(volume)
-
-    def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"] | None = None
-    ) -> Float[Tensor, "B 1 X Y Z"]:
-        """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
-
-        Args:
-            image: Radiographs as line integrals, views in the order of the geometry.
-            matrices: World-to-detector matrices of each case, in place of the preset's.
-
-        Raises:
-            ValueError: If the number of views or the size of the radiographs does not fit.
-        """
-        size = image.shape[-2:]
-        if image.shape[1] != self.num_views or any(n % self.downsampling for n in size):
-            raise ValueError(
-                f"image must be (B, {self.num_views}, H, W) with H and W multiples of {self.downsampling}, "
-                f"got shape {tuple(image.shape)}"
-            )
-        context, bias, condition = self._read(image, self.matrices[None] if matrices is None else matrices)
+    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Tensor:
+        """See `ReconstructionNetwork.correct`."""
+        context, bias, condition = self._read(image, matrices)
         x = self.patch_embedding(self.initial_volume).flatten(2).transpose(1, 2)  # (1, N, C)
         x = (x + self.position_embedding(self.positions(self.tokens.centers * (2 / self.extent)))).expand(
             len(image), -1, -1
@@ -139,12 +114,11 @@ class DirectRegression(nn.Module):
         for level, block in enumerate(self.decoder):
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             x = block(x)
-        volume: Tensor = self.initial_volume + self.head(x)
-        return volume if self.training else volume.clamp(0.0, 1.0)
+        correction: Tensor = self.head(x)
+        return correction
 
-    def _read(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, x: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, M, F) of all radiographs, their bias (1 or B, heads, N, M) and the condition vector (B, C)."""
-        x = (image - self.image_mean) / self.image_scale
         features = torch.stack([encoder(x[:, v : v + 1])[-1] for v, encoder in enumerate(self.encoders)], dim=1)
         context, bias = self.tokens(features, matrices)
         statistics = torch.stack([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=-1).to(features.dtype)

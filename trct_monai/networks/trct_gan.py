@@ -11,22 +11,22 @@ from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trct_monai.geometry import DEFAULT_EXTENT, preset, projection_matrices, voxel_centers
+from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.attention_in_attention import AttentionInAttention
 from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.networks.bridge import Queries, VolumeBridge
 from trct_monai.networks.dense_encoder import DenseEncoder
 from trct_monai.networks.lifting import lift
+from trct_monai.networks.reconstruction import ReconstructionNetwork
 
 
-class TRCTGenerator(nn.Module):
+class TRCTGenerator(ReconstructionNetwork):
     """The generator: radiographs to a volume.
 
     Each view has a dense encoder of its own, with 2-D attention in attention at its end. The bridge turns the coarsest
     features of all views into a coarse volume. The decoder doubles it; at each scale it takes the radiographs' features
     of that scale, lifted along each view's own rays, and applies 3-D attention in attention. The head doubles once more
-    and ends in tanh, which is added to an initial volume: the head is zero before training, so that an untrained
-    generator returns the initial volume, and a generator that learns nothing cannot pass for one that does.
+    and ends in tanh: the correction of the initial volume, zero before training.
 
     With the default sizes it has 102.9 million parameters (the reduced size 24.2 million; the first implementation's
     reduced generator had 73.9 million, most of them in its bridge).
@@ -51,8 +51,6 @@ class TRCTGenerator(nn.Module):
         ValueError: If the sizes do not fit each other.
     """
 
-    matrices: Tensor
-
     def __init__(
         self,
         volume_size: int = 128,
@@ -71,22 +69,24 @@ class TRCTGenerator(nn.Module):
         image_mean: float = 2.5,
         image_scale: float = 2.0,
     ) -> None:
-        super().__init__()
         grid_size = volume_size // 2 ** len(decoder_channels)
         if grid_size * 2 ** len(decoder_channels) != volume_size or len(encoder_channels) < len(decoder_channels) - 1:
             raise ValueError(
                 f"volume_size must be a multiple of 2 ** len(decoder_channels), with at most one more of them than "
                 f"encoder_channels, got {volume_size}, {tuple(decoder_channels)} and {tuple(encoder_channels)}"
             )
-        cameras = preset(geometry)
-        self.num_views, self.volume_size, self.extent = len(cameras), volume_size, extent
-        self.downsampling = 2 ** len(encoder_channels)
-        self.image_mean, self.image_scale = image_mean, image_scale
+        super().__init__(
+            volume_size,
+            geometry=geometry,
+            extent=extent,
+            downsampling=2 ** len(encoder_channels),
+            image_mean=image_mean,
+            image_scale=image_scale,
+        )
         self.upsampling, self.use_checkpoint = upsampling, use_checkpoint
-        self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
 
-        self.encoders = nn.ModuleList(DenseEncoder(1, encoder_channels) for _ in cameras)
-        self.attention = nn.ModuleList(AttentionInAttention(2, encoder_channels[-1]) for _ in cameras)
+        self.encoders = nn.ModuleList(DenseEncoder(1, encoder_channels) for _ in range(self.num_views))
+        self.attention = nn.ModuleList(AttentionInAttention(2, encoder_channels[-1]) for _ in range(self.num_views))
         self.bridge = VolumeBridge(
             encoder_channels[-1],
             hidden_size,
@@ -99,7 +99,9 @@ class TRCTGenerator(nn.Module):
         )
         # The decoder's scales from coarse to fine take the encoders' from coarse to fine, the finest twice if need be.
         scales = [*reversed(encoder_channels), encoder_channels[0]][: len(decoder_channels)]
-        self.skips = nn.ModuleList(nn.Conv2d(channels, skip_channels, 1) for channels in scales for _ in cameras)
+        self.skips = nn.ModuleList(
+            nn.Conv2d(channels, skip_channels, 1) for channels in scales for _ in range(self.num_views)
+        )
         self.levels = nn.ModuleList()
         before = hidden_size
         for level, after in enumerate(decoder_channels):
@@ -111,48 +113,21 @@ class TRCTGenerator(nn.Module):
             )
             self.levels.append(nn.Sequential(PreActivationBlock(3, merged, after), AttentionInAttention(3, after)))
             before = after
-        self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(volume_size,) * 3))
         self.head = SubpixelUpsample(3, decoder_channels[-1], 1, scale_factor=2)
         nn.init.zeros_(self.head.conv_block.weight)
         nn.init.zeros_(self.head.conv_block.bias)
 
-    @torch.no_grad()
-    def start_from(self, volume: Float[Tensor, "1 1 X Y Z"]) -> None:
-        """Set the initial volume, such as to the training mean: training then starts where that baseline ends.
-
-        Args:
-            volume: Values in [0, 1].
-        """
-        self.initial_volume.copy_(volume)
-
-    def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"] | None = None
-    ) -> Float[Tensor, "B 1 X Y Z"]:
-        """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
-
-        Args:
-            image: Radiographs as line integrals, views in the order of the geometry.
-            matrices: World-to-detector matrices of each case, in place of the preset's.
-
-        Raises:
-            ValueError: If the number of views or the size of the radiographs does not fit.
-        """
-        if image.shape[1] != self.num_views or any(n % self.downsampling for n in image.shape[-2:]):
-            raise ValueError(
-                f"image must be (B, {self.num_views}, H, W) with H and W multiples of {self.downsampling}, "
-                f"got shape {tuple(image.shape)}"
-            )
-        cameras = self.matrices[None] if matrices is None else matrices
-        scales = self._encode((image - self.image_mean) / self.image_scale)
-        x = self.bridge(torch.stack(scales[0], dim=1), cameras)
+    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Tensor:
+        """See `ReconstructionNetwork.correct`."""
+        scales = self._encode(image)
+        x = self.bridge(torch.stack(scales[0], dim=1), matrices)
         for level, features in enumerate(scales):
-            arguments = (x, features, cameras, level)
+            arguments = (x, features, matrices, level)
             if self.use_checkpoint and self.training:
                 x = checkpoint(self._decode, *arguments, use_reentrant=False)
             else:
                 x = self._decode(*arguments)
-        volume: Tensor = self.initial_volume + torch.tanh(self.head(x))
-        return volume if self.training else volume.clamp(0.0, 1.0)
+        return torch.tanh(self.head(x))
 
     def _encode(self, image: Tensor) -> list[list[Tensor]]:
         """Features of each view, for each of the decoder's scales from coarse to fine."""

@@ -29,7 +29,7 @@ async function decode(page) {
   let sum = 0;
   for (let i = 0; i < count; i++) {
     if (i % along === 0) sum = 0;
-    sum = (sum + bytes[i] + (bytes[count + i] << 8)) & 0xffff;
+    sum = (sum + bytes[i] + (bytes[count + i] << 8) - 128) & 0xffff;
     values[i] = page.offset + page.step * sum;
   }
   return { values, shape: page.shape };
@@ -90,7 +90,8 @@ function showSummary() {
   const grid = summary.size ? `, compared at ${summary.size} voxels a side` : "";
   element("about").textContent =
     `${summary.tool}; predictions ${summary.predictions}; datalist ${summary.datalist}${grid}; ` +
-    `HU window ${summary.hu_window.join(" to ")}. Means with 95 % bootstrap intervals over patients.`;
+    `HU window ${summary.hu_window.join(" to ")}. Means with 95 % bootstrap intervals over patients.` +
+    (pages.length < head.num_cases ? ` This page holds the ${pages.length} worst cases only.` : "");
   for (const flag of summary.flags) {
     const banner = document.createElement("div");
     banner.className = "flag";
@@ -138,15 +139,12 @@ function showControls() {
     button.addEventListener("click", () => choose(index));
     element("controls").append(button);
   });
-  const text = document.createElement("span");
-  text.id = "slice";
-  element("controls").append(text);
 }
 
 const LAYOUT = { paper_bgcolor: "#101317", plot_bgcolor: "#000", font: { color: "#9aa4b2", size: 12 }, dragmode: false };
 const CONFIG = { displayModeBar: false, responsive: true };
 const ACCENT = "#ffb000";
-const LETTERS = [{ x: 0.03, y: 0.5 }, { x: 0.97, y: 0.5 }, { x: 0.5, y: 0.97 }, { x: 0.5, y: 0.03 }];
+const LETTERS = [{ x: 0.04, y: 0.55 }, { x: 0.96, y: 0.55 }, { x: 0.45, y: 0.96 }, { x: 0.45, y: 0.04 }]; // off the cross
 // Too low is blue, too high is orange, no error is dark: told apart by every kind of colour vision.
 const DIVERGING = [[0, "#b3dcff"], [0.25, "#3182bd"], [0.5, "#0a0a0a"], [0.75, "#c0640f"], [1, "#ffd9a0"]];
 const axisName = (letter, index) => letter + (index ? index + 1 : "");
@@ -169,7 +167,8 @@ function grid(pictures, rows, columns, titles, height) {
     }
     const { sides, ...trace } = picture;
     sides.forEach((letter, side) => layout.annotations.push({ text: letter, showarrow: false, ...LETTERS[side],
-      xref: `${axisName("x", index)} domain`, yref: `${axisName("y", index)} domain`, font: { color: ACCENT } }));
+      xref: `${axisName("x", index)} domain`, yref: `${axisName("y", index)} domain`, font: { color: ACCENT },
+      bgcolor: "rgba(0, 0, 0, 0.45)", borderpad: 1 }));
     return { type: "heatmap", showscale: false, zsmooth: "best", hoverongaps: false,
       xaxis: axisName("x", index), yaxis: axisName("y", index), ...trace };
   });
@@ -238,7 +237,7 @@ function draw() {
   if (!state.volumes) return;
   const axis = PLANES[state.plane].cut, [name, low, high] = WINDOWS[state.window];
   element("slice").textContent = `${state.plane} slice ${state.position[axis] + 1} of ${state.volumes[0].shape[axis]}, ` +
-    `window ${name} (${low} to ${high} HU)`;
+    `${name} window, ${low} to ${high} HU`;
   [...element("controls").querySelectorAll("button")].forEach((b, i) => b.classList.toggle("chosen", i === state.window));
   if (!waiting) requestAnimationFrame(() => waiting && paint());
   waiting = true;
@@ -256,7 +255,7 @@ async function drawRadiographs(page) {
   element("views").textContent = rows ? `Radiographs: ${page.views.map((view) => view.name).join(", ")}` : "";
   if (page.fitted) element("views").textContent += "; not line integrals: gain and offset of the projections are fitted";
   if (rows === 0 || page.case_id !== head.cases[state.number].case_id) return;
-  const titles = ["radiograph", "projection of prediction", "difference, \u00b1 a fifth"];
+  const titles = ["radiograph", "projection of prediction", "difference, \u00b120 %"];
   const height = 32 + (rows * element("radiographs").clientWidth) / 3;
   const [traces, layout] = grid(pictures, rows, 3, titles, height);
   await Plotly.react("radiographs", traces, layout, CONFIG);

@@ -127,11 +127,15 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     page = _read_side_car(path)
     if page is None:
         return Radiograph((image / full_scale).float(), quantitative=full_scale == 1.0, camera=None)
-    camera = Camera.from_dict(page["camera"]) if page.get("camera") else None
+    try:
+        camera = Camera.from_dict(page["camera"]) if page.get("camera") else None
+        scale, offset = float(page.get("scale", 1.0)), float(page.get("offset", 0.0))
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: its side-car is not that of a radiograph ({error})") from error
     if camera is not None and camera.size != tuple(image.shape):
         raise ValueError(f"{path}: the picture is {tuple(image.shape)}, its side-car says {camera.size}")
     if full_scale != 1.0:  # the scale is that of the PNG's integers; a float file beside it holds the values
-        image = image * float(page.get("scale", 1.0)) + float(page.get("offset", 0.0))
+        image = image * scale + offset
     return Radiograph(image.float(), bool(page.get("quantitative", True)), camera)
 
 
