@@ -164,6 +164,30 @@ def test_without_training_cases_there_is_no_mean_volume(phantoms: Path, tmp_path
     assert set(summary["metrics"]) == {"prediction"} and summary["skill"] is None and summary["conditioning"] is None
 
 
+def test_radiographs_that_nobody_knows_the_views_of_are_left_out(many: Path, tmp_path: Path) -> None:
+    page = json.loads(many.read_text())
+    for case in page["test"]:
+        del case["cameras"]
+    datalist = many.with_name("no_cameras.json")
+    datalist.write_text(json.dumps(page))
+    summary, rows = score(write(tmp_path / "p", datalist), datalist, figures=1)
+    assert "reprojection" not in rows[0] and "held_out_view" not in summary["metrics"]["prediction"]
+    assert summary["metrics"]["prediction"]["dice_bone"]["mean"] == 1.0
+
+
+def test_a_truth_that_is_no_cube_is_refused(many: Path, tmp_path: Path) -> None:
+    page = json.loads(many.read_text())
+    label = nibabel.load(many.parent / page["test"][0]["label"])
+    nibabel.save(nibabel.Nifti1Image(label.get_fdata()[:, :, :12], label.affine), tmp_path / "flat.nii.gz")
+    page["test"] = [{"case_id": "flat", "label": str(tmp_path / "flat.nii.gz")}]
+    (many.with_name("flat.json")).write_text(json.dumps(page))
+    folder = write(tmp_path / "p", many.with_name("flat.json"))
+    with pytest.raises(
+        ValueError, match=r"expected a cube of equal voxels, got \(16, 16, 12\) voxels of .* run prepare"
+    ):
+        score(folder, many.with_name("flat.json"))
+
+
 def test_bad_input_is_refused_in_one_line(many: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "p", many)
     next(folder.glob("*.nii.gz")).unlink()

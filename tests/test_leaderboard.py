@@ -119,6 +119,20 @@ def test_a_column_that_nobody_has_is_refused(board: Path) -> None:
         compare({"good": page}, {"good": {}}, {}, set(), "psnr")
 
 
+def test_cases_without_a_value_are_left_out_of_the_comparison(board: Path) -> None:
+    pages = {
+        name: json.loads((board / "out" / "evaluations" / name / "summary.json").read_text())
+        for name in ("good", "backprojection")
+    }
+    cases = [f"case{number}" for number in range(8)]
+    values = {"good": dict.fromkeys(cases, 2.0), "backprojection": dict.fromkeys(cases, 1.0)}
+    values["good"]["case3"] = float("nan")
+    lines = compare(pages, values, dict(zip(cases, cases)), {"backprojection"}, "hu.psnr_3d")
+    good = next(line for line in lines if line["method"] == "good")
+    assert good["over_best_baseline"]["mean"] == 1.0 and good["over_best_baseline"]["cases"] == 7
+    assert good["p_value"] == pytest.approx(2 / 2**7)
+
+
 def test_without_baselines_there_is_nothing_to_test_against(board: Path) -> None:
     page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text())
     lines = compare({"good": page}, {"good": {}}, {}, set(), "hu.psnr_3d")

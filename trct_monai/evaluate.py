@@ -374,7 +374,7 @@ def _score(
     try:
         prediction, truth = load_pair(case, path, size=options.size, resample=options.resample)
         quantiles = load_quantiles(path, prediction)
-        views = Views(case) if case.get("image") else None
+        views = Views(case) if _has_views(case) else None
         mean = None if mean_volume is None else load_ct(mean_volume)
         if mean is not None and mean.shape != truth.shape:
             return f"{case['label']}: its size differs from the training volumes'; choose one size with --size"
@@ -386,7 +386,7 @@ def _score(
                 options.hu_window,
                 mean_volume=mean,
                 views=views,
-                other=Views(other) if views is not None and other is not None else None,
+                other=Views(other) if views is not None and other is not None and _has_views(other) else None,
                 quantiles=quantiles,
             ),
             "mean_volume": None if mean is None else headline_scores(mean, truth, options.hu_window),
@@ -403,6 +403,11 @@ def headline_scores(prediction: Tensor, truth: Tensor, hu_window: Sequence[float
     """The `hu` protocol alone, of volumes (1, X, Y, Z) in HU."""
     scores = hu_protocol(hu_window)(*(volume.as_subclass(Tensor)[0].numpy() for volume in (prediction, truth)))
     return {f"hu.{key}": value for key, value in scores.items()}
+
+
+def _has_views(case: Mapping[str, Any]) -> bool:
+    """Whether there are radiographs, and it is known how they were taken."""
+    return bool(case.get("image")) and bool(case.get("cameras"))
 
 
 def _another_patient(cases: Sequence[dict[str, Any]], number: int) -> dict[str, Any] | None:
@@ -444,7 +449,7 @@ def _reduced(volume_hu: MetaTensor, hu_window: Sequence[float]) -> np.ndarray:
 
 
 def _draw(case: dict[str, Any], path: Path, options: Options, name: str, rows: Sequence[Row], folder: Path) -> None:
-    if not case.get("image"):
+    if not _has_views(case):
         return
     prediction, truth = load_pair(case, path, size=options.size, resample=options.resample)
     views, spacing = Views(case), float(truth.pixdim[0])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def leaderboard(
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}")
     to_read = _named_folders(methods)
-    to_run = {spec: _bundle_files(spec) for spec in _listed(bundles)}
+    to_run = dict(_bundle_files(spec) for spec in _listed(bundles))
     to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else _listed(baselines)
     unknown = [name for name in to_fit if name not in BASELINES]
     names = [*to_fit, *to_run, *to_read]
@@ -113,7 +114,8 @@ def leaderboard(
     for name in names:
         place = folder / "evaluations" / name
         summaries[name], rows = evaluate_predictions(places[name], options, place, name, mean_volume, num_workers)
-        values[name] = {row["case_id"]: row[sort] for row in rows if row["method"] == name}
+        own = [row for row in rows if row["method"] == name]
+        values[name] = {row["case_id"]: nan if row.get(sort) is None else row[sort] for row in own}
     patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in options.cases()}
     lines = compare(summaries, values, patients, set(to_fit), sort)
     for suffix, kind in (("csv", "csv"), ("md", "markdown"), ("txt", "text")):
@@ -168,8 +170,9 @@ def compare(
             "best_baseline": best,
         }
         if best is not None and name != best:
-            own, other = ([values[which][case] for case in patients] for which in (name, best))
-            whose = list(patients.values())
+            both = [case for case in patients if isfinite(values[name][case] - values[best][case])]
+            own, other = ([values[which][case] for case in both] for which in (name, best))
+            whose = [patients[case] for case in both]
             difference = bootstrap_mean([a - b for a, b in zip(own, other)], whose)
             line["over_best_baseline"] = difference and asdict(difference)
             line["p_value"] = paired_test(own, other, whose)
@@ -312,8 +315,8 @@ def _named_folders(methods: str | None) -> dict[str, Path]:
     return folders
 
 
-def _bundle_files(spec: str) -> tuple[list[Path], Path]:
-    """Configuration files and weights of BUNDLE[+OVERLAY...].
+def _bundle_files(spec: str) -> tuple[str, tuple[list[Path], Path]]:
+    """Name, configuration files and weights of BUNDLE[+OVERLAY...].
 
     Raises:
         ValueError: If a file is missing.
@@ -325,7 +328,7 @@ def _bundle_files(spec: str) -> tuple[list[Path], Path]:
     for path in (*config, weights):
         if not path.is_file():
             raise ValueError(f"bundle {spec!r} has no {path}; train it, or name its predictions with --methods")
-    return config, weights
+    return "+".join([root.resolve().name, *overlays]), (config, weights)
 
 
 def _identity(case: Mapping[str, Any]) -> list[Any]:

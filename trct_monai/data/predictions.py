@@ -75,8 +75,17 @@ def load_truth(case: Mapping[str, Any], size: int | None = None) -> MetaTensor:
     Args:
         case: A case of `load_datalist`.
         size: Voxels along each side, antialiased on the way down; those of the file if None.
+
+    Raises:
+        ValueError: If it is no cube of equal voxels: every probe counts in them.
     """
     truth = load_ct(case["label"])
+    sides, steps = truth.shape[1:], truth.pixdim
+    if len(set(sides)) != 1 or float(steps.max() - steps.min()) > 1e-3 * float(steps.max()):
+        raise ValueError(
+            f"{case['label']}: expected a cube of equal voxels, got {tuple(sides)} voxels of "
+            f"{[round(float(step), 3) for step in steps]} mm; run prepare on the CTs"
+        )
     if size in (None, truth.shape[-1]):
         return truth
     extent = float(truth.pixdim[0]) * truth.shape[1]
