@@ -163,14 +163,13 @@ def test_bfloat16_trains_and_needs_no_scaler() -> None:
     assert all(torch.isfinite(weight).all() for weight in [*weights(engine.network), *weights(engine.discriminator)])
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_float16_trains_with_one_scaler() -> None:
+def test_float16_trains_with_one_scaler_for_both() -> None:
     engine = trainer(epochs=2, amp=True, amp_kwargs={"dtype": torch.float16})
-    engine.state.device = torch.device("cuda")
-    engine.network.cuda(), engine.discriminator.cuda()
+    before = weights(engine.network), weights(engine.discriminator)
     engine.run()
     assert engine.scaler is not None and engine.scaler.is_enabled()
+    assert not same(weights(engine.network), before[0]) and not same(weights(engine.discriminator), before[1])
+    assert all(torch.isfinite(weight).all() for weight in [*weights(engine.network), *weights(engine.discriminator)])
 
 
 def test_postprocessing_and_metrics_run_as_in_monais_trainers() -> None:

@@ -40,10 +40,12 @@ class TRCTGenerator(ReconstructionNetwork):
         num_layers: Transformer blocks of the bridge.
         num_heads: Attention heads of the bridge.
         decoder_channels: Channels of the decoder, from the bridge's scale to half of the volume's.
-        skip_channels: Channels to which a view's features are reduced before they are lifted.
+        skip_channels: Channels to which a view's features are reduced before they are lifted; 0 lifts none: then the
+            bridge alone tells the decoder where things are.
         queries: ``volume``, or ``depth`` for the ablation; see `VolumeBridge`.
         upsampling: ``trilinear`` or ``nearest``.
         use_checkpoint: Compute the decoder again in the backward pass: less memory, a third more time.
+        channels_last: Keep the decoder's features with their channels side by side in memory, as tensor cores like it.
         image_mean: Line integral that the encoders take as zero.
         image_scale: Line integral that the encoders take as one, less `image_mean`.
 
@@ -66,6 +68,7 @@ class TRCTGenerator(ReconstructionNetwork):
         queries: Queries = "volume",
         upsampling: Literal["trilinear", "nearest"] = "trilinear",
         use_checkpoint: bool = False,
+        channels_last: bool = False,
         image_mean: float = 2.5,
         image_scale: float = 2.0,
     ) -> None:
@@ -100,7 +103,7 @@ class TRCTGenerator(ReconstructionNetwork):
         # The decoder's scales from coarse to fine take the encoders' from coarse to fine, the finest twice if need be.
         scales = [*reversed(encoder_channels), encoder_channels[0]][: len(decoder_channels)]
         self.skips = nn.ModuleList(
-            nn.Conv2d(channels, skip_channels, 1) for channels in scales for _ in range(self.num_views)
+            nn.Conv2d(channels, skip_channels, 1) for channels in scales for _ in range(self.num_views) if skip_channels
         )
         self.levels = nn.ModuleList()
         before = hidden_size
@@ -116,6 +119,8 @@ class TRCTGenerator(ReconstructionNetwork):
         self.head = SubpixelUpsample(3, decoder_channels[-1], 1, scale_factor=2)
         nn.init.zeros_(self.head.conv_block.weight)
         nn.init.zeros_(self.head.conv_block.bias)
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        self.levels.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # not in its stub
 
     def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Tensor:
         """See `ReconstructionNetwork.correct`."""
@@ -143,8 +148,10 @@ class TRCTGenerator(ReconstructionNetwork):
         if level:
             corners = None if self.upsampling == "nearest" else False
             x = F.interpolate(x, scale_factor=2, mode=self.upsampling, align_corners=corners)
-        first = level * self.num_views
-        skips = torch.stack([self.skips[first + view](x2d) for view, x2d in enumerate(features)], dim=1)
-        lifted = lift(skips, matrices, self.get_buffer(f"centers_{level}"))
-        result: Tensor = self.levels[level](torch.cat([x, lifted.flatten(1, 2)], dim=1))
+        if self.skips:
+            first = level * self.num_views
+            skips = torch.stack([self.skips[first + view](x2d) for view, x2d in enumerate(features)], dim=1)
+            lifted = lift(skips, matrices, self.get_buffer(f"centers_{level}"))
+            x = torch.cat([x, lifted.flatten(1, 2)], dim=1)
+        result: Tensor = self.levels[level](x.contiguous(memory_format=self.memory_format))
         return result
