@@ -131,7 +131,7 @@ def test_matrices_of_each_case_replace_the_preset_and_nearest_upsampling_works()
 
 
 def test_without_lifted_features_a_depth_bridge_knows_no_place_in_the_plane() -> None:
-    """Its decoder has only zero padding to tell one column from the next, in the middle of the plane next to nothing."""
+    """Its decoder has only zero padding to tell one column from the next, next to nothing in the middle."""
     image = 5 * torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
     spread = {}
     for kind in ("volume", "depth"):
