@@ -416,7 +416,7 @@ def measure_memory(name: str, size: int, detector: int, with_adjoint: bool) -> f
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     task = prepare(method, volume, image)[with_adjoint]
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux: the peak starts anew
     except OSError:
         pass
     baseline = status_mb("VmHWM")
@@ -426,7 +426,7 @@ def measure_memory(name: str, size: int, detector: int, with_adjoint: bool) -> f
 
 
 def status_mb(field: str) -> float:
-    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return float(match[1]) / 1024 if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -482,7 +482,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     fields = list(dict.fromkeys(key for row in rows for key in row))
     temporary = Path(f"{arguments.output}.tmp")
-    with temporary.open("w", newline="") as file:
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

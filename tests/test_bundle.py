@@ -10,9 +10,10 @@ from trct_monai.bundle import find_bundle, require_checkpoint
 
 def make_bundle(folder: Path) -> Path:
     (folder / "configs").mkdir(parents=True)
-    (folder / "configs" / "metadata.json").write_text('{"version": "0"}')
+    (folder / "configs" / "metadata.json").write_text('{"version": "0"}', encoding="utf-8")
     (folder / "configs" / "train.json").write_text(
-        '{"imports": ["$from trct_monai.bundle import find_bundle"], "bundle_root": "$find_bundle(\'mine\')"}'
+        '{"imports": ["$from trct_monai.bundle import find_bundle"], "bundle_root": "$find_bundle(\'mine\')"}',
+        encoding="utf-8",
     )
     return folder
 

@@ -226,7 +226,9 @@ def test_a_resumed_game_is_the_same_to_the_bit(tmp_path: Path) -> None:
     second.run()
     assert same(weights(whole.network), weights(second.network))
     assert same(weights(whole.discriminator), weights(second.discriminator))
-    assert (tmp_path / "whole" / "gan_guard.csv").read_text() == (tmp_path / "parts" / "gan_guard.csv").read_text()
+    assert (tmp_path / "whole" / "gan_guard.csv").read_text(encoding="utf-8") == (
+        tmp_path / "parts" / "gan_guard.csv"
+    ).read_text(encoding="utf-8")
     states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts")]
     torch.testing.assert_close(
         states[0]["discriminator_optimizer"], states[1]["discriminator_optimizer"], atol=0, rtol=0

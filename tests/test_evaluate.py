@@ -38,9 +38,9 @@ def score(predictions: Path, datalist: Path, **options: Any) -> tuple[dict[str, 
     output = predictions.parent / "evaluation"
     options = {"figures": 0, "num_workers": 0, **options}
     evaluate(predictions=str(predictions), datalist=str(datalist), output=str(output), **options)
-    with open(output / "cases.csv") as file:
+    with open(output / "cases.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "prediction"]
-    return json.loads((output / "summary.json").read_text()), rows
+    return json.loads((output / "summary.json").read_text(encoding="utf-8")), rows
 
 
 def flags(summary: dict[str, Any]) -> set[str]:
@@ -156,31 +156,31 @@ def test_at_another_size_the_truth_is_averaged(many: Path, tmp_path: Path) -> No
 
 
 def test_without_training_cases_there_is_no_mean_volume(phantoms: Path, tmp_path: Path) -> None:
-    page = json.loads(phantoms.read_text())
+    page = json.loads(phantoms.read_text(encoding="utf-8"))
     page["training"] = []
     datalist = phantoms.with_name("test_only.json")
-    datalist.write_text(json.dumps(page))
+    datalist.write_text(json.dumps(page), encoding="utf-8")
     summary, _ = score(write(tmp_path / "p", datalist), datalist)
     assert set(summary["metrics"]) == {"prediction"} and summary["skill"] is None and summary["conditioning"] is None
 
 
 def test_radiographs_that_nobody_knows_the_views_of_are_left_out(many: Path, tmp_path: Path) -> None:
-    page = json.loads(many.read_text())
+    page = json.loads(many.read_text(encoding="utf-8"))
     for case in page["test"]:
         del case["cameras"]
     datalist = many.with_name("no_cameras.json")
-    datalist.write_text(json.dumps(page))
+    datalist.write_text(json.dumps(page), encoding="utf-8")
     summary, rows = score(write(tmp_path / "p", datalist), datalist, figures=1)
     assert "reprojection" not in rows[0] and "held_out_view" not in summary["metrics"]["prediction"]
     assert summary["metrics"]["prediction"]["dice_bone"]["mean"] == 1.0
 
 
 def test_a_truth_that_is_no_cube_is_refused(many: Path, tmp_path: Path) -> None:
-    page = json.loads(many.read_text())
+    page = json.loads(many.read_text(encoding="utf-8"))
     label = nibabel.load(many.parent / page["test"][0]["label"])
     nibabel.save(nibabel.Nifti1Image(label.get_fdata()[:, :, :12], label.affine), tmp_path / "flat.nii.gz")
     page["test"] = [{"case_id": "flat", "label": str(tmp_path / "flat.nii.gz")}]
-    (many.with_name("flat.json")).write_text(json.dumps(page))
+    (many.with_name("flat.json")).write_text(json.dumps(page), encoding="utf-8")
     folder = write(tmp_path / "p", many.with_name("flat.json"))
     with pytest.raises(
         ValueError, match=r"expected a cube of equal voxels, got \(16, 16, 12\) voxels of .* run prepare"

@@ -38,7 +38,7 @@ def test_a_discriminator_that_wins_is_a_warning(tmp_path: Path, caplog: pytest.L
     first, last = warnings(caplog)
     assert "more than 90 % of the patches in 3 epochs in a row: it has won" in first
     assert "ran from 70 to 95 %, 95 % at the end; above 90 % in 3 of 4 epochs" in last
-    with open(tmp_path / "guard.csv") as file:
+    with open(tmp_path / "guard.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["accuracy_real"]) for row in rows] == pytest.approx([0.7, 0.95, 0.95, 0.95])
     assert rows[0]["epoch"] == "1" and float(rows[0]["gradient_norm"]) == 1.0

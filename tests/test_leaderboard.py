@@ -43,7 +43,7 @@ def run(folder: Path, **options: str) -> None:
 
 
 def table(folder: Path) -> dict[str, dict[str, str]]:
-    with open(folder / "out" / "leaderboard.csv") as file:
+    with open(folder / "out" / "leaderboard.csv", encoding="utf-8") as file:
         return {row["method"]: row for row in csv.DictReader(file)}
 
 
@@ -72,7 +72,7 @@ def test_who_ignores_the_input_is_marked(board: Path) -> None:
     rows = table(board)
     marked = {name for name, row in rows.items() if "ignores its input" in row["warnings"]}
     assert {"stubborn", "mean_volume"} <= marked and not marked & {"good", "nearest_neighbour", "backprojection"}
-    text = (board / "out" / "leaderboard.txt").read_text()
+    text = (board / "out" / "leaderboard.txt").read_text(encoding="utf-8")
     assert "ignores its input" in next(line for line in text.splitlines() if line.startswith("stubborn"))
 
 
@@ -114,14 +114,14 @@ def test_bad_arguments_are_refused_before_anything_runs(board: Path, tmp_path: P
 
 
 def test_a_column_that_nobody_has_is_refused(board: Path) -> None:
-    page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text())
+    page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match="good has no value of 'psnr' to sort by; choose one of hu.psnr_3d"):
         compare({"good": page}, {"good": {}}, {}, set(), "psnr")
 
 
 def test_cases_without_a_value_are_left_out_of_the_comparison(board: Path) -> None:
     pages = {
-        name: json.loads((board / "out" / "evaluations" / name / "summary.json").read_text())
+        name: json.loads((board / "out" / "evaluations" / name / "summary.json").read_text(encoding="utf-8"))
         for name in ("good", "backprojection")
     }
     cases = [f"case{number}" for number in range(8)]
@@ -134,7 +134,7 @@ def test_cases_without_a_value_are_left_out_of_the_comparison(board: Path) -> No
 
 
 def test_without_baselines_there_is_nothing_to_test_against(board: Path) -> None:
-    page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text())
+    page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text(encoding="utf-8"))
     lines = compare({"good": page}, {"good": {}}, {}, set(), "hu.psnr_3d")
     assert "over" not in format_lines(lines, "hu.psnr_3d", "text").splitlines()[0]
 
@@ -142,8 +142,8 @@ def test_without_baselines_there_is_nothing_to_test_against(board: Path) -> None
 def test_cases_of_unlike_views_are_refused_by_baselines(board: Path, tmp_path: Path) -> None:
     shutil.copytree(board / "data", tmp_path / "data")
     path = tmp_path / "data" / "datalist.json"
-    page = json.loads(path.read_text())
+    page = json.loads(path.read_text(encoding="utf-8"))
     page["test"][1]["cameras"][0]["detector_center"][0] += 5.0
-    path.write_text(json.dumps(page))
+    path.write_text(json.dumps(page), encoding="utf-8")
     with pytest.raises(ValueError, match="its cases have different views, and a baseline has one geometry"):
         leaderboard(datalist=str(path), output=str(tmp_path / "out"), baselines="mean_volume", num_workers=0)

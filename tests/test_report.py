@@ -85,7 +85,7 @@ def datalist(head: dict[str, Any]) -> str:
 
 def test_finer_volumes_are_averaged_down(evaluation: Path, tmp_path: Path) -> None:
     report(evaluation=str(evaluation), output=str(tmp_path / "small.html"), size=8, max_cases=1)
-    (case,) = embedded((tmp_path / "small.html").read_text(), "case")
+    (case,) = embedded((tmp_path / "small.html").read_text(encoding="utf-8"), "case")
     truth = next(
         c
         for c in load_datalist(evaluation.parent / "data" / "datalist.json", "test")
@@ -98,14 +98,16 @@ def test_finer_volumes_are_averaged_down(evaluation: Path, tmp_path: Path) -> No
 
 def test_pictures_on_a_scale_of_their_own_are_compared_after_a_fit(evaluation: Path, tmp_path: Path) -> None:
     data = evaluation.parent / "data" / "datalist.json"
-    page = json.loads(data.read_text())
+    page = json.loads(data.read_text(encoding="utf-8"))
     for case in page["test"]:
         case["intensity"] = [{"quantitative": False, "gain": None, "offset": None} for _ in case["image"]]
     changed = data.with_name("unquantitative.json")
-    changed.write_text(json.dumps(page))
+    changed.write_text(json.dumps(page), encoding="utf-8")
     folder = shutil.copytree(evaluation, tmp_path / "copy")
-    summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps(summary | {"datalist": str(changed), "detectability": None}))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    (folder / "summary.json").write_text(
+        json.dumps(summary | {"datalist": str(changed), "detectability": None}), encoding="utf-8"
+    )
     report(evaluation=str(folder), max_cases=1)
     (case,) = embedded((folder / "report.html").read_text(encoding="utf-8"), "case")
     assert case["fitted"]
@@ -137,15 +139,15 @@ def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> N
         with pytest.raises(ValueError, match="must be at least 1"):
             report(evaluation=str(evaluation), **numbers)
     moved = shutil.copytree(evaluation, tmp_path / "moved")
-    summary = json.loads((moved / "summary.json").read_text())
+    summary = json.loads((moved / "summary.json").read_text(encoding="utf-8"))
     for changes, message in (
         ({"predictions": str(tmp_path / "gone")}, "its predictions .*gone are gone"),
         ({"format_version": 0}, "expected trct-evaluation version 1"),
     ):
-        (moved / "summary.json").write_text(json.dumps(summary | changes))
+        (moved / "summary.json").write_text(json.dumps(summary | changes), encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             report(evaluation=str(moved))
-    (moved / "summary.json").write_text("{")
+    (moved / "summary.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="summary.json: not JSON"):
         report(evaluation=str(moved))
 

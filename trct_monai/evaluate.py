@@ -156,7 +156,7 @@ def fit_mean_volume(options: Options, folder: Path) -> Path | None:
     size = options.size or load_ct(cases[0]["label"]).shape[-1]
     inputs = digest([size, options.hu_window, [digest_of_voxels(case) for case in cases]])
     path, note = folder / "mean_volume.nii.gz", folder / "mean_volume.json"
-    if path.is_file() and note.is_file() and json.loads(note.read_text()).get("inputs") == inputs:
+    if path.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("inputs") == inputs:
         return path
     place: MetaTensor = load_truth(cases[0], size)
 
@@ -203,7 +203,7 @@ def evaluate_predictions(
         raise ValueError(f"{len(refused)} of {len(cases)} predictions cannot be compared; {refused[0][1]}")
     rows: list[Row] = []
     for case in cases:
-        page = json.loads((kept / f"{case['case_id']}.json").read_text())
+        page = json.loads((kept / f"{case['case_id']}.json").read_text(encoding="utf-8"))
         for method, key in ((name, "scores"), (MEAN_VOLUME, "mean_volume")):
             if page[key]:
                 rows.append({"method": method, "case_id": case["case_id"], **page[key]})
@@ -369,7 +369,7 @@ def _score(
             mean_volume and digest_file(mean_volume),
         ]
     )
-    if target.is_file() and json.loads(target.read_text()).get("inputs") == inputs:
+    if target.is_file() and json.loads(target.read_text(encoding="utf-8")).get("inputs") == inputs:
         return ""
     try:
         prediction, truth = load_pair(case, path, size=options.size, resample=options.resample)

@@ -338,7 +338,7 @@ def _identity(case: Mapping[str, Any]) -> list[Any]:
 
 def _is_done(place: Path, inputs: str, cases: Sequence[Mapping[str, Any]]) -> bool:
     note = place / NOTE
-    known = note.is_file() and json.loads(note.read_text()).get("inputs") == inputs
+    known = note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("inputs") == inputs
     return known and all((place / f"{case['case_id']}.nii.gz").is_file() for case in cases)
 
 

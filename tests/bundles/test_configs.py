@@ -41,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
 def test_bundle_is_complete(bundle: Path) -> None:
     for file in ("train.json", "inference.json", "metadata.json", "logging.conf"):
         assert (bundle / "configs" / file).is_file()
-    assert "Apache License" in (bundle / "LICENSE").read_text()
+    assert "Apache License" in (bundle / "LICENSE").read_text(encoding="utf-8")
     assert (bundle / "docs" / "README.md").is_file() and (bundle / "docs" / "data_license.txt").is_file()
     metadata = read(bundle / "configs" / "metadata.json")
     assert metadata["version"] in metadata["changelog"]

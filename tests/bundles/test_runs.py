@@ -89,7 +89,7 @@ def command(bundle: Path, datalist: Path, output: Path, *launcher: str, **change
 
 def moved(datalist: Path, folder: Path) -> Path:
     """The same cases with their CTs elsewhere in the world, as patients in a scanner are."""
-    page = json.loads(datalist.read_text())
+    page = json.loads(datalist.read_text(encoding="utf-8"))
     for section in ("training", "validation", "test"):
         for case in load_datalist(datalist, section):
             image = nibabel.load(case["label"])
@@ -100,7 +100,7 @@ def moved(datalist: Path, folder: Path) -> Path:
             nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), target)
             own = next(own for own in page[section] if own["case_id"] == case["case_id"])
             own.update(label=str(target), image=case["image"])
-    (folder / "datalist.json").write_text(json.dumps(page))
+    (folder / "datalist.json").write_text(json.dumps(page), encoding="utf-8")
     return folder / "datalist.json"
 
 
@@ -154,7 +154,7 @@ def test_inference_writes_hu_where_the_patient_lies(trained: tuple[Path, Path], 
         values = prediction.get_fdata()
         assert values.shape == truth.shape and values.min() >= -1024 and values.max() <= 1476 and values.min() < -900
     evaluate(predictions=str(tmp_path), datalist=str(phantoms), output=str(tmp_path / "scores"))
-    with open(tmp_path / "scores" / "cases.csv") as file:
+    with open(tmp_path / "scores" / "cases.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(cases) and {row["method"] for row in rows} == {"prediction", "mean volume"}
 
@@ -198,7 +198,7 @@ def test_evaluation_writes_every_case(trained: tuple[Path, Path], phantoms: Path
     bundle, output = trained
     config = files(bundle, "train.json", COMMON / "smoke.json", COMMON / "evaluate.json")
     monai.bundle.run(config_file=config, **arguments(bundle, phantoms, output))
-    lines = (output / "evaluation" / "psnr_raw.csv").read_text().splitlines()
+    lines = (output / "evaluation" / "psnr_raw.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(load_datalist(phantoms, "test"))
 
 

@@ -16,9 +16,9 @@ def datalist(phantoms, tmp_path):
 
 
 def change(datalist, function):
-    page = json.loads(datalist.read_text())
+    page = json.loads(datalist.read_text(encoding="utf-8"))
     function(page)
-    datalist.write_text(json.dumps(page))
+    datalist.write_text(json.dumps(page), encoding="utf-8")
 
 
 def test_a_sound_data_set_passes_and_is_drawn(datalist, tmp_path, capsys):
@@ -33,8 +33,10 @@ def test_a_sound_data_set_passes_and_is_drawn(datalist, tmp_path, capsys):
 
 def test_changed_and_missing_files_are_named(datalist):
     case = datalist.parent / "phantom_000000"
-    side_car = json.loads((case / "phantom_000000_pa_drr.json").read_text())
-    (case / "phantom_000000_pa_drr.json").write_text(json.dumps(side_car | {"scale": side_car["scale"] * 2}))
+    side_car = json.loads((case / "phantom_000000_pa_drr.json").read_text(encoding="utf-8"))
+    (case / "phantom_000000_pa_drr.json").write_text(
+        json.dumps(side_car | {"scale": side_car["scale"] * 2}), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"1 problems, the first: .*pa_drr.json is not the file that was written"):
         check(str(datalist))
     (datalist.parent / "phantom_000003" / "phantom_000003_lat_drr.png").unlink()

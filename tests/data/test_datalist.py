@@ -61,14 +61,14 @@ def test_errors_are_one_line_that_names_the_file(tmp_path, case):
     (tmp_path / "data" / "a" / "a_pa.png").unlink()
     with pytest.raises(FileNotFoundError, match="a_pa.png: missing file of case a"):
         load_datalist(path, "training")
-    page = json.loads(path.read_text())
-    path.write_text(json.dumps(page | {"format_version": 9}))
+    page = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(page | {"format_version": 9}), encoding="utf-8")
     with pytest.raises(ValueError, match="version 9 cannot be read"):
         read_datalist(path)
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not JSON"):
         read_datalist(path)
-    path.write_text("{}")
+    path.write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="a datalist has the sections"):
         read_datalist(path)
 

@@ -130,7 +130,7 @@ def test_evaluate_tells_which_spheres_a_method_shows(
     evaluate(
         predictions=str(tmp_path / "p"), datalist=str(planted), output=str(tmp_path / "out"), figures=0, num_workers=0
     )
-    rows = json.loads((tmp_path / "out" / "summary.json").read_text())["detectability"]
+    rows = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["detectability"]
     assert [(row["diameter_mm"], row["contrast_hu"]) for row in rows] == [(30.0, 500.0), (60.0, 500.0)]
     assert all(row["auc"] == 1.0 and row["recovered_contrast"] == pytest.approx(1.0) for row in rows)
     assert "| 30 | 500 | 1.00 | 1.00 |" in capsys.readouterr().out
@@ -158,12 +158,12 @@ def test_bad_arguments_are_refused(planted: Path, tmp_path: Path) -> None:
 def test_the_patients_are_not_written_over(planted: Path, tmp_path: Path) -> None:
     source = planted.parents[1] / "data" / "datalist.json"
     before = {path: path.read_bytes() for path in source.parent.rglob("*") if path.is_file()}
-    page = json.loads(source.read_text())
+    page = json.loads(source.read_text(encoding="utf-8"))
     for case in page["test"]:
         case["label"] = str(source.parent / case["label"])
         case["image"] = [str(source.parent / image) for image in case["image"]]
     elsewhere = tmp_path / "datalist.json"
-    elsewhere.write_text(json.dumps(page))
+    elsewhere.write_text(json.dumps(page), encoding="utf-8")
     for datalist, output in ((source, source.parent), (elsewhere, source.parent), (elsewhere, tmp_path)):
         with pytest.raises(ValueError, match="holds the patients themselves"):
             plant(datalist=str(datalist), output=str(output), **OPTIONS)
@@ -173,11 +173,11 @@ def test_the_patients_are_not_written_over(planted: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("gain", [None, 2.0])
 def test_radiographs_that_are_not_quantitative_are_refused(planted: Path, tmp_path: Path, gain: float | None) -> None:
     source = planted.parents[1] / "data" / "datalist.json"
-    page = json.loads(source.read_text())
+    page = json.loads(source.read_text(encoding="utf-8"))
     for one in page["test"][0]["intensity"]:
         one.update(quantitative=False, gain=gain, offset=gain and 0.0)
     datalist = source.with_name(f"gain_{gain}.json")
-    datalist.write_text(json.dumps(page))
+    datalist.write_text(json.dumps(page), encoding="utf-8")
     with pytest.raises(ValueError, match="1 of 2 cases cannot take a sphere; .*: its radiographs are not quantitative"):
         plant(datalist=str(datalist), output=str(tmp_path), **OPTIONS)
     datalist.unlink()

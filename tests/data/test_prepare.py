@@ -124,7 +124,7 @@ def test_a_kill_leaves_no_half_case_and_the_run_goes_on(ct_folder, tmp_path, pha
     done = list(out.glob("p*"))
     assert 0 < len(done) < 11 and not (out / "datalist.json").exists()
     for folder in done:
-        digests = json.loads((folder / "case.json").read_text())["case"]["sha256"]
+        digests = json.loads((folder / "case.json").read_text(encoding="utf-8"))["case"]["sha256"]
         assert set(digests) == {path.name for path in folder.iterdir()} - {"case.json"}
     times = {folder: folder.stat().st_mtime_ns for folder in done}
     prepare(str(ct_folder), str(out), size=64, radiograph_size=256, num_workers=0, fractions="1/0/0")
@@ -324,8 +324,8 @@ def test_an_array_upside_down_is_refused_with_the_axes_to_try(tmp_path, phantom)
 def test_split_moves_no_case_and_keeps_the_head(ct_folder, tmp_path, capsys):
     out = tmp_path / "out"
     prepare(str(ct_folder), str(out), **SMALL)
-    (tmp_path / "train.txt").write_text("p1\n")
-    (tmp_path / "test.txt").write_text("p2\n")
+    (tmp_path / "train.txt").write_text("p1\n", encoding="utf-8")
+    (tmp_path / "test.txt").write_text("p2\n", encoding="utf-8")
     split(str(out), "1/0/0", by="lists", train_list=str(tmp_path / "train.txt"), test_list=str(tmp_path / "test.txt"))
     page = read_datalist(out / "datalist.json")
     assert [case["case_id"] for case in page["training"] + page["test"]] == ["p1", "p2"]
@@ -339,7 +339,7 @@ def test_the_same_voxels_under_two_patients_are_a_leak(tmp_path, phantom):
         save_nifti(tmp_path / "in" / f"{name}.nii.gz", phantom.ct_hu, phantom.affine)
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
     for name, text in (("train.txt", "a"), ("test.txt", "b")):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"leaks: the same voxels, \w+ in training \(a\) and test \(b\)"):
         split(str(tmp_path / "out"), "1/0/0", by="lists", train_list=str(tmp_path / "train.txt"),
               test_list=str(tmp_path / "test.txt"))  # fmt: skip

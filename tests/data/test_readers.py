@@ -74,7 +74,7 @@ def test_missing_doubled_and_cut_slices_are_refused(tmp_path, phantom):
     with pytest.raises(ValueError, match="cut: damaged DICOM series"):
         read_ct(source)
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.dcm").write_text("no image")
+    (tmp_path / "text" / "a.dcm").write_text("no image", encoding="utf-8")
     assert "a.dcm" in str(find_sources(tmp_path / "text").refused[0][0])
 
 
@@ -103,8 +103,8 @@ def test_damaged_files_are_refused_by_name(tmp_path, phantom):
     packed = (tmp_path / "a.nii.gz").read_bytes()
     (tmp_path / "a.nii.gz").write_bytes(packed[: len(packed) // 2])
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(b"no nifti"))
-    (tmp_path / "c.nrrd").write_text("no nrrd")
-    (tmp_path / "d.h5").write_text("no hdf5")
+    (tmp_path / "c.nrrd").write_text("no nrrd", encoding="utf-8")
+    (tmp_path / "d.h5").write_text("no hdf5", encoding="utf-8")
     (tmp_path / "e.nii.gz").write_bytes(packed[:1000] + bytes(200) + packed[1200:])
     for source in find_sources(tmp_path).sources:
         with pytest.raises(ValueError, match=f"{source.path.name}: damaged"):

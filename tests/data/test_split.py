@@ -47,7 +47,7 @@ def test_wrong_fractions_are_refused(fractions):
 def write_lists(folder, train, test):
     paths = folder / "train.txt", folder / "test.txt"
     for path, names in zip(paths, (train, test)):
-        path.write_text("\n".join(names) + "\n")
+        path.write_text("\n".join(names) + "\n", encoding="utf-8")
     return paths
 
 

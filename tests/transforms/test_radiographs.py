@@ -119,8 +119,8 @@ def test_refusals_name_the_file(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
         save_radiograph(tmp_path / "a.png", torch.full((8, 8), float("inf")), camera)
     save_radiograph(tmp_path / "a.png", torch.ones(8, 8), camera)
-    page = json.loads((tmp_path / "a.json").read_text())
-    (tmp_path / "a.json").write_text(json.dumps(page | {"format_version": 99}))
+    page = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    (tmp_path / "a.json").write_text(json.dumps(page | {"format_version": 99}), encoding="utf-8")
     with pytest.raises(ValueError, match="format version"):
         read_radiograph(tmp_path / "a.png")
     for name, size in (("b.npy", 4), ("c.npy", 6)):
@@ -134,9 +134,9 @@ def test_refusals_name_the_file(tmp_path):
 )
 def test_a_malformed_side_car_is_refused_in_one_line(tmp_path, change):
     save_radiograph(tmp_path / "a.png", random_image(16, 16), preset("x2ct", 16)[0])
-    page = json.loads((tmp_path / "a.json").read_text())
+    page = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     if isinstance(change.get("camera"), dict) and "source" in change["camera"]:
         change = {"camera": page["camera"] | change["camera"]}
-    (tmp_path / "a.json").write_text(json.dumps(page | change))
+    (tmp_path / "a.json").write_text(json.dumps(page | change), encoding="utf-8")
     with pytest.raises(ValueError, match="a.png: its side-car is not that of a radiograph"):
         read_radiograph(tmp_path / "a.png")
