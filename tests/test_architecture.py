@@ -15,7 +15,7 @@ FLOORS = [
     ["projector"],
     ["physics", "figures"],
     ["networks", "losses", "metrics", "transforms", "baselines"],
-    ["handlers", "engines", "gan_guard"],
+    ["handlers", "engines", "gan_guard", "inferers"],
     ["data"],
     ["scoring"],
     ["evaluate"],

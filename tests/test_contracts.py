@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trct_monai.baselines import Backprojection, MeanVolume, NearestNeighbour, RidgePCA, TotalVariation
-from trct_monai.networks import DirectRegression, TRCTGenerator
+from trct_monai.networks import DirectRegression, MultiScaleCNN, PatchViT, TRCTGenerator
 
 
 def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
@@ -25,6 +25,29 @@ def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "direct_regression": lambda size: DirectRegression(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, patch_size=4, decoder_channels=(16, 8)
+    ),
+    "direct_regression, two scales": lambda size: DirectRegression(
+        size,
+        encoder_channels=(4, 8),
+        hidden_size=16,
+        num_layers=1,
+        patch_size=2,
+        decoder_channels=(8,),
+        finer_channels=(4,),
+    ),
+    "patch_vit": lambda size: PatchViT(
+        size,
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        grid_size=size // 4,
+        decoder_channels=(8,),
+        finer_channels=(4,),
+    ),
+    "multi_scale_cnn": lambda size: MultiScaleCNN(
+        size, encoder_channels=(4, 8, 16), decoder_channels=(16, 8), skip_channels=4, num_scales=2
     ),
     "trct_gan": lambda size: TRCTGenerator(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, num_heads=4, decoder_channels=(16, 8)

@@ -1,11 +1,12 @@
 """Handlers on a small engine of MONAI: repeatable epochs, exact resume, stop on NaN, clipping, best model."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
@@ -13,7 +14,15 @@ from monai.transforms import RandGaussianNoised
 from torch import nn
 from torch.utils.data import DistributedSampler
 
-from trct_monai.handlers import BestModel, ClipGradients, EpochSeed, LossTerms, ResumableCheckpoint, StopOnNonFinite
+from trct_monai.handlers import (
+    BestModel,
+    ClipGradients,
+    EpochSeed,
+    LossTerms,
+    ResolutionSchedule,
+    ResumableCheckpoint,
+    StopOnNonFinite,
+)
 from trct_monai.losses import WeightedSumLoss
 
 
@@ -187,3 +196,18 @@ def test_loss_terms_are_logged_unweighted_and_averaged(tmp_path: Path) -> None:
         terms.collect(run.trainer)
     terms.write(run.trainer)
     assert writer.values == {"loss/l2": 2.0}
+
+
+def test_a_schedule_that_does_not_fit_the_network_is_refused() -> None:
+    network = SimpleNamespace(sizes=(8, 16), output_size=16)
+    for schedule in ([[2, 8]], [[1, 12]], [[1, 8], [1, 16]], []):
+        with pytest.raises(ValueError, match=r"pairs of a first epoch, rising from 1, and a size out of \(8, 16\)"):
+            ResolutionSchedule(network, schedule)
+    with pytest.raises(ValueError, match="needs a network of several scales"):
+        ResolutionSchedule(nn.Linear(1, 1), [[1, 8]])
+    schedule = ResolutionSchedule(network, [[1, 8], [3, 16]])
+    sizes: list[int] = []
+    engine = Engine(lambda engine, batch: sizes.append(network.output_size))
+    schedule.attach(engine)
+    engine.run([0], max_epochs=4)
+    assert sizes == [8, 8, 16, 16]

@@ -3,7 +3,9 @@
 import inspect
 from pathlib import Path
 
+import torch
 from monai.bundle import ConfigWorkflow
+from torch import nn
 
 
 def find_bundle(name: str) -> str:
@@ -43,3 +45,24 @@ def require_checkpoint(path: str) -> None:
             f"no trained model at {path}: train the bundle first, pass --ckpt_path FILE, or see the bundle's "
             "docs/README.md for the weights that come with it"
         )
+
+
+def load_frozen(network: nn.Module, path: str, device: str | torch.device = "cpu") -> nn.Module:
+    """A network with its weights, in evaluation mode, that no training changes.
+
+    Args:
+        network: The network.
+        path: Its weights: a flat state dict.
+        device: Where it shall be.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the weights belong to another network.
+    """
+    require_checkpoint(path)
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} does not hold the weights of this {type(network).__name__}: {first}") from error
+    return network.to(device).eval().requires_grad_(False)

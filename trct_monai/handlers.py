@@ -217,6 +217,9 @@ class ClipGradients:
 class LossTerms:
     """Write each epoch's mean of every unweighted term of a `WeightedSumLoss`, and the gradient norm, to TensorBoard.
 
+    With several terms, each term's say is written too: the norm of its weighted gradient with respect to the
+    prediction over that of the first term, at the epoch's last iteration. A term that takes over is seen.
+
     Args:
         loss: The loss.
         summary_writer: TensorBoard's SummaryWriter.
@@ -228,8 +231,18 @@ class LossTerms:
 
     def attach(self, engine: Engine) -> None:
         """Collect after each iteration, write after each epoch."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.compare)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def compare(self, engine: Engine) -> None:
+        """Compare the terms' gradients at the epoch's last iteration."""
+        if len(self.loss.losses) == 1 or engine.state.iteration % engine.state.epoch_length:
+            return
+        norms = self.loss.gradient_norms(engine.state.output["pred"], engine.state.output["label"])
+        first, *others = norms
+        for name in others:
+            self.values[f"gradient_over_{first}/{name}"] = [norms[name] / max(norms[first], torch.finfo().tiny)]
 
     def collect(self, engine: Engine) -> None:
         """Remember the terms of this iteration."""
@@ -243,6 +256,45 @@ class LossTerms:
         for name, values in self.values.items():
             self.summary_writer.add_scalar(name, sum(values) / len(values), engine.state.epoch)
         self.values = {}
+
+
+class ResolutionSchedule:
+    """Train a network of several scales coarse to fine: at which epoch which scale joins.
+
+    The weights are carried over by themselves: the finer scales are there from the start, zero, and a finer scale
+    begins at the interpolated coarser result. Validation always looks at the full size.
+
+    Args:
+        network: A network with an `output_size`, such as a `ReconstructionNetwork` of several scales.
+        schedule: Pairs of the first epoch, counted from 1, and the voxels along each side from there on; the first
+            pair's epoch is 1.
+
+    Raises:
+        ValueError: If the network has one size only, or a pair does not fit it.
+    """
+
+    def __init__(self, network: Any, schedule: Sequence[Sequence[int]]) -> None:
+        sizes = tuple(getattr(network, "sizes", ()))
+        if len(sizes) < 2:
+            raise ValueError(
+                f"multi-resolution training needs a network of several scales, {type(network).__name__} has the sizes "
+                f"{sizes}; see the bundle's docs for the overlay that gives it finer scales"
+            )
+        epochs = [epoch for epoch, _ in schedule]
+        wrong = [size for _, size in schedule if size not in sizes]
+        if wrong or not epochs or epochs[0] != 1 or epochs != sorted(set(epochs)):
+            raise ValueError(
+                f"the schedule must be pairs of a first epoch, rising from 1, and a size out of {sizes}, "
+                f"got {[list(pair) for pair in schedule]}"
+            )
+        self.network, self.schedule = network, [(int(epoch), int(size)) for epoch, size in schedule]
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.network.output_size = [size for epoch, size in self.schedule if epoch <= engine.state.epoch][-1]
 
 
 class SliceImages:

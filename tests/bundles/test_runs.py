@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.test_configs import BUNDLES, OVERLAYS, name
+from tests.bundles.test_configs import BUNDLES, COMMON, name, overlays
 from trct_monai.baselines import BASELINES
 from trct_monai.data import load_datalist
 from trct_monai.evaluate import evaluate
+from trct_monai.networks import VolumeRefiner
 
-COMMON = BUNDLES[0].parent / "common"
 # Small networks and tiny volumes, bundle by bundle: a new bundle adds its line here.
 MINIATURE: dict[str, dict[str, Any]] = {
     "direct_regression": {
@@ -30,6 +30,16 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "num_layers": 1,
         "patch_size": 4,
         "decoder_channels": [16, 8],
+    },
+    "two_stage": {
+        "volume_size": 8,
+        "encoder_channels": [4, 8],
+        "decoder_channels": [8, 4],
+        "skip_channels": 2,
+        "num_scales": 2,
+        "num_doublings": 1,
+        "refiner_features": 4,
+        "refiner_growth": 2,
     },
     "trct_gan": {
         "encoder_channels": [4, 8, 16],
@@ -42,6 +52,12 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "adversarial_start": 1,
     },
 }
+# What an overlay needs beyond its bundle's line.
+OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
+    "patch_vit": {"num_heads": 2, "patch_size": 16, "grid_size": 2, "decoder_channels": [8], "finer_channels": [4, 2]},
+    "train_refine": {"patch_size": 8, "patches_per_case": 2},
+}
+OWN_OVERLAYS = [pair for pair in overlays("train.json") if pair[1].parent.name == "configs"]
 
 
 def arguments(bundle: Path, datalist: Path, output: Path) -> dict[str, Any]:
@@ -118,7 +134,16 @@ def trained(
     """A bundle, and the output folder of its miniature training."""
     output = tmp_path_factory.mktemp(request.param.name)
     train(request.param, phantoms, output)
+    train_second_stage(request.param, phantoms, output)
     return request.param, output
+
+
+def train_second_stage(bundle: Path, datalist: Path, output: Path) -> None:
+    """Train the refiner of a bundle that has one, beside the model."""
+    refine = bundle / "configs" / "train_refine.json"
+    if refine.is_file():
+        changes = {"stage1_path": str(output / "model.pt"), "ckpt_path": str(output / "refiner.pt")}
+        train(bundle, datalist, output / "refiner", refine, **OVERLAY_MINIATURE["train_refine"], **changes)
 
 
 def test_training_leaves_model_checkpoint_and_curves(trained: tuple[Path, Path]) -> None:
@@ -140,10 +165,10 @@ def test_inference_writes_hu_where_the_patient_lies(trained: tuple[Path, Path], 
     phantoms = moved(phantoms, tmp_path / "moved")
     tmp_path = tmp_path / "predictions"
     options = {
-        **arguments(bundle, phantoms, output),
-        "output_dir": str(tmp_path),
         "volume_size": 16,
         "radiograph_size": 32,
+        **arguments(bundle, phantoms, output),
+        "output_dir": str(tmp_path),
     }
     monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
     cases = load_datalist(phantoms, "test")
@@ -163,13 +188,13 @@ def test_inference_takes_one_pair_of_radiographs(trained: tuple[Path, Path], pha
     bundle, output = trained
     case = load_datalist(phantoms, "test")[0]
     options = {
+        "volume_size": 16,
+        "radiograph_size": 32,
         **arguments(bundle, phantoms, output),
         "datalist": None,
         "dataset_dir": str(tmp_path / "not made"),
         "radiographs": case["image"],
         "output_dir": str(tmp_path / "predictions"),
-        "volume_size": 16,
-        "radiograph_size": 32,
     }
     monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["reconstruction.nii.gz"]
@@ -202,13 +227,24 @@ def test_evaluation_writes_every_case(trained: tuple[Path, Path], phantoms: Path
     assert len(lines) == 1 + len(load_datalist(phantoms, "test"))
 
 
-@pytest.mark.parametrize(
-    ("bundle", "overlay"), [pair for pair in OVERLAYS if pair[1].parent.name == "configs"], ids=name
-)
+@pytest.mark.parametrize(("bundle", "overlay"), OWN_OVERLAYS, ids=name)
 def test_every_overlay_of_its_own_trains(bundle: Path, overlay: Path, phantoms: Path, tmp_path: Path) -> None:
+    changes = OVERLAY_MINIATURE.get(overlay.stem, {})
+    if overlay.stem == "train_refine":
+        train(bundle, phantoms, tmp_path / "stage1")
+        changes = {**changes, "stage1_path": str(tmp_path / "stage1" / "model.pt")}
     config = files(bundle, "train.json", overlay, COMMON / "smoke.json")
-    monai.bundle.run(config_file=config, **arguments(bundle, phantoms, tmp_path))
+    monai.bundle.run(config_file=config, **{**arguments(bundle, phantoms, tmp_path), **changes})
     assert load(tmp_path / "resume" / "checkpoint.pt")["epoch"] == 2
+
+
+def test_interpolation_and_windows_reach_any_size(trained: tuple[Path, Path], phantoms: Path, tmp_path: Path) -> None:
+    bundle, output = trained
+    options = {"volume_size": 16, "radiograph_size": 32, **arguments(bundle, phantoms, output), "max_cases": 1}
+    options |= {"output_dir": str(tmp_path), "output_size": 20}
+    monai.bundle.run(config_file=files(bundle, "inference.json", COMMON / "interpolate.json"), **options)
+    (path,) = tmp_path.iterdir()
+    assert nibabel.load(path).shape == (20, 20, 20)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
@@ -251,3 +287,61 @@ def test_commands_run_from_another_folder(bundle: Path, phantoms: Path, tmp_path
     elsewhere.mkdir()
     subprocess.run(command(bundle, phantoms, tmp_path / "output"), cwd=elsewhere, check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "output" / "model.pt").is_file() and not list(elsewhere.iterdir())
+
+
+def test_multi_resolution_training_grows_and_resumes(phantoms: Path, tmp_path: Path) -> None:
+    """Coarse to fine in one run, on two bundles; resuming in the finer part gives the same weights."""
+    for bundle, sizes in (
+        (BUNDLES[0], {"finer_channels": [4], "patch_size": 2, "decoder_channels": [8], "schedule": [[1, 8], [3, 16]]}),
+        (BUNDLES[0].with_name("two_stage"), {"ssim_weight": 0.0, "schedule": [[1, 4], [2, 8]]}),
+    ):
+        overlay, output = COMMON / "multi_resolution.json", tmp_path / bundle.name
+        whole = train(bundle, phantoms, output / "whole", overlay, **sizes, epochs=4)
+        fine = [key for key in whole["network"] if key.startswith(("finer_heads.0", "heads.1"))]
+        assert fine and all(whole["network"][key].any() for key in fine)
+        partial = train(bundle, phantoms, output / "coarse", overlay, **sizes | {"schedule": sizes["schedule"][:1]})
+        assert not any(partial["network"][key].any() for key in fine)
+
+
+def test_a_network_of_one_size_refuses_a_schedule(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        train(BUNDLES[0], phantoms, tmp_path, COMMON / "multi_resolution.json")
+    assert "needs a network of several scales" in str(error.value.__cause__)
+
+
+def test_a_finer_model_starts_from_a_coarser_one(phantoms: Path, tmp_path: Path) -> None:
+    bundle = BUNDLES[0]
+    coarse = {"volume_size": 8, "patch_size": 2, "decoder_channels": [8]}
+    train(bundle, phantoms, tmp_path / "coarse", **coarse)
+    fine = coarse | {"volume_size": 16, "finer_channels": [4], "start_path": str(tmp_path / "coarse" / "model.pt")}
+    state = train(bundle, phantoms, tmp_path / "fine", **fine, learning_rate=0.0)
+    torch.testing.assert_close(
+        state["network"]["blocks.0.mlp.linear1.weight"],
+        load(tmp_path / "coarse" / "model.pt")["blocks.0.mlp.linear1.weight"],
+    )
+    with pytest.raises(RuntimeError) as error:
+        train(bundle, phantoms, tmp_path / "other", **fine, hidden_size=16)
+    assert "does not hold the weights of a coarser DirectRegression" in str(error.value.__cause__)
+
+
+def test_the_refiner_takes_any_coarse_ct(phantoms: Path, tmp_path: Path) -> None:
+    bundle = BUNDLES[0].with_name("two_stage")
+    refiner = VolumeRefiner(1, 4, 2)
+    torch.save(refiner.state_dict(), tmp_path / "refiner.pt")
+    affine = np.diag([-4.0, 5.0, 6.0, 1.0]) + np.array([[0, 0, 0, 30], [0, 0, 0, -20], [0, 0, 0, 7], [0, 0, 0, 0]])
+    coarse = np.random.default_rng(0).uniform(-1000, 400, (9, 12, 10)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(coarse, affine), tmp_path / "thorax.nii.gz")
+    options = arguments(bundle, phantoms, tmp_path) | {
+        "volumes": [str(tmp_path / "thorax.nii.gz")],
+        "ckpt_path": str(tmp_path / "refiner.pt"),
+        "output_dir": str(tmp_path / "fine"),
+        "roi_size": 8,
+    }
+    monai.bundle.run(config_file=files(bundle, "inference.json", bundle / "configs" / "refine_volumes.json"), **options)
+    fine = nibabel.load(tmp_path / "fine" / "thorax.nii.gz")
+    assert fine.shape == (18, 24, 20)
+    np.testing.assert_allclose(np.diag(fine.affine)[:3], [-2.0, 2.5, 3.0])
+    middle = [affine @ [*(np.array(coarse.shape) / 2 - 0.5), 1], fine.affine @ [*(np.array(fine.shape) / 2 - 0.5), 1]]
+    np.testing.assert_allclose(*middle, atol=1e-4)
+    expected = torch.nn.functional.interpolate(torch.as_tensor(coarse)[None, None], scale_factor=2.0, mode="trilinear")
+    np.testing.assert_allclose(fine.get_fdata(), expected[0, 0].numpy(), atol=1.0)

@@ -1,10 +1,13 @@
 """A sum of losses that keeps each of them in sight."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 
 
 class WeightedSumLoss(nn.Module):
@@ -12,6 +15,9 @@ class WeightedSumLoss(nn.Module):
 
     The unweighted terms of the last call stay in `terms`, so that a log can show each one beside the others: a loss
     that takes over is seen, not guessed.
+
+    A network with deep supervision gives a list of volumes, the finest first: `DeepSupervisionLoss` gets all of them,
+    the other losses the finest. A target finer than the finest volume is averaged down to it.
 
     Args:
         losses: Loss modules by name; each takes (input, target).
@@ -31,9 +37,42 @@ class WeightedSumLoss(nn.Module):
         self.weights = {name: float(weights[name]) for name in self.losses}
         self.terms: dict[str, Tensor] = {}
 
-    def forward(self, input: Float[Tensor, "B 1 X Y Z"], target: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, ""]:
+    def forward(
+        self, input: Float[Tensor, "B 1 X Y Z"] | Sequence[Tensor], target: Float[Tensor, "B 1 _ _ _"]
+    ) -> Float[Tensor, ""]:
         """The weighted sum, a scalar."""
-        with torch.autocast(input.device.type, enabled=False):
-            terms = {name: loss(input.float(), target.float()) for name, loss in self.losses.items()}
+        volumes, target = self._match(input, target)
+        with torch.autocast(target.device.type, enabled=False):
+            terms = {name: self._term(loss, volumes, target) for name, loss in self.losses.items()}
         self.terms = {name: term.detach() for name, term in terms.items()}
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+    def gradient_norms(
+        self, input: Float[Tensor, "B 1 X Y Z"] | Sequence[Tensor], target: Float[Tensor, "B 1 _ _ _"]
+    ) -> dict[str, float]:
+        """L2 norm of each weighted term's gradient with respect to the prediction: its say in a step.
+
+        The network's own graph is left alone. Random losses (of slices drawn by chance) do not disturb the run's seed.
+        """
+        volumes, target = self._match(input, target)
+        leaves = [volume.detach().requires_grad_() for volume in volumes]
+        norms = {}
+        with torch.random.fork_rng(), torch.autocast(target.device.type, enabled=False), torch.enable_grad():
+            for name, loss in self.losses.items():
+                gradients = torch.autograd.grad(self._term(loss, leaves, target), leaves, allow_unused=True)
+                squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
+                norms[name] = self.weights[name] * float(torch.stack(squares).sum().sqrt())
+        return norms
+
+    @staticmethod
+    def _match(input: Tensor | Sequence[Tensor], target: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The volumes and the target in float32, the target on the finest volume's grid."""
+        volumes = [volume.float() for volume in ([input] if isinstance(input, Tensor) else input)]
+        shape = volumes[0].shape[2:]
+        target = target.float()
+        return volumes, target if target.shape[2:] == shape else F.interpolate(target, size=shape, mode="area")
+
+    @staticmethod
+    def _term(loss: nn.Module, volumes: list[Tensor], target: Tensor) -> Tensor:
+        result: Tensor = loss(volumes if isinstance(loss, DeepSupervisionLoss) else volumes[0], target)
+        return result

@@ -52,11 +52,14 @@ class HUMetric(IgniteMetricHandler):
     Args:
         metric: ``psnr``, ``ssim`` or ``mae``.
         hu_window: Lowest and highest HU.
+        key: What is compared with the label.
     """
 
-    def __init__(self, metric: Literal["psnr", "ssim", "mae"], hu_window: Sequence[float] = HU_WINDOW) -> None:
+    def __init__(
+        self, metric: Literal["psnr", "ssim", "mae"], hu_window: Sequence[float] = HU_WINDOW, key: str = "pred"
+    ) -> None:
         low, high = check_hu_window((hu_window[0], hu_window[1]))
-        pair: Callable[[Any], Sequence[Sequence[Tensor]]] = from_engine(["pred", "label"])
+        pair: Callable[[Any], Sequence[Sequence[Tensor]]] = from_engine([key, "label"])
 
         def above_the_floor(output: Any) -> list[list[Tensor]]:
             return [[above_floor(volume, (low, high)) for volume in volumes] for volumes in pair(output)]

@@ -160,18 +160,23 @@ class ResidualEncoder(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
         channels: Channels after the stem and after each stage; the image shrinks by 2 ** len(channels).
+        num_blocks: Residual blocks of each stage.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int]) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int], num_blocks: int = 1) -> None:
         super().__init__()
         self.stem = Conv[Conv.CONV, spatial_dims](in_channels, channels[0], 5, 2, 2)
         self.stages = nn.ModuleList(
             PreActivationBlock(spatial_dims, before, after, stride=2) for before, after in zip(channels, channels[1:])
         )
+        self.deeper = nn.ModuleList(
+            nn.Sequential(*(PreActivationBlock(spatial_dims, after, after) for _ in range(num_blocks - 1)))
+            for after in channels[1:]
+        )
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features of every scale, finest first."""
         features = [self.stem(image)]
-        for stage in self.stages:
-            features.append(stage(features[-1]))
+        for stage, deeper in zip(self.stages, self.deeper):
+            features.append(deeper(stage(features[-1])))
         return features

@@ -1,17 +1,17 @@
 """Direct regression of a CT volume from radiographs: a 3-D transformer that attends along X-rays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import log2
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.blocks import ConditionedTransformerBlock, FourierFeatures, PreActivationBlock, ResidualEncoder
-from trct_monai.networks.reconstruction import ReconstructionNetwork
+from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
 from trct_monai.networks.tokens import RadiographTokens
 
 
@@ -25,6 +25,9 @@ class DirectRegression(ReconstructionNetwork):
     A vector pooled from all views modulates every block. A convolutional decoder turns the tokens into a correction
     of the initial volume, zero before training: an untrained network returns its initial volume.
 
+    With `finer_channels` the decoder goes on beyond the size that the tokens were cut for, twice as fine at each level,
+    and adds what the interpolation lacks. Its coarser part is then the same network, weight for weight.
+
     Args:
         volume_size: Voxels along each side of the volume.
         geometry: Preset of `trct_monai.geometry.preset` that the views follow unless `forward` is given matrices.
@@ -35,6 +38,9 @@ class DirectRegression(ReconstructionNetwork):
         num_heads: Attention heads.
         patch_size: Voxels along the side of one token's cube: a power of two.
         decoder_channels: Channels at each doubling from tokens to voxels: log2(patch_size) numbers.
+        finer_channels: Channels at each doubling beyond; the tokens' cubes are counted in the voxels before those.
+        deep_supervision: While training, return the volumes of all scales; see `ReconstructionNetwork`.
+        use_checkpoint: Compute the finer levels again in the backward pass: less memory, more time.
         num_bands: Frequencies of the positional encodings.
         image_mean: Line integral that the encoders take as zero.
         image_scale: Line integral that the encoders take as one, less `image_mean`.
@@ -55,31 +61,39 @@ class DirectRegression(ReconstructionNetwork):
         num_heads: int = 4,
         patch_size: int = 4,
         decoder_channels: Sequence[int] = (80, 40),
+        finer_channels: Sequence[int] = (),
+        deep_supervision: bool = False,
+        use_checkpoint: bool = False,
         num_bands: int = 6,
         image_mean: float = 2.5,
         image_scale: float = 2.0,
     ) -> None:
         num_levels = int(log2(patch_size)) if patch_size > 1 else 0
+        token_size = patch_size * 2 ** len(finer_channels)
         if (
             num_levels < 1
             or 2**num_levels != patch_size
-            or volume_size % patch_size
+            or volume_size % token_size
             or len(decoder_channels) != num_levels
         ):
             raise ValueError(
-                f"patch_size must be a power of two that divides volume_size, with one of decoder_channels for each "
-                f"doubling, got patch_size {patch_size}, volume_size {volume_size}, decoder_channels {decoder_channels}"
+                f"patch_size must be a power of two with one of decoder_channels for each doubling, and volume_size a "
+                f"multiple of patch_size * 2 ** len(finer_channels), got patch_size {patch_size}, volume_size "
+                f"{volume_size}, decoder_channels {tuple(decoder_channels)}, finer_channels {tuple(finer_channels)}"
             )
         super().__init__(
             volume_size,
             geometry=geometry,
             extent=extent,
             downsampling=2 ** len(encoder_channels),
+            num_scales=1 + len(finer_channels),
+            deep_supervision=deep_supervision,
+            initial_size=volume_size // 2 ** len(finer_channels),
             image_mean=image_mean,
             image_scale=image_scale,
         )
-        grid_size, feature_size = volume_size // patch_size, encoder_channels[-1]
-        self.grid_size = grid_size
+        grid_size, feature_size = volume_size // token_size, encoder_channels[-1]
+        self.grid_size, self.use_checkpoint = grid_size, use_checkpoint
         centers = voxel_centers((grid_size,) * 3, extent / grid_size).float().flatten(0, 2)  # (N, 3) mm
 
         self.encoders = nn.ModuleList(ResidualEncoder(2, 1, encoder_channels) for _ in range(self.num_views))
@@ -97,11 +111,14 @@ class DirectRegression(ReconstructionNetwork):
             PreActivationBlock(3, before, after)
             for before, after in zip((hidden_size, *decoder_channels), decoder_channels)
         )
-        self.head = SubpixelUpsample(3, decoder_channels[-1], 1, scale_factor=2)
-        nn.init.zeros_(self.head.conv_block.weight)
-        nn.init.zeros_(self.head.conv_block.bias)
+        self.head = zero_head(decoder_channels[-1])
+        self.finer = nn.ModuleList(
+            PreActivationBlock(3, before, after)
+            for before, after in zip((decoder_channels[-1], *finer_channels), finer_channels)
+        )
+        self.finer_heads = nn.ModuleList(zero_head(channels) for channels in finer_channels)
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Tensor:
+    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         context, bias, condition = self._read(image, matrices)
         x = self.patch_embedding(self.initial_volume).flatten(2).transpose(1, 2)  # (1, N, C)
@@ -114,8 +131,13 @@ class DirectRegression(ReconstructionNetwork):
         for level, block in enumerate(self.decoder):
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             x = block(x)
-        correction: Tensor = self.head(x)
-        return correction
+        yield self.head(x)
+        for block, head in zip(self.finer, self.finer_heads):
+            if self.use_checkpoint and self.training:
+                x, residual = checkpoint(_refine, x, block, head, use_reentrant=False)
+            else:
+                x, residual = _refine(x, block, head)
+            yield residual
 
     def _read(self, x: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, M, F) of all radiographs, their bias (1 or B, heads, N, M) and the condition vector (B, C)."""
@@ -124,3 +146,9 @@ class DirectRegression(ReconstructionNetwork):
         statistics = torch.stack([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=-1).to(features.dtype)
         condition = self.condition(torch.cat([features.mean(dim=(3, 4)), statistics], dim=-1).flatten(1))
         return context, bias, condition
+
+
+def _refine(x: Tensor, block: nn.Module, head: nn.Module) -> tuple[Tensor, Tensor]:
+    """Features twice as fine, and the residual volume twice as fine as those."""
+    x = block(F.interpolate(x, scale_factor=2, mode="trilinear"))
+    return x, head(x)

@@ -1,27 +1,42 @@
-"""What networks from radiographs to a volume share: the views, the scale of the radiographs, an initial volume."""
+"""What networks from radiographs to a volume share: views, the radiographs' scale, an initial volume, several sizes."""
 
+import logging
+import os
 from abc import abstractmethod
+from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
+from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 
 from trct_monai.geometry import preset, projection_matrices
 
+logger = logging.getLogger(__name__)
+
 
 class ReconstructionNetwork(nn.Module):
-    """An initial volume, corrected by what the radiographs show.
+    """An initial volume, corrected by what the radiographs show, at one scale or at several.
 
     A subclass gives `correct`, zero before training: an untrained network then returns its initial volume, and one that
-    learns nothing cannot pass for one that does.
+    learns nothing cannot pass for one that does. Corrections of several scales add up as in a Laplacian pyramid (Burt
+    and Adelson, IEEE Trans. Commun. 31, 1983): each is added to the trilinear interpolation of those before. A finer
+    scale that has not been trained therefore changes nothing; it starts at the interpolated coarser result.
 
     Args:
         volume_size: Voxels along each side of the volume.
         geometry: Preset of `trct_monai.geometry.preset` that the views follow unless `forward` is given matrices.
         extent: Side of the volume in mm.
         downsampling: Factor by which both sides of a radiograph must be divisible.
+        num_scales: Scales that `correct` yields; each doubles the one before, the last has `volume_size` voxels.
+        deep_supervision: While training, return the volumes of all scales, the finest first.
+        initial_size: Voxels along each side of the initial volume; `volume_size` if None.
         image_mean: Line integral that the encoders take as zero.
         image_scale: Line integral that the encoders take as one, less `image_mean`.
+
+    Raises:
+        ValueError: If `volume_size` cannot be halved often enough.
     """
 
     matrices: Tensor
@@ -33,30 +48,75 @@ class ReconstructionNetwork(nn.Module):
         geometry: str,
         extent: float,
         downsampling: int,
+        num_scales: int = 1,
+        deep_supervision: bool = False,
+        initial_size: int | None = None,
         image_mean: float = 2.5,
         image_scale: float = 2.0,
     ) -> None:
         super().__init__()
+        if volume_size % 2 ** (num_scales - 1):
+            raise ValueError(f"volume_size must be a multiple of {2 ** (num_scales - 1)}, got {volume_size}")
         cameras = preset(geometry)
         self.num_views, self.volume_size, self.extent = len(cameras), volume_size, extent
         self.downsampling = downsampling
+        self.sizes = tuple(volume_size // 2**scale for scale in reversed(range(num_scales)))
+        self.deep_supervision = deep_supervision
+        self._output_size = volume_size
         self.image_mean, self.image_scale = image_mean, image_scale
         self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
-        self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(volume_size,) * 3))
+        self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(initial_size or volume_size,) * 3))
+
+    @property
+    def output_size(self) -> int:
+        """The finest scale that is computed: one of `sizes`. In evaluation a coarser result is interpolated."""
+        return self._output_size
+
+    @output_size.setter
+    def output_size(self, size: int) -> None:
+        if size not in self.sizes:
+            raise ValueError(f"output_size must be one of {self.sizes}, got {size}")
+        self._output_size = size
 
     @torch.no_grad()
     def start_from(self, volume: Float[Tensor, "1 1 X Y Z"]) -> None:
         """Set the initial volume, such as to the training mean: training then starts where that baseline ends.
 
         Args:
-            volume: Values in [0, 1].
+            volume: Values in [0, 1], at least as fine as the initial volume.
         """
-        self.initial_volume.copy_(volume)
+        self.initial_volume.copy_(resize(volume, self.initial_volume.shape[-1]))
+
+    def start_from_coarser(self, path: str | os.PathLike[str]) -> None:
+        """Take over the weights of the same method with fewer scales: its interpolated result is where training starts.
+
+        The initial volume is interpolated with it. Finer scales keep what they were initialised with, which is zero.
+
+        Args:
+            path: A flat state dict, as `trct_monai.handlers.BestModel` writes it.
+
+        Raises:
+            ValueError: If the weights are not those of a coarser network of this kind.
+        """
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        own = self.state_dict()
+        if "initial_volume" in state and own["initial_volume"].shape != state["initial_volume"].shape:
+            state["initial_volume"] = resize(state["initial_volume"], own["initial_volume"].shape[-1])
+        wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
+        if wrong or "initial_volume" not in state:
+            raise ValueError(
+                f"{path} does not hold the weights of a coarser {type(self).__name__}: "
+                f"{len(wrong)} of {len(state)} tensors do not fit, such as {', '.join(wrong[:3]) or 'initial_volume'}"
+            )
+        self.load_state_dict(own | state)
+        logger.info("started from %s; %d tensors of finer scales stay as they were", path, len(own) - len(state))
 
     def forward(
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"] | None = None
-    ) -> Float[Tensor, "B 1 X Y Z"]:
+    ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
+
+        With deep supervision, while training, a list of such volumes, the finest first.
 
         Args:
             image: Radiographs as line integrals, views in the order of the geometry.
@@ -71,14 +131,44 @@ class ReconstructionNetwork(nn.Module):
                 f"got shape {tuple(image.shape)}"
             )
         scaled = (image - self.image_mean) / self.image_scale
-        volume = self.initial_volume + self.correct(scaled, self.matrices[None] if matrices is None else matrices)
-        return volume if self.training else volume.clamp(0.0, 1.0)
+        residuals = self.correct(scaled, self.matrices[None] if matrices is None else matrices)
+        volumes: list[Tensor] = []
+        correction = torch.zeros(())
+        for size, residual in zip(self.sizes, residuals):
+            correction = resize(correction, size) + residual if correction.ndim else residual
+            if self.training and (self.deep_supervision or size == self.output_size):
+                volumes.append(resize(self.initial_volume, size) + correction)
+            if size == self.output_size:
+                break
+        if self.training:
+            return volumes[::-1] if self.deep_supervision else volumes[-1]
+        whole = resize(self.initial_volume, self.volume_size) + resize(correction, self.volume_size)
+        return whole.clamp(0.0, 1.0)
 
     @abstractmethod
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Tensor:
-        """What is added to the initial volume, (B, 1, X, Y, Z).
+    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+        """What is added to the initial volume: (B, 1, n, n, n) for each n of `sizes`, the coarsest first.
+
+        Only as many are drawn as are needed: a generator computes no more.
 
         Args:
             image: Radiographs, scaled to about [-1, 1].
             matrices: World-to-detector matrices, one set for all cases or one for each.
         """
+
+
+def resize(volume: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B C _ _ _"]:
+    """A cube's volume at another resolution: finer by trilinear interpolation, coarser by averaging (antialiased)."""
+    if volume.shape[-1] == size:
+        return volume
+    if volume.shape[-1] > size:
+        return F.interpolate(volume, size=(size,) * 3, mode="area")
+    return F.interpolate(volume, size=(size,) * 3, mode="trilinear")
+
+
+def zero_head(in_channels: int) -> SubpixelUpsample:
+    """Features to a volume twice as fine (Shi et al., CVPR 2016), zero before training."""
+    head = SubpixelUpsample(3, in_channels, 1, scale_factor=2)
+    nn.init.zeros_(head.conv_block.weight)
+    nn.init.zeros_(head.conv_block.bias)
+    return head

@@ -1,13 +1,12 @@
 """TRCT-GAN: dense encoders, a transformer bridge from radiographs to a volume, and a decoder with attention in
 attention (Wang, Sun, Zeng and Lam, Digital Signal Processing 140, 2023, 104123)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +16,7 @@ from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.networks.bridge import Queries, VolumeBridge
 from trct_monai.networks.dense_encoder import DenseEncoder
 from trct_monai.networks.lifting import lift
-from trct_monai.networks.reconstruction import ReconstructionNetwork
+from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
 
 
 class TRCTGenerator(ReconstructionNetwork):
@@ -116,13 +115,11 @@ class TRCTGenerator(ReconstructionNetwork):
             )
             self.levels.append(nn.Sequential(PreActivationBlock(3, merged, after), AttentionInAttention(3, after)))
             before = after
-        self.head = SubpixelUpsample(3, decoder_channels[-1], 1, scale_factor=2)
-        nn.init.zeros_(self.head.conv_block.weight)
-        nn.init.zeros_(self.head.conv_block.bias)
+        self.head = zero_head(decoder_channels[-1])
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         self.levels.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # not in its stub
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Tensor:
+    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         scales = self._encode(image)
         x = self.bridge(torch.stack(scales[0], dim=1), matrices)
@@ -132,7 +129,7 @@ class TRCTGenerator(ReconstructionNetwork):
                 x = checkpoint(self._decode, *arguments, use_reentrant=False)
             else:
                 x = self._decode(*arguments)
-        return torch.tanh(self.head(x))
+        yield torch.tanh(self.head(x))
 
     def _encode(self, image: Tensor) -> list[list[Tensor]]:
         """Features of each view, for each of the decoder's scales from coarse to fine."""

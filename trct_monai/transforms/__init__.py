@@ -12,13 +12,16 @@ from trct_monai.transforms.radiographs import (
     save_radiograph,
 )
 from trct_monai.transforms.save import SaveCTd
+from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
 
 __all__ = [
     "ORIENTATIONS",
+    "ApplyNetworkd",
     "CTPreprocessing",
     "CTPreprocessingd",
     "LoadRadiographsd",
     "Radiograph",
+    "RandTwoScaleCropd",
     "SaveCTd",
     "UnitToHUd",
     "digest_radiograph",

@@ -1,0 +1,82 @@
+"""Networks of several scales: a finer one never starts below the interpolation of a coarser one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_contracts import NETWORKS, perturbed, radiographs
+from trct_monai.networks import DirectRegression, MultiScaleCNN, TRCTGenerator
+from trct_monai.networks.reconstruction import ReconstructionNetwork, resize
+
+
+def regression(size: int, **options: object) -> DirectRegression:
+    sizes = {"encoder_channels": (4, 8), "hidden_size": 16, "num_layers": 1, "patch_size": 2, "decoder_channels": (8,)}
+    return DirectRegression(size, **{**sizes, **options})  # type: ignore[arg-type]
+
+
+def test_a_finer_network_starts_at_the_interpolated_coarser_one(tmp_path: Path) -> None:
+    coarse = perturbed(regression(8)).eval()
+    torch.save(coarse.state_dict(), tmp_path / "model.pt")
+    fine = regression(32, finer_channels=(4, 2)).eval()
+    fine.start_from_coarser(tmp_path / "model.pt")
+    with torch.no_grad():
+        correction = coarse.train()(radiographs()) - coarse.initial_volume
+        expected = (resize(coarse.initial_volume, 32) + resize(resize(correction, 16), 32)).clamp(0, 1)
+        torch.testing.assert_close(fine(radiographs()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(perturbed(regression(8, hidden_size=32)).state_dict(), tmp_path / "wide.pt")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    for name in ("wide.pt", "other.pt"):
+        with pytest.raises(ValueError, match=f"{name} does not hold the weights of a coarser DirectRegression: "):
+            regression(16, finer_channels=(4,)).start_from_coarser(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if len(getattr(NETWORKS[name](16), "sizes", ())) > 1])
+def test_a_coarser_output_is_the_same_network_without_its_finer_scales(name: str) -> None:
+    network = perturbed(NETWORKS[name](16)).train()
+    assert isinstance(network, ReconstructionNetwork)
+    coarsest = network.sizes[0]
+    network.deep_supervision = True
+    volumes = network(radiographs())
+    assert [volume.shape[-1] for volume in volumes] == list(reversed(network.sizes))
+    network.output_size = coarsest
+    assert torch.equal(network(radiographs())[0], volumes[-1])
+    network.deep_supervision = False
+    assert torch.equal(network(radiographs()), volumes[-1])
+    result = network.eval()(radiographs())
+    initial = network.initial_volume
+    expected = resize(initial, 16) + resize(volumes[-1] - resize(initial, coarsest), 16)
+    torch.testing.assert_close(result, expected.clamp(0, 1), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"output_size must be one of"):
+        network.output_size = 5
+
+
+def test_deep_supervision_changes_nothing_in_evaluation() -> None:
+    network = perturbed(
+        MultiScaleCNN(16, encoder_channels=(4, 8), decoder_channels=(8, 4), skip_channels=2, num_scales=2)
+    )
+    expected = network.eval()(radiographs())
+    network.deep_supervision = True
+    assert torch.equal(network(radiographs()), expected)
+
+
+def test_parameters_are_as_the_docs_say() -> None:
+    def millions(network: torch.nn.Module) -> float:
+        return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+    assert 25.5 < millions(MultiScaleCNN()) < 25.7
+    assert 15.2 < millions(DirectRegression()) < 15.4
+    assert 15.2 < millions(DirectRegression(256, finer_channels=(16, 8))) < 15.5
+
+
+def test_sizes_that_do_not_halve_are_refused() -> None:
+    with pytest.raises(ValueError, match="patch_size must be a power of two"):
+        regression(12, finer_channels=(4, 2), patch_size=2)
+    with pytest.raises(ValueError, match="num_scales must be at most"):
+        MultiScaleCNN(16, encoder_channels=(4, 8), decoder_channels=(8, 4), num_scales=3)
+    assert TRCTGenerator(
+        16, encoder_channels=(4, 8, 16), decoder_channels=(16, 8), hidden_size=8, num_layers=1
+    ).sizes == (16,)

@@ -1,0 +1,72 @@
+"""Inferers that make a network's volume finer: by interpolation, or by a refiner in windows."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
+from torch import Tensor, nn
+
+
+class InterpolatingInferer(SimpleInferer):
+    """A network's volume at any size, by trilinear interpolation (by averaging where that is coarser).
+
+    This is the cheapest way to more voxels, and what every dearer one has to beat.
+
+    Args:
+        size: Voxels along each side of the result.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be 1 or more, got {size}")
+        self.size = size
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 X Y Z"]:
+        """Radiographs (B, V, H, W) to a volume with `size` voxels along each side."""
+        volume: Tensor = super().__call__(inputs, network, *args, **kwargs)
+        mode = "area" if self.size < volume.shape[-1] else "trilinear"
+        return F.interpolate(volume, size=(self.size,) * 3, mode=mode)
+
+
+class RefinementInferer(SlidingWindowInferer):
+    """A `VolumeRefiner` over a volume of any size, in overlapping windows that are blended by a Gaussian.
+
+    Only the residual goes through windows; what it is added to is interpolated in one piece. The memory for features is
+    that of one window, however large the volume.
+
+    Args:
+        roi_size: Voxels of the coarse volume along each side of a window.
+        overlap: Share of a window that its neighbour covers too, at least.
+        sw_batch_size: Windows at once.
+        progress: Show a bar over the windows.
+    """
+
+    def __init__(
+        self, roi_size: int = 40, overlap: float = 0.25, sw_batch_size: int = 1, progress: bool = False
+    ) -> None:
+        super().__init__(roi_size, sw_batch_size, overlap, mode="gaussian", progress=progress)
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
+        """A coarse volume (B, 1, X, Y, Z) in [0, 1] to the finer one, in [0, 1]."""
+        refiner = getattr(network, "module", network)
+        residual = super().__call__(inputs, refiner.residual, *args, **kwargs)
+        fine = F.interpolate(inputs, scale_factor=float(refiner.scale), mode="trilinear")
+        return fine.add_(residual).clamp_(0.0, 1.0)
+
+
+class TwoStageInferer(Inferer):
+    """A coarse volume from the network, made finer by a refiner.
+
+    Args:
+        refiner: The refiner, with its weights, on the network's device.
+        inferer: How it is applied.
+    """
+
+    def __init__(self, refiner: nn.Module, inferer: Inferer) -> None:
+        self.refiner, self.inferer = refiner.eval(), inferer
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
+        """Radiographs (B, V, H, W) to the finer volume."""
+        result: Tensor = self.inferer(network(inputs, *args, **kwargs), self.refiner)
+        return result
