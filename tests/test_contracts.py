@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trct_monai.baselines import Backprojection, MeanVolume, NearestNeighbour, RidgePCA, TotalVariation
-from trct_monai.networks import DirectRegression, MultiScaleCNN, PatchViT, TRCTGenerator
+from trct_monai.networks import DirectRegression, HybridCNNViT, MultiScaleCNN, PatchViT, TRCTGenerator
 
 
 def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
@@ -48,6 +48,9 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "multi_scale_cnn": lambda size: MultiScaleCNN(
         size, encoder_channels=(4, 8, 16), decoder_channels=(16, 8), skip_channels=4, num_scales=2
+    ),
+    "hybrid_cnn_vit": lambda size: HybridCNNViT(
+        size, encoder_channels=(4, 8, 16), channels=(4, 8), num_heads=4, window_size=2, num_exchange_layers=1
     ),
     "trct_gan": lambda size: TRCTGenerator(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, num_heads=4, decoder_channels=(16, 8)
@@ -137,7 +140,7 @@ def test_bfloat16_autocast_is_finite_and_close(name: str) -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 2, 33, 32)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_wrong_radiographs_are_refused(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"image must be \(B, 2, H, W\)"):
+    with pytest.raises(ValueError, match=r"image must be \(B, (2|1 to 8), H, W\)|need the matrices of 3 cameras"):
         NETWORKS[name](8)(torch.zeros(shape))
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from ignite.engine import Engine, EventEnum
 from monai.engines import Trainer
 from monai.engines.utils import IterationEvents, default_metric_cmp_fn, default_prepare_batch
@@ -31,6 +32,8 @@ class AdversarialTrainer(Trainer):
     real, the predictions of this iteration fake, both in one forward pass. For the generator all events of MONAI's
     `SupervisedTrainer` are fired with the same output, so that its handlers, metrics and postprocessing work as they
     do there. Up to epoch `adversarial_start`, and with a weight of 0, the discriminator is neither asked nor trained.
+
+    Of a network with deep supervision the loss sees all volumes, the discriminator the finest.
 
     The output of an iteration has `image`, `label`, `pred` and `loss` and, once the discriminator plays,
     ``reconstruction_loss``, ``adversarial_loss``, ``discriminator_loss``, ``accuracy_real``, ``accuracy_fake`` and
@@ -168,14 +171,14 @@ class AdversarialTrainer(Trainer):
             loss = self.loss_function(output[CommonKeys.PRED], targets).mean()
             if self.adversarial:
                 output["reconstruction_loss"] = loss.detach()
-                output["adversarial_loss"] = self._deceive(inputs, output[CommonKeys.PRED])
+                output["adversarial_loss"] = self._deceive(inputs, _finest(output[CommonKeys.PRED]))
                 loss = loss + self.adversarial_weight * output["adversarial_loss"]
                 output["adversarial_loss"] = output["adversarial_loss"].detach()
         output[CommonKeys.LOSS] = loss
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self._scaled(loss / self.accumulation_steps).backward()  # type: ignore[no-untyped-call]
         output[CommonKeys.LOSS] = loss.detach()
-        output[CommonKeys.PRED] = output[CommonKeys.PRED].detach()
+        output[CommonKeys.PRED] = _finest(output[CommonKeys.PRED]).detach()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if last:
             self._step(self.optimizer)
@@ -205,8 +208,11 @@ class AdversarialTrainer(Trainer):
         self.discriminator.train()
         if first:
             self.discriminator_optimizer.zero_grad()
+        fake_volume = output[CommonKeys.PRED]
+        if fake_volume.shape[2:] != targets.shape[2:]:  # a network that is still trained at a coarser scale
+            targets = F.interpolate(targets, size=fake_volume.shape[2:], mode="area")
         with self._autocast():
-            both = torch.cat([self._seen(inputs, volume) for volume in (targets, output[CommonKeys.PRED])])
+            both = torch.cat([self._seen(inputs, volume) for volume in (targets, fake_volume)])
             real, fake = self.discriminator(both.to(targets.dtype)).chunk(2)
             loss = 0.5 * (
                 self.adversarial_loss(real, target_is_real=True, for_discriminator=True)
@@ -245,6 +251,11 @@ class AdversarialTrainer(Trainer):
             optimizer.step()
         else:
             self.scaler.step(optimizer)
+
+
+def _finest(prediction: Tensor | Sequence[Tensor]) -> Tensor:
+    """The volume that counts, of a network with deep supervision too."""
+    return prediction if isinstance(prediction, Tensor) else prediction[0]
 
 
 def wrap_if_many(network: nn.Module, world_size: int) -> nn.Module:

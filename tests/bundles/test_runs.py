@@ -41,6 +41,14 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "refiner_features": 4,
         "refiner_growth": 2,
     },
+    "hybrid_cnn_vit": {
+        "encoder_channels": [4, 8],
+        "channels": [4, 8],
+        "num_heads": 2,
+        "window_size": 2,
+        "num_exchange_layers": 1,
+        "perceptual_weight": 0.0,
+    },
     "trct_gan": {
         "encoder_channels": [4, 8, 16],
         "hidden_size": 32,
@@ -55,6 +63,9 @@ MINIATURE: dict[str, dict[str, Any]] = {
 # What an overlay needs beyond its bundle's line.
 OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
     "patch_vit": {"num_heads": 2, "patch_size": 16, "grid_size": 2, "decoder_channels": [8], "finer_channels": [4, 2]},
+    "many_views": {"geometry": "x2ct"},
+    "large": {"encoder_channels": [4, 8], "channels": [4, 8]},
+    "train_adversarial": {"discriminator_channels": [4, 8], "adversarial_start": 1},
     "train_refine": {"patch_size": 8, "patches_per_case": 2},
 }
 OWN_OVERLAYS = [pair for pair in overlays("train.json") if pair[1].parent.name == "configs"]

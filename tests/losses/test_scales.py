@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trct_monai.losses import DeepSupervisionLoss, EdgeLoss, WeightedSumLoss
+from trct_monai.losses import DeepSupervisionLoss, EdgeLoss, FrequencyLoss, WeightedSumLoss
 from trct_monai.losses.edge import sobel
 
 
@@ -71,3 +71,24 @@ def test_edges_of_a_ramp_are_its_slopes() -> None:
         torch.testing.assert_close(sobel(ramp, axis), torch.full((1, 1, 4, 4, 4), slope))
     assert EdgeLoss()(ramp, torch.zeros_like(ramp)) == pytest.approx((2 + 3 + 0.5) / 3)
     assert EdgeLoss()(ramp + 7, ramp) < 1e-5
+
+
+def test_the_frequency_loss_of_a_wave_is_that_of_its_two_coefficients() -> None:
+    x = torch.arange(8.0)
+    wave = torch.cos(2 * torch.pi * x / 8)[None, None, :, None, None].expand(1, 1, 8, 8, 8)
+    coefficients = torch.fft.rfftn(wave, dim=(2, 3, 4), norm="ortho").abs()
+    assert int((coefficients > 1e-4).sum()) == 2
+    loss = FrequencyLoss()(wave, torch.zeros_like(wave))
+    assert loss == pytest.approx(float(coefficients.mean()), abs=2e-6)
+    assert FrequencyLoss()(wave, wave) < 2e-6
+
+
+def test_the_frequency_loss_stays_in_float32_and_has_finite_gradients() -> None:
+    prediction, target = volumes()
+    prediction[0] = target[0]
+    prediction.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = FrequencyLoss()(prediction.bfloat16(), target)
+    assert loss.dtype == torch.float32
+    FrequencyLoss()(prediction, target).backward()
+    assert prediction.grad is not None and prediction.grad.isfinite().all()

@@ -9,28 +9,33 @@ from trct_monai.data.split import DATALIST
 SPLIT = "400/50/50"
 
 
-def default_datalist(folder: str | os.PathLike[str], *, size: int = 64, radiograph_size: int = 128) -> str:
+def default_datalist(
+    folder: str | os.PathLike[str], *, size: int = 64, radiograph_size: int = 128, geometry: str = "x2ct"
+) -> str:
     """The path of a datalist of PhantomThorax; where there is none, phantoms are made first (400 / 50 / 50 of them).
 
-    Each combination of sizes has a folder of its own: a network for fine radiographs never gets coarse ones unnoticed.
+    Each combination of sizes and views has a folder of its own: a network for fine radiographs never gets coarse ones
+    unnoticed.
 
     Args:
         folder: Where such data sets lie.
         size: Voxels along each side of the labels.
         radiograph_size: Rows and columns of the radiographs.
+        geometry: Preset of the radiographs.
 
     Raises:
         ValueError: If the phantoms are missing and several processes run, which would all make them.
     """
-    folder = Path(folder) / f"PhantomThorax-{size}_{radiograph_size}"
+    other_views = "" if geometry == "x2ct" else f"_{geometry}"
+    folder = Path(folder) / f"PhantomThorax-{size}_{radiograph_size}{other_views}"
     path = folder / DATALIST
     if not path.is_file():
         command = (
             f"python -m trct_monai phantoms --output {folder} --split {SPLIT} "
-            f"--size {size} --radiograph_size {radiograph_size}"
+            f"--size {size} --radiograph_size {radiograph_size} --geometry {geometry}"
         )
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError(f"there is no datalist {path}; make one first: {command}")
         print(f"no datalist {path}; making phantoms, as by: {command}", flush=True)
-        phantoms(str(folder), size=size, radiograph_size=radiograph_size, split=SPLIT)
+        phantoms(str(folder), size=size, radiograph_size=radiograph_size, geometry=geometry, split=SPLIT)
     return str(path)

@@ -2,8 +2,9 @@
 
 from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 from trct_monai.losses.edge import EdgeLoss
+from trct_monai.losses.frequency import FrequencyLoss
 from trct_monai.losses.perceptual import PerceptualLoss
 from trct_monai.losses.projection import ProjectionLoss
 from trct_monai.losses.weighted_sum import WeightedSumLoss
 
-__all__ = ["DeepSupervisionLoss", "EdgeLoss", "PerceptualLoss", "ProjectionLoss", "WeightedSumLoss"]
+__all__ = ["DeepSupervisionLoss", "EdgeLoss", "FrequencyLoss", "PerceptualLoss", "ProjectionLoss", "WeightedSumLoss"]

@@ -1,10 +1,19 @@
 """Networks behind one contract: radiographs (B, V, H, W) to a volume (B, 1, X, Y, Z) in [0, 1]; and their opponents."""
 
 from trct_monai.networks.direct_regression import DirectRegression
+from trct_monai.networks.hybrid_cnn_vit import HybridCNNViT
 from trct_monai.networks.multi_scale_cnn import MultiScaleCNN
 from trct_monai.networks.patch_discriminator import PatchDiscriminator
 from trct_monai.networks.patch_vit import PatchViT
 from trct_monai.networks.trct_gan import TRCTGenerator
 from trct_monai.networks.volume_refiner import VolumeRefiner
 
-__all__ = ["DirectRegression", "MultiScaleCNN", "PatchDiscriminator", "PatchViT", "TRCTGenerator", "VolumeRefiner"]
+__all__ = [
+    "DirectRegression",
+    "HybridCNNViT",
+    "MultiScaleCNN",
+    "PatchDiscriminator",
+    "PatchViT",
+    "TRCTGenerator",
+    "VolumeRefiner",
+]

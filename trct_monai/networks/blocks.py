@@ -49,6 +49,31 @@ class PreActivationBlock(nn.Module):
         return result
 
 
+class ResidualDenseBlock(nn.Module):
+    """Five 3-D convolutions, each of which sees all before it (Zhang et al., CVPR 2018, as in ESRGAN).
+
+    Args:
+        features: Channels.
+        growth: Channels that each of the first four convolutions adds.
+        scale: Weight of the residual.
+    """
+
+    def __init__(self, features: int, growth: int, scale: float = 0.2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.convs = nn.ModuleList(
+            nn.Conv3d(features + i * growth, features if i == 4 else growth, 3, padding=1) for i in range(5)
+        )
+
+    def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
+        """Features of the same shape."""
+        seen = [x]
+        for conv in self.convs[:-1]:
+            seen.append(F.leaky_relu(conv(torch.cat(seen, dim=1)), 0.2))
+        result: Tensor = x + self.scale * self.convs[-1](torch.cat(seen, dim=1))
+        return result
+
+
 class Attention(nn.Module):
     """Multi-head attention with an additive bias (Vaswani et al., NeurIPS 2017, equation 1).
 
@@ -68,9 +93,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
 
     def forward(
-        self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"], bias: Float[Tensor, "_ H N M"] | None = None
+        self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"], bias: Float[Tensor, "_ _ _ M"] | None = None
     ) -> Float[Tensor, "B N C"]:
-        """Attend from N tokens to M context tokens; `bias` is added to the logits of each head."""
+        """Attend from N tokens to M context tokens; `bias` (B, heads, N, M), or 1 for each, is added to the logits."""
         query = self.query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, N, C / H)
         key, value = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if bias is None else bias.to(query.dtype)

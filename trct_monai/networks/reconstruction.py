@@ -32,6 +32,8 @@ class ReconstructionNetwork(nn.Module):
         num_scales: Scales that `correct` yields; each doubles the one before, the last has `volume_size` voxels.
         deep_supervision: While training, return the volumes of all scales, the finest first.
         initial_size: Voxels along each side of the initial volume; `volume_size` if None.
+        max_views: Largest number of views of a network that takes any number; None for one that takes those of its
+            geometry alone.
         image_mean: Line integral that the encoders take as zero.
         image_scale: Line integral that the encoders take as one, less `image_mean`.
 
@@ -51,6 +53,7 @@ class ReconstructionNetwork(nn.Module):
         num_scales: int = 1,
         deep_supervision: bool = False,
         initial_size: int | None = None,
+        max_views: int | None = None,
         image_mean: float = 2.5,
         image_scale: float = 2.0,
     ) -> None:
@@ -59,7 +62,7 @@ class ReconstructionNetwork(nn.Module):
             raise ValueError(f"volume_size must be a multiple of {2 ** (num_scales - 1)}, got {volume_size}")
         cameras = preset(geometry)
         self.num_views, self.volume_size, self.extent = len(cameras), volume_size, extent
-        self.downsampling = downsampling
+        self.downsampling, self.max_views = downsampling, max_views
         self.sizes = tuple(volume_size // 2**scale for scale in reversed(range(num_scales)))
         self.deep_supervision = deep_supervision
         self._output_size = volume_size
@@ -112,24 +115,31 @@ class ReconstructionNetwork(nn.Module):
         logger.info("started from %s; %d tensors of finer scales stay as they were", path, len(own) - len(state))
 
     def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"] | None = None
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None = None
     ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
 
         With deep supervision, while training, a list of such volumes, the finest first.
 
         Args:
-            image: Radiographs as line integrals, views in the order of the geometry.
+            image: Radiographs as line integrals, views in the order of the geometry. In a network that takes any number
+                of views, one that is missing is NaN.
             matrices: World-to-detector matrices of each case, in place of the preset's.
 
         Raises:
             ValueError: If the number of views or the size of the radiographs does not fit.
         """
-        if image.shape[1] != self.num_views or any(n % self.downsampling for n in image.shape[-2:]):
+        views = image.shape[1]
+        accepted = views == self.num_views if self.max_views is None else 1 <= views <= self.max_views
+        if not accepted or any(n % self.downsampling for n in image.shape[-2:]):
+            wanted = str(self.num_views) if self.max_views is None else f"1 to {self.max_views}"
             raise ValueError(
-                f"image must be (B, {self.num_views}, H, W) with H and W multiples of {self.downsampling}, "
+                f"image must be (B, {wanted}, H, W) with H and W multiples of {self.downsampling}, "
                 f"got shape {tuple(image.shape)}"
             )
+        if views != (self.num_views if matrices is None else matrices.shape[1]):
+            known = "none" if matrices is None else str(matrices.shape[1])
+            raise ValueError(f"{views} radiographs need the matrices of {views} cameras, got {known}")
         scaled = (image - self.image_mean) / self.image_scale
         residuals = self.correct(scaled, self.matrices[None] if matrices is None else matrices)
         volumes: list[Tensor] = []

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from monai.networks.utils import pixelshuffle
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from trct_monai.networks.blocks import ResidualDenseBlock
 
 
 class VolumeRefiner(nn.Module):
@@ -120,31 +121,6 @@ class ResidualInResidualDenseBlock(nn.Module):
         for block in self.blocks:
             y = block(y)
         result: Tensor = x + self.scale * self.attention(y)
-        return result
-
-
-class ResidualDenseBlock(nn.Module):
-    """Five convolutions, each of which sees all before it (Zhang et al., CVPR 2018, as in ESRGAN).
-
-    Args:
-        features: Channels.
-        growth: Channels that each of the first four convolutions adds.
-        scale: Weight of the residual.
-    """
-
-    def __init__(self, features: int, growth: int, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-        self.convs = nn.ModuleList(
-            nn.Conv3d(features + i * growth, features if i == 4 else growth, 3, padding=1) for i in range(5)
-        )
-
-    def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
-        """Features of the same shape."""
-        seen = [x]
-        for conv in self.convs[:-1]:
-            seen.append(F.leaky_relu(conv(torch.cat(seen, dim=1)), 0.2))
-        result: Tensor = x + self.scale * self.convs[-1](torch.cat(seen, dim=1))
         return result
 
 

@@ -1,0 +1,70 @@
+"""Random radiographs: each change by itself, off means off, and the seed decides."""
+
+import pytest
+import torch
+
+from trct_monai.transforms import RandRadiographd
+from trct_monai.transforms.augmentation import collimate
+
+OFF = {"gain": 0.0, "gamma": 0.0, "photons": None, "blur": 0.0, "collimation": 0.0}
+
+
+def image() -> torch.Tensor:
+    return 5 * torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def changed(seed: int = 0, **options: object) -> torch.Tensor:
+    transform = RandRadiographd(**{**OFF, "prob": 1.0, **options}).set_random_state(seed)  # type: ignore[arg-type]
+    result: torch.Tensor = transform({"image": image()})["image"]
+    return result
+
+
+def test_off_changes_nothing() -> None:
+    assert torch.equal(changed(), image())
+    assert torch.equal(RandRadiographd(prob=0.0)({"image": image()})["image"], image())
+
+
+def test_gain_is_a_factor_for_each_view() -> None:
+    ratio = changed(gain=0.2) / image()
+    factors = ratio.mean(dim=(1, 2))
+    torch.testing.assert_close(ratio, factors[:, None, None].expand_as(ratio))
+    assert len(set(factors.tolist())) == 3
+
+
+def test_gamma_keeps_order_and_largest_value() -> None:
+    result = changed(gamma=0.3)
+    torch.testing.assert_close(result.amax(dim=(1, 2)), image().amax(dim=(1, 2)))
+    for before, after in zip(image(), result):
+        assert torch.equal(before.flatten().argsort(), after.flatten().argsort())
+    assert not torch.allclose(result, image())
+
+
+def test_noise_and_blur_change_the_detail_and_not_the_mean() -> None:
+    noisy, blurred = changed(photons=1e4), changed(blur=2.0)
+    assert (noisy - image()).abs().mean() > 1e-4 and abs(float((noisy - image()).mean())) < 0.02
+    assert blurred.std() < image().std()
+
+
+def test_shutters_leave_the_field_alone() -> None:
+    view = image()[0]
+    result = collimate(view, [0.25, 0.0, 0.125, 0.5])
+    assert torch.equal(result[8:, 4:16], view[8:, 4:16])
+    assert (result[:8] == view.max()).all() and (result[:, 16:] == view.max()).all()
+    assert not torch.equal(changed(collimation=0.3), image())
+
+
+def test_the_seed_decides_and_missing_views_stay_missing() -> None:
+    every = {"gain": 0.1, "gamma": 0.1, "photons": 1e3, "blur": 1.0, "collimation": 0.1}
+    assert torch.equal(changed(3, **every), changed(3, **every)) and not torch.equal(
+        changed(3, **every), changed(4, **every)
+    )
+    missing = image()
+    missing[1] = torch.nan
+    result = RandRadiographd(prob=1.0).set_random_state(0)({"image": missing})["image"]
+    assert result[1].isnan().all() and result[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [{"gain": -1.0}, {"collimation": 0.5}, {"photons": 0.0}, {"prob": 2.0}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        RandRadiographd(**wrong)  # type: ignore[arg-type]

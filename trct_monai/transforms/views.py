@@ -1,0 +1,175 @@
+"""Cameras beside radiographs: where each view was taken, which views a network gets, and where they claim to be."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from math import radians
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from monai.config import KeysCollection
+from monai.engines.utils import default_prepare_batch
+from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
+
+from trct_monai.geometry import Camera, preset, projection_matrices
+
+
+class CameraMatricesd(MapTransform):
+    """The world-to-detector matrices (V, 3, 4) of a case's ``cameras``, as `load_datalist` brings them along.
+
+    Args:
+        keys: Where the matrices go.
+        geometry: Preset of a case that has no cameras, such as two files given by hand.
+    """
+
+    def __init__(self, keys: KeysCollection = "matrices", geometry: str | None = None) -> None:
+        super().__init__(keys)
+        self.geometry = geometry
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items, and the matrices.
+
+        Raises:
+            ValueError: If the case has no cameras and there is no geometry.
+        """
+        result = dict(data)
+        if data.get("cameras"):
+            cameras = [Camera.from_dict(camera) for camera in data["cameras"]]
+        elif self.geometry is not None:
+            cameras = list(preset(self.geometry))
+        else:
+            raise ValueError(f"case {data.get('case_id')} has no cameras: prepare it again, or give a geometry")
+        for key in self.keys:
+            result[key] = projection_matrices(cameras)
+        return result
+
+
+class SelectViewsd(MapTransform):
+    """Some of the views, in the order asked for.
+
+    Args:
+        keys: Keys of tensors with the views first, or of lists with one entry for each view.
+        views: Indices of the views; all if None.
+        allow_missing_keys: Do nothing for a key that is not there.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, views: Sequence[int] | None = None, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.views = None if views is None else [int(view) for view in views]
+        if self.views is not None and (not self.views or min(self.views) < 0):
+            raise ValueError(f"views must be indices from 0 on, at least one, got {self.views}")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items, with those views alone.
+
+        Raises:
+            ValueError: If a case has fewer views than that.
+        """
+        result = dict(data)
+        if self.views is None:
+            return result
+        for key in self.key_iterator(result):
+            value = result[key]
+            if max(self.views) >= len(value):
+                raise ValueError(
+                    f"case {data.get('case_id')} has {len(value)} views, views {self.views} were asked for; they are "
+                    "counted from 0"
+                )
+            result[key] = value[self.views] if isinstance(value, Tensor) else [value[view] for view in self.views]
+        return result
+
+
+class RandPosed(Randomizable, MapTransform):
+    """Matrices of cameras that stand a little elsewhere: real radiographs are never exactly where they claim.
+
+    Each view is turned about a random axis through the isocentre and shifted, both by normal deviates.
+
+    Args:
+        keys: Keys of matrices (V, 3, 4).
+        rotation_deg: Standard deviation of the angle in degrees.
+        translation_mm: Standard deviation of the shift along each axis in mm.
+        prob: Probability that a case is changed at all.
+        allow_missing_keys: Do nothing for a key that is not there.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "matrices",
+        rotation_deg: float = 1.0,
+        translation_mm: float = 2.0,
+        prob: float = 0.5,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        if rotation_deg < 0 or translation_mm < 0:
+            raise ValueError(
+                f"rotation_deg and translation_mm must not be negative, got {rotation_deg} and {translation_mm}"
+            )
+        self.rotation_deg, self.translation_mm, self.prob = rotation_deg, translation_mm, prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items, with other matrices."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            matrices = result[key]
+            if self.R.random() >= self.prob:
+                continue
+            axis = torch.as_tensor(self.R.normal(size=(len(matrices), 3)), dtype=torch.float64)
+            angle = radians(self.rotation_deg) * torch.as_tensor(self.R.normal(size=(len(matrices), 1)))
+            shift = self.translation_mm * torch.as_tensor(self.R.normal(size=(len(matrices), 3)))
+            motion = rigid_motion(torch.nn.functional.normalize(axis, dim=-1) * angle, shift)
+            result[key] = (matrices.double() @ motion).to(matrices.dtype)
+        return result
+
+
+def rigid_motion(rotation: Float[Tensor, "*batch 3"], shift: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
+    """Turns about the origin by a rotation vector in radians (Rodrigues' formula), then shifts.
+
+    Args:
+        rotation: Axis times angle.
+        shift: In mm.
+    """
+    zero = torch.zeros_like(rotation[..., 0])
+    x, y, z = rotation.unbind(-1)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*rotation.shape[:-1], 3, 3)
+    motion = torch.eye(4, dtype=rotation.dtype).expand(*rotation.shape[:-1], 4, 4).clone()
+    motion[..., :3, :3] = torch.linalg.matrix_exp(skew)
+    motion[..., :3, 3] = shift
+    return motion
+
+
+class PrepareViews:
+    """MONAI's `prepare_batch` for networks that take any views: matrices go along, and training draws views by chance.
+
+    The number of views is drawn for each batch, and which they are for each case, from PyTorch's generator.
+
+    Args:
+        min_views: Fewest views that are drawn; None takes all of a batch.
+        matrices_key: Key of the matrices.
+    """
+
+    def __init__(self, min_views: int | None = None, matrices_key: str = "matrices") -> None:
+        self.min_views, self.matrices_key = min_views, matrices_key
+
+    def __call__(
+        self, batchdata: Mapping[str, Any], device: torch.device | str | None, non_blocking: bool, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None, tuple[()], dict[str, Tensor]]:
+        """Radiographs, the label if there is one, and the matrices by name.
+
+        Raises:
+            ValueError: If a batch has fewer views than `min_views`.
+        """
+        prepared = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
+        image, label = prepared if isinstance(prepared, tuple | list) else (prepared, None)
+        matrices = batchdata[self.matrices_key].to(device=device, non_blocking=non_blocking)
+        if self.min_views is not None:
+            batch, views = image.shape[:2]
+            if not 1 <= self.min_views <= views:
+                raise ValueError(f"min_views must be 1 to the data's {views} views, got {self.min_views}")
+            number = int(torch.randint(self.min_views, views + 1, ()))
+            chosen = torch.rand(batch, views).argsort(dim=1)[:, :number].to(image.device)
+            cases = torch.arange(batch, device=image.device)[:, None]
+            image, matrices = image[cases, chosen], matrices[cases, chosen]
+        return image, label, (), {"matrices": matrices}
