@@ -13,6 +13,9 @@ from trct_monai.networks.rays import pixel_rays, points_along_rays
 POINTS_ALONG_RAY = 8
 """Points at which the position of a radiograph token's ray is encoded."""
 
+USUAL_VIEWS = 8.0
+"""Number of views that a network is told as 1."""
+
 
 class ViewExchange(nn.Module):
     """The coarsest features of all views attend to each other: from every view to every other, and to itself.
@@ -119,7 +122,7 @@ class CrossViewAttention(nn.Module):
         absent = F.pad(~present, (0, 1)).view(batch, views + 1, 1, 1, 1, 1)
         attention = scores.float().masked_fill(absent, -torch.inf).softmax(dim=1).to(value.dtype)
         attended = (attention[:, :, :, None] * value).sum(dim=1).flatten(1, 2)
-        number = (count / 8).expand(-1, 1, *shape)
+        number = (count / USUAL_VIEWS).expand(-1, 1, *shape)
         result: Tensor = self.merge(torch.cat([attended, mean, number], dim=1))
         return result
 

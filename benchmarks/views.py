@@ -1,0 +1,216 @@
+"""What views are worth: PSNR of an any-view bundle and of classical methods against the number of views, and of the
+bundle against errors of pose and against noise.
+
+    python benchmarks/views.py --bundle hybrid_cnn_vit --ckpt_path MODEL --datalist DATALIST --output OUT
+
+The datalist's cases have their views spread over 180 degrees, such as those of `phantoms --geometry circle-8`. N of V
+views are the ones nearest to an even spread from the first. A pose error turns each stated camera by that angle about a
+random axis through the isocentre; the radiographs stay. Noise is that of so many photons in a pixel without patient.
+Written are `views.csv`, `robustness.csv` and a picture of each.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf, radians
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose, LoadImaged
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from trct_monai.baselines import make_baseline
+from trct_monai.bundle import load_frozen
+from trct_monai.data import load_datalist
+from trct_monai.figures import save_figure
+from trct_monai.geometry import Camera
+from trct_monai.intensity import unit_to_hu
+from trct_monai.metrics.protocols import hu_protocol
+from trct_monai.physics import add_quantum_noise
+from trct_monai.transforms import CameraMatricesd, CTPreprocessingd, LoadRadiographsd
+from trct_monai.transforms.views import rigid_motion
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+POSE_ERRORS_DEG = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+PHOTONS = (inf, 1e5, 1e4, 1e3, 1e2)
+Case = Mapping[str, Any]
+Reconstruct = Callable[[Tensor, Tensor, Sequence[Camera]], Tensor]
+
+
+def views(
+    bundle: str,
+    ckpt_path: str,
+    datalist: str,
+    output: str,
+    overlays: str = "small",
+    numbers: str = "1,2,3,4,5,6,7,8",
+    robustness_views: str = "2,8",
+    baselines: str = "backprojection,total_variation",
+    max_cases: int = 50,
+    threads: int = 2,
+) -> None:
+    """Measure a bundle that takes any views, and draw the curves.
+
+    Args:
+        bundle: Name of the bundle's folder.
+        ckpt_path: Its weights.
+        datalist: A data set whose test cases have many views.
+        output: Folder to write.
+        overlays: Overlays of the bundle, separated by commas, without .json.
+        numbers: Numbers of views.
+        robustness_views: Numbers of views of the robustness curves; none for none.
+        baselines: Baselines to compare with; none for none.
+        max_cases: Test cases at most.
+        threads: Threads on a CPU.
+    """
+    torch.set_num_threads(threads)
+    parser = ConfigParser()
+    parser.read_config(
+        [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in ("inference", *_listed(overlays))]
+    )
+    network = load_frozen(parser.get_parsed_content("network_def"), ckpt_path)
+    numbers_of = {
+        key: parser.get_parsed_content(key) for key in ("volume_size", "radiograph_size", "extent", "hu_window")
+    }
+    cases = load_datalist(datalist, "test")[:max_cases]
+    loaded = list(tqdm(_load(cases, **numbers_of), total=len(cases), desc="load", unit="case"))
+    size, extent, window = (numbers_of[key] for key in ("volume_size", "extent", "hu_window"))
+
+    def learned(image: Tensor, matrices: Tensor, cameras: Sequence[Camera]) -> Tensor:
+        return network(image[None], matrices=matrices[None])[0]
+
+    def classical(name: str) -> Reconstruct:
+        def reconstruct(image: Tensor, matrices: Tensor, cameras: Sequence[Camera]) -> Tensor:
+            method: nn.Module = make_baseline(name, volume_size=size, geometry=list(cameras), extent=extent)
+            return method(image[None])[0]
+
+        return reconstruct
+
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    methods = {bundle: learned, **{name: classical(name) for name in _listed(baselines)}}
+    rows = []
+    for name, method in methods.items():
+        for number in (int(text) for text in _listed(numbers)):
+            chosen = spread(number, len(loaded[0]["cameras"]))
+            scores = _score(
+                loaded, lambda case, chosen=chosen: _chosen(case, chosen), method, window, f"{name}, {number}"
+            )
+            rows.append({"method": name, "views": number, **scores})
+            _write(folder / "views.csv", rows)
+    _draw(folder / "views.png", rows, "method", "views", "number of views")
+
+    rows = []
+    for number in (int(text) for text in _listed(robustness_views)):
+        chosen = spread(number, len(loaded[0]["cameras"]))
+        for kind, values in (("pose error (degrees)", POSE_ERRORS_DEG), ("photons", PHOTONS)):
+            for value in values:
+                disturb = misplaced if kind.startswith("pose") else noisy
+                scores = _score(
+                    loaded,
+                    lambda case, c=chosen, d=disturb, v=value: d(*_chosen(case, c), v, case["seed"]),
+                    learned,
+                    window,
+                    f"{number} views, {kind} {value}",
+                )
+                rows.append({"views": number, "disturbance": kind, "value": value, **scores})
+                _write(folder / "robustness.csv", rows)
+    poses = [{**row, "views": f"{row['views']} views"} for row in rows if row["disturbance"].startswith("pose")]
+    if poses:
+        _draw(folder / "robustness.png", poses, "views", "value", "error of each stated camera (degrees)")
+    print(f"wrote {folder}: " + ", ".join(sorted(path.name for path in folder.iterdir())))
+
+
+def spread(number: int, available: int) -> list[int]:
+    """The indices of so many of the available views, spread evenly from the first.
+
+    Raises:
+        SystemExit: If there are not that many.
+    """
+    if not 1 <= number <= available:
+        raise SystemExit(f"the data have {available} views, {number} were asked for")
+    return [round(i * available / number) for i in range(number)]
+
+
+def misplaced(image: Tensor, matrices: Tensor, cameras: Sequence[Camera], degrees: float, seed: int) -> Any:
+    """The same radiographs with cameras that are stated wrongly by an angle."""
+    axis = torch.randn(len(matrices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rotation = torch.nn.functional.normalize(axis, dim=-1) * radians(degrees)
+    return image, (matrices.double() @ rigid_motion(rotation, torch.zeros_like(rotation))).float(), cameras
+
+
+def noisy(image: Tensor, matrices: Tensor, cameras: Sequence[Camera], photons: float, seed: int) -> Any:
+    """Radiographs with quantum noise."""
+    generator = torch.Generator().manual_seed(seed)
+    return add_quantum_noise(image[None], photons, generator)[0], matrices, cameras
+
+
+def _load(
+    cases: Sequence[Case], volume_size: int, radiograph_size: int, extent: float, hu_window: Any
+) -> Iterator[Case]:
+    chain = Compose(
+        [
+            LoadImaged("label", reader="NibabelReader", ensure_channel_first=True),
+            CTPreprocessingd("label", volume_size, extent, hu_window),
+            LoadRadiographsd("image", radiograph_size),
+            CameraMatricesd(),
+        ]
+    )
+    for seed, case in enumerate(cases):
+        item = chain(dict(case))
+        cameras = [Camera.from_dict(camera).resized(item["image"].shape[-2:]) for camera in case["cameras"]]
+        truth = unit_to_hu(item["label"].as_subclass(Tensor)[0], hu_window).numpy()
+        yield {"image": item["image"], "matrices": item["matrices"], "cameras": cameras, "truth": truth, "seed": seed}
+
+
+def _chosen(case: Case, views: Sequence[int]) -> tuple[Tensor, Tensor, list[Camera]]:
+    return case["image"][views], case["matrices"][views], [case["cameras"][view] for view in views]
+
+
+@torch.no_grad()
+def _score(
+    cases: Sequence[Case], seen: Callable[[Case], Any], method: Reconstruct, window: Sequence[float], what: str
+) -> dict[str, float]:
+    protocol = hu_protocol(window)
+    scores = []
+    for case in tqdm(cases, desc=what, unit="case"):
+        scores.append(protocol(unit_to_hu(method(*seen(case))[0], window).numpy(), case["truth"]))
+    return {key: float(np.mean([score[key] for score in scores])) for key in ("psnr_3d", "ssim", "mae")}
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def _draw(path: Path, rows: Sequence[Mapping[str, Any]], group: str, along: str, title: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for name in dict.fromkeys(row[group] for row in rows):
+        points = [(row[along], row["psnr_3d"]) for row in rows if row[group] == name]
+        axis.plot(*zip(*points), marker="o", label=name)
+    axis.set_xlabel(title)
+    axis.set_ylabel("PSNR (dB), hu protocol")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save_figure(figure, path)
+
+
+def _listed(text: Any) -> list[str]:
+    """Names out of a flag, which fire may have read as a tuple or a number."""
+    parts = text if isinstance(text, tuple | list) else str(text).split(",")
+    return [str(part).strip() for part in parts if str(part).strip() not in ("", "none", "None")]
+
+
+if __name__ == "__main__":
+    fire.Fire(views)
