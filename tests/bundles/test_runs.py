@@ -19,6 +19,7 @@ import torch
 from tests.bundles.test_configs import BUNDLES, COMMON, name, overlays
 from trct_monai.baselines import BASELINES
 from trct_monai.data import load_datalist
+from trct_monai.data.phantom_cases import phantoms as make_phantoms
 from trct_monai.evaluate import evaluate
 from trct_monai.networks import VolumeRefiner
 
@@ -356,3 +357,39 @@ def test_the_refiner_takes_any_coarse_ct(phantoms: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(*middle, atol=1e-4)
     expected = torch.nn.functional.interpolate(torch.as_tensor(coarse)[None, None], scale_factor=2.0, mode="trilinear")
     np.testing.assert_allclose(fine.get_fdata(), expected[0, 0].numpy(), atol=1.0)
+
+
+def test_one_model_takes_any_views_with_their_own_cameras(phantoms: Path, tmp_path: Path) -> None:
+    """Trained on random subsets of four views, used with one, all, a missing one, and cameras of no preset."""
+    bundle = BUNDLES[0].with_name("hybrid_cnn_vit")
+    datalist = tmp_path / "circle" / "datalist.json"
+    make_phantoms(str(datalist.parent), size=16, radiograph_size=32, geometry="circle-4", split="4/1/1", num_workers=0)
+    page = json.loads(datalist.read_text(encoding="utf-8"))
+    for case in page["training"] + page["validation"] + page["test"]:
+        for camera in case["cameras"]:
+            camera["detector_center"][2] += 3.0
+    datalist.write_text(json.dumps(page), encoding="utf-8")
+    views = {"geometry": "circle-4", "data_geometry": False, "min_views": 1}
+    train(bundle, datalist, tmp_path, bundle / "configs" / "many_views.json", **views)
+
+    def reconstruct(name: str, **changes: Any) -> np.ndarray:
+        sizes = {
+            "volume_size": 16,
+            "radiograph_size": 32,
+            "geometry": "circle-4",
+            "data_geometry": False,
+            "max_cases": 1,
+        }
+        options = {**sizes, **arguments(bundle, datalist, tmp_path), "output_dir": str(tmp_path / name), **changes}
+        monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
+        (path,) = (tmp_path / name).iterdir()
+        return np.asarray(nibabel.load(path).dataobj)
+
+    every, first = reconstruct("all"), reconstruct("first", views=[0])
+    assert every.shape == (16, 16, 16) and not np.array_equal(every, first)
+    paths = load_datalist(datalist, "test")[0]["image"]
+    missing = reconstruct("missing", datalist=None, radiographs=[paths[0], None, *paths[2:]])
+    assert np.isfinite(missing).all() and not np.array_equal(missing, every)
+    with pytest.raises(RuntimeError) as error:
+        train(bundle, datalist, tmp_path / "refused", **views | {"data_geometry": "circle-4"})
+    assert "views that are not those of geometry 'circle-4'" in str(error.value.__cause__)

@@ -49,6 +49,19 @@ def test_views_are_stacked_in_the_order_of_the_datalist(tmp_path):
     torch.testing.assert_close(half, images.view(2, 8, 2, 8, 2).mean((2, 4)), atol=1e-3, rtol=0)
 
 
+def test_a_missing_view_is_nan_where_it_may_be_missing(tmp_path):
+    image = random_image(16, 16)
+    save_radiograph(tmp_path / "a.png", image, preset("x2ct", 16)[0])
+    paths = [None, str(tmp_path / "a.png")]
+    result = LoadRadiographsd(allow_missing_views=True)({"image": paths})["image"]
+    assert result[0].isnan().all()
+    torch.testing.assert_close(result[1], image, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="1 of 2 views are missing; give a file for each"):
+        LoadRadiographsd()({"image": paths})
+    with pytest.raises(ValueError, match="2 of 2 views are missing.*or for one at least"):
+        LoadRadiographsd(allow_missing_views=True)({"image": [None, None]})
+
+
 @pytest.mark.parametrize("size", [4, 6, 16, 32, (8, 4)])
 def test_resizing_keeps_the_mean_and_the_edges(size):
     image = random_image(16, 16)

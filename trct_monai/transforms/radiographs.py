@@ -166,6 +166,7 @@ class LoadRadiographsd(MapTransform):
         keys: Keys of lists of file names.
         size: Rows and columns of the result, one number for a square; None keeps the files' size.
         allow_unquantitative: Accept pictures that nobody fitted to line integrals, in their own scale.
+        allow_missing_views: Accept None in place of a file: that view is NaN, for a network that takes missing views.
         allow_missing_keys: Do nothing for a key that is not there.
     """
 
@@ -174,18 +175,20 @@ class LoadRadiographsd(MapTransform):
         keys: KeysCollection = "image",
         size: int | Sequence[int] | None = None,
         allow_unquantitative: bool = False,
+        allow_missing_views: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.size = size
-        self.allow_unquantitative = allow_unquantitative
+        self.allow_unquantitative, self.allow_missing_views = allow_unquantitative, allow_missing_views
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, each list of files as float32 tensor (V, H, W).
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If a file is damaged or not quantitative, or the views' sizes differ and no size is set.
+            ValueError: If a file is damaged or not quantitative, the views' sizes differ and no size is set, or a view
+                is missing where none may be.
         """
         result = dict(data)
         for key in self.key_iterator(result):
@@ -195,21 +198,31 @@ class LoadRadiographsd(MapTransform):
 
     def _load(
         self,
-        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None],
         orientation: Sequence[Mapping[str, Any]] | None,
         intensity: Sequence[Mapping[str, Any]] | None,
     ) -> Tensor:
         paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        present = [path for path in paths if path is not None]
+        if not present or (len(present) < len(paths) and not self.allow_missing_views):
+            raise ValueError(
+                f"{len(paths) - len(present)} of {len(paths)} views are missing; give a file for each"
+                + (", or for one at least" if self.allow_missing_views else "")
+            )
         images = []
         for view, path in enumerate(paths):
+            if path is None:
+                continue
             image = self._line_integrals(path, intensity[view] if intensity else {})
             if orientation:
                 image = orient(image, orientation[view]["transform"])
             images.append(image if self.size is None else resize_radiographs(image, self.size))
         if len({image.shape for image in images}) != 1:
-            sizes = ", ".join(f"{Path(path).name} {tuple(image.shape)}" for path, image in zip(paths, images))
+            sizes = ", ".join(f"{Path(path).name} {tuple(image.shape)}" for path, image in zip(present, images))
             raise ValueError(f"the views have different sizes ({sizes}); set size to resize them")
-        return torch.stack(images)
+        result = images[0].new_full((len(paths), *images[0].shape), torch.nan)
+        result[[path is not None for path in paths]] = torch.stack(images)
+        return result
 
     def _line_integrals(self, path: str | os.PathLike[str], intensity: Mapping[str, Any]) -> Tensor:
         radiograph = read_radiograph(path)
