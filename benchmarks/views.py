@@ -119,9 +119,14 @@ def views(
                 )
                 rows.append({"views": number, "disturbance": kind, "value": value, **scores})
                 _write(folder / "robustness.csv", rows)
-    poses = [{**row, "views": f"{row['views']} views"} for row in rows if row["disturbance"].startswith("pose")]
-    if poses:
-        _draw(folder / "robustness.png", poses, "views", "value", "error of each stated camera (degrees)")
+    rows = [{**row, "views": f"{row['views']} views"} for row in rows]
+    for kind, title in (
+        ("pose error (degrees)", "error of each stated camera (degrees)"),
+        ("photons", "photons a pixel"),
+    ):
+        chosen_rows = [row for row in rows if row["disturbance"] == kind and row["value"] != inf]
+        if chosen_rows:
+            _draw(folder / f"{kind.split()[0]}.png", chosen_rows, "views", "value", title)
     print(f"wrote {folder}: " + ", ".join(sorted(path.name for path in folder.iterdir())))
 
 
@@ -200,6 +205,8 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], group: str, along: str,
         points = [(row[along], row["psnr_3d"]) for row in rows if row[group] == name]
         axis.plot(*zip(*points), marker="o", label=name)
     axis.set_xlabel(title)
+    if max(row[along] for row in rows) > 100:
+        axis.set_xscale("log")
     axis.set_ylabel("PSNR (dB), hu protocol")
     axis.grid(alpha=0.3)
     axis.legend()

@@ -46,10 +46,13 @@ class RefinementInferer(SlidingWindowInferer):
         self, roi_size: int = 40, overlap: float = 0.25, sw_batch_size: int = 1, progress: bool = False
     ) -> None:
         super().__init__(roi_size, sw_batch_size, overlap, mode="gaussian", progress=progress)
+        self.window = roi_size
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
         """A coarse volume (B, 1, X, Y, Z) in [0, 1] to the finer one, in [0, 1]."""
         refiner = getattr(network, "module", network)
+        # A window beyond the volume would be filled with zeros, which stand for air.
+        self.roi_size = [min(self.window, n) for n in inputs.shape[2:]]
         residual = super().__call__(inputs, refiner.residual, *args, **kwargs)
         fine = F.interpolate(inputs, scale_factor=float(refiner.scale), mode="trilinear")
         return fine.add_(residual).clamp_(0.0, 1.0)

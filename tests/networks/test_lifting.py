@@ -49,3 +49,16 @@ def test_beyond_the_detector_there_is_nothing() -> None:
     far = CENTERS * 10
     lifted = lift(torch.ones(1, 2, 1, 8, 8), projection_matrices(cameras)[None], far.clamp(-500, 500))
     assert lifted[..., 0, 8, 0].abs().max() == 0 and lifted[..., 8, 8, 8].min() > 0.9
+
+
+def test_half_precision_does_not_move_the_rays() -> None:
+    """Under autocast the coordinates stay in float32: in bfloat16 they would be off by most of a pixel."""
+    centers = voxel_centers((8, 8, 8), 40.0).float()
+    matrices = projection_matrices(preset("x2ct"))[None]
+    ramp = torch.linspace(-1, 1, 128).expand(1, 2, 1, 128, 128).contiguous()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coordinates = detector_coordinates(centers.flatten(0, 2), matrices)
+        lifted = lift(ramp.bfloat16(), matrices, centers)
+    torch.testing.assert_close(coordinates, detector_coordinates(centers.flatten(0, 2), matrices))
+    assert lifted.dtype == torch.bfloat16
+    torch.testing.assert_close(lifted.float(), lift(ramp.bfloat16().float(), matrices, centers), atol=5e-3, rtol=0)

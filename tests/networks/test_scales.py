@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.test_contracts import NETWORKS, perturbed, radiographs
-from trct_monai.networks import DirectRegression, MultiScaleCNN, TRCTGenerator
+from trct_monai.networks import DirectRegression, MultiScaleCNN, PatchViT, TRCTGenerator
 from trct_monai.networks.reconstruction import ReconstructionNetwork, resize
 
 
@@ -24,6 +24,48 @@ def test_a_finer_network_starts_at_the_interpolated_coarser_one(tmp_path: Path) 
         correction = coarse.train()(radiographs()) - coarse.initial_volume
         expected = (resize(coarse.initial_volume, 32) + resize(resize(correction, 16), 32)).clamp(0, 1)
         torch.testing.assert_close(fine(radiographs()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_multi_scale_network_grows_too_and_others_say_that_they_do_not(tmp_path: Path) -> None:
+    options = {"encoder_channels": (4, 8, 8), "skip_channels": 2}
+    coarse = perturbed(MultiScaleCNN(16, decoder_channels=(8, 4), num_scales=2, **options)).train()  # type: ignore[arg-type]
+    torch.save(coarse.state_dict(), tmp_path / "model.pt")
+    fine = MultiScaleCNN(32, decoder_channels=(8, 4, 4), num_scales=3, **options).eval()  # type: ignore[arg-type]
+    fine.start_from_coarser(tmp_path / "model.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            fine(radiographs()), resize(coarse(radiographs()), 32).clamp(0, 1), atol=1e-5, rtol=1e-5
+        )
+    other = MultiScaleCNN(32, decoder_channels=(8, 4, 4), num_scales=2, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="does not hold the weights of a coarser MultiScaleCNN"):
+        other.start_from_coarser(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="a coarser HybridCNNViT is not a part of a finer one"):
+        NETWORKS["hybrid_cnn_vit"](16).start_from_coarser(tmp_path / "model.pt")  # type: ignore[operator]
+
+
+def test_image_columns_of_the_patch_vit_lie_where_the_patient_does() -> None:
+    """Column 0 of a frontal radiograph is the patient's right, +x; row 0 is superior, +z."""
+    network = PatchViT(
+        8,
+        image_size=32,
+        patch_size=8,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=1,
+        grid_size=4,
+        decoder_channels=(1,),
+        finer_channels=(),
+    )
+    seen = []
+    network.decoder[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network.to_depth = torch.nn.Linear(8, 4, bias=False)
+    marked = torch.zeros(1, 16, 8)
+    marked[:, 0] = 1.0  # the patch in row 0 and column 0
+    network.encoder.forward = lambda image: (marked, [])  # type: ignore[method-assign,assignment]
+    torch.nn.init.ones_(network.to_depth.weight)
+    network.eval()(torch.zeros(1, 2, 32, 32))
+    place = seen[0][0, 0].sum(dim=1).nonzero()
+    assert place.tolist() == [[3, 3]]
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

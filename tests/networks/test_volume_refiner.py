@@ -37,6 +37,13 @@ def test_one_window_is_the_whole_volume() -> None:
         torch.testing.assert_close(RefinementInferer(12)(coarse, refiner), refiner(coarse), atol=1e-6, rtol=1e-6)
 
 
+def test_a_volume_smaller_than_a_window_is_not_filled_up_with_air() -> None:
+    refiner, coarse = trained(1), F.avg_pool3d(volume(20, 20, 12), 5, 1)
+    with torch.no_grad():
+        whole, windows = refiner(coarse), RefinementInferer(40)(coarse, refiner)
+    torch.testing.assert_close(windows, whole, atol=1e-6, rtol=1e-6)
+
+
 def test_windows_leave_no_seams() -> None:
     """Away from the borders windows and whole agree, and no plane of voxels jumps more than in the whole."""
     refiner, coarse = trained(1), F.avg_pool3d(volume(44, 44, 44), 5, 1)  # smooth, 40 voxels
@@ -51,8 +58,7 @@ def test_windows_leave_no_seams() -> None:
         assert (jumps[0] / jumps[1]).max() < 1.01
 
 
-def test_a_shifted_volume_gives_a_shifted_result() -> None:
-    """No global statistics: what stands in one corner does not change another."""
+def test_what_stands_in_one_corner_does_not_change_another() -> None:
     refiner, coarse = trained(1), volume(40, 12, 12)
     changed = coarse.clone()
     changed[:, :, :4] = 0

@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from trct_monai.geometry import preset
+from trct_monai.geometry import preset, projection_matrices
 from trct_monai.transforms import (
     ORIENTATIONS,
+    CameraMatricesd,
     LoadRadiographsd,
     orient,
     read_radiograph,
@@ -60,6 +61,22 @@ def test_a_missing_view_is_nan_where_it_may_be_missing(tmp_path):
         LoadRadiographsd()({"image": paths})
     with pytest.raises(ValueError, match="2 of 2 views are missing.*or for one at least"):
         LoadRadiographsd(allow_missing_views=True)({"image": [None, None]})
+
+
+def test_files_given_by_hand_bring_the_cameras_of_their_side_cars(tmp_path):
+    cameras = preset("circle-8", 16)
+    paths = [str(tmp_path / f"{camera.name}.png") for camera in cameras]
+    for path, camera in zip(paths, cameras):
+        save_radiograph(path, random_image(16, 16), camera)
+    item = CameraMatricesd(geometry="x2ct")(LoadRadiographsd()({"image": [paths[0], paths[3]]}))
+    torch.testing.assert_close(item["matrices"], projection_matrices([cameras[0], cameras[3]]))
+    missing = LoadRadiographsd(allow_missing_views=True)({"image": [None, paths[3]]})
+    assert CameraMatricesd()(missing)["matrices"].shape == (2, 3, 4)
+    np.save(tmp_path / "plain.npy", random_image(16, 16).numpy())
+    plain = [str(tmp_path / "plain.npy")] * 2
+    assert "cameras" not in LoadRadiographsd()({"image": plain})
+    with pytest.raises(ValueError, match="some radiographs have a camera in their side-car, .*plain.npy not"):
+        LoadRadiographsd()({"image": [paths[0], plain[0]]})
 
 
 @pytest.mark.parametrize("size", [4, 6, 16, 32, (8, 4)])

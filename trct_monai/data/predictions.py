@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,26 @@ def prediction_file(folder: str | os.PathLike[str], case_id: str) -> Path:
     if len(found) > 1:
         raise ValueError(f"case {case_id} has {len(found)} predictions, {', '.join(map(str, found))}; keep one of them")
     return found[0]
+
+
+def volume_cases(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, str]]:
+    """NIfTI files as cases for inference, named by their files.
+
+    Raises:
+        FileNotFoundError: If one is missing.
+        ValueError: If there is none, one is no NIfTI, or two have one name: one result would overwrite the other.
+    """
+    cases: dict[str, str] = {}
+    for path in map(Path, paths):
+        name = path.name.removesuffix(".gz").removesuffix(".nii")
+        if name == path.name or not path.is_file():
+            raise FileNotFoundError(f"{path}: no NIfTI file (.nii or .nii.gz) there")
+        if name in cases:
+            raise ValueError(f"{cases[name]} and {path} have one name; give each its own --output_dir")
+        cases[name] = str(path)
+    if not cases:
+        raise ValueError("no volumes given: pass --volumes \"['a.nii.gz','b.nii.gz']\"")
+    return [{"case_id": name, "image": path} for name, path in cases.items()]
 
 
 def load_ct(path: str | os.PathLike[str]) -> MetaTensor:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 class FrequencyLoss(nn.Module):
     """Mean absolute difference of the 3-D Fourier coefficients, in float32 with autocast off.
 
-    The transform is orthonormal, so that the loss is on the scale of L1 whatever the size. It weighs each frequency by
-    its amplitude and not by its square, so that weak fine detail counts for more than in L2 (the focal frequency loss
-    of Jiang et al., ICCV 2021, without the focus).
+    The transform is orthonormal: an error without correlation between voxels weighs the same at every size, a smooth
+    one the less the larger the volume. Each frequency is weighed by its amplitude and not by its square, so that weak
+    fine detail counts for more than in L2 (the focal frequency loss of Jiang et al., ICCV 2021, without the focus).
     """
 
     def forward(self, input: Float[Tensor, "B 1 X Y Z"], target: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, ""]:

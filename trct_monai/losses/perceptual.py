@@ -40,7 +40,7 @@ class PerceptualLoss(nn.Module):
     """L1 distance between VGG16 features of axial, coronal and sagittal slices, summed over layers.
 
     Slices are drawn at random at each call, three equal channels each, in ImageNet's mean and standard deviation.
-    It is off in the bundles: features of photographs need weights that have to be fetched, say little of CT, and cost
+    It is off in most bundles: features of photographs need weights that have to be fetched, say little of CT, and cost
     more than the rest of a step.
 
     Args:

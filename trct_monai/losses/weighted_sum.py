@@ -57,7 +57,7 @@ class WeightedSumLoss(nn.Module):
         volumes, target = self._match(input, target)
         leaves = [volume.detach().requires_grad_() for volume in volumes]
         norms = {}
-        with torch.random.fork_rng(), torch.autocast(target.device.type, enabled=False), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.autocast(target.device.type, enabled=False), torch.enable_grad():
             for name, loss in self.losses.items():
                 gradients = torch.autograd.grad(self._term(loss, leaves, target), leaves, allow_unused=True)
                 squares = [gradient.square().sum() for gradient in gradients if gradient is not None]

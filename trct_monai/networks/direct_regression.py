@@ -49,6 +49,8 @@ class DirectRegression(ReconstructionNetwork):
         ValueError: If the sizes do not fit each other.
     """
 
+    extends_coarser = True
+
     def __init__(
         self,
         volume_size: int = 64,

@@ -15,8 +15,9 @@ def detector_coordinates(
         points: World mm from the isocentre, in front of every source.
         matrices: World-to-detector matrices; see `trct_monai.geometry.Camera.world_to_detector`.
     """
-    u, v, w = (matrices.to(points) @ F.pad(points, (0, 1), value=1.0).T).unbind(-2)
-    return torch.stack([u / w, v / w], dim=-1)
+    with torch.autocast(points.device.type, enabled=False):  # half precision would miss by most of a pixel
+        u, v, w = (matrices.to(points) @ F.pad(points, (0, 1), value=1.0).T).unbind(-2)
+        return torch.stack([u / w, v / w], dim=-1)
 
 
 def lift(
@@ -34,7 +35,8 @@ def lift(
     """
     batch, views = features.shape[:2]
     x, y, z = centers.shape[:3]
-    seen = detector_coordinates(centers.flatten(0, 2), matrices).to(features.dtype)  # (_, V, X*Y*Z, 2)
+    seen = detector_coordinates(centers.flatten(0, 2), matrices)  # (_, V, X*Y*Z, 2)
     grid = seen.expand(batch, -1, -1, -1).reshape(batch * views, x * y, z, 2)
-    lifted = F.grid_sample(features.flatten(0, 1), grid, align_corners=False)
-    return lifted.view(batch, views, -1, x, y, z)
+    with torch.autocast(features.device.type, enabled=False):
+        lifted = F.grid_sample(features.flatten(0, 1).to(grid.dtype), grid, align_corners=False)
+    return lifted.to(features.dtype).view(batch, views, -1, x, y, z)

@@ -39,6 +39,8 @@ class MultiScaleCNN(ReconstructionNetwork):
         ValueError: If the sizes do not fit each other.
     """
 
+    extends_coarser = True
+
     def __init__(
         self,
         volume_size: int = 64,
@@ -82,7 +84,7 @@ class MultiScaleCNN(ReconstructionNetwork):
         )
         self.positions = FourierFeatures(num_bands)
         self.levels = nn.ModuleList()
-        self.heads = nn.ModuleList()
+        self.heads = nn.ModuleDict()  # by level: finer levels leave the others' names alone
         before = self.positions.out_channels(3)
         for level, channels in enumerate(decoder_channels):
             size = volume_size // 2 ** (num_levels - level)
@@ -96,7 +98,7 @@ class MultiScaleCNN(ReconstructionNetwork):
                 )
             )
             if level >= num_levels - num_scales:
-                self.heads.append(zero_head(channels))
+                self.heads[str(level)] = zero_head(channels)
             before = channels
 
     def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
@@ -104,11 +106,10 @@ class MultiScaleCNN(ReconstructionNetwork):
         views = [encoder(image[:, view : view + 1])[::-1] for view, encoder in enumerate(self.encoders)]
         x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
         x = x.expand(len(image), -1, -1, -1, -1)
-        first = len(self.levels) - len(self.heads)
         for level, block in enumerate(self.levels):
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             reduced = [self.skips[level * self.num_views + v](features[level]) for v, features in enumerate(views)]
             lifted = lift(torch.stack(reduced, dim=1), matrices, self.get_buffer(f"centers_{level}"))
             x = block(torch.cat([x, lifted.flatten(1, 2)], dim=1))
-            if level >= first:
-                yield self.heads[level - first](x)
+            if str(level) in self.heads:
+                yield self.heads[str(level)](x)

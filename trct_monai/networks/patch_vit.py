@@ -39,6 +39,8 @@ class PatchViT(ReconstructionNetwork):
         ValueError: If the sizes do not fit each other.
     """
 
+    extends_coarser = True
+
     def __init__(
         self,
         volume_size: int = 256,
@@ -105,7 +107,8 @@ class PatchViT(ReconstructionNetwork):
             raise ValueError(f"image must be (B, {self.num_views}, {side}, {side}), got shape {tuple(image.shape)}")
         tokens, _ = self.encoder(image)
         x = self.to_depth(tokens).unflatten(1, (self.num_patches, -1)).unflatten(3, (-1, self.grid_size))
-        x = x.permute(0, 3, 2, 4, 1).flip(-1)  # (B, rows, columns, C, depth) to (B, C, X, Y, Z): row 0 is superior
+        # (B, rows, columns, C, depth) to (B, C, X, Y, Z): row 0 is superior, column 0 the patient's right.
+        x = x.permute(0, 3, 2, 4, 1).flip(2, 4)
         x = F.interpolate(x, size=(self.grid_size,) * 3, mode="trilinear")
         for level, block in enumerate(self.decoder):
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x

@@ -43,6 +43,9 @@ class ReconstructionNetwork(nn.Module):
 
     matrices: Tensor
 
+    extends_coarser = False
+    """Whether a network with fewer scales is a part of this one, weight for weight."""
+
     def __init__(
         self,
         volume_size: int,
@@ -99,8 +102,13 @@ class ReconstructionNetwork(nn.Module):
             path: A flat state dict, as `trct_monai.handlers.BestModel` writes it.
 
         Raises:
-            ValueError: If the weights are not those of a coarser network of this kind.
+            ValueError: If the weights are not those of a coarser network of this kind, or this kind cannot take them.
         """
+        if not self.extends_coarser:
+            raise ValueError(
+                f"a coarser {type(self).__name__} is not a part of a finer one; train coarse to fine in one run, by "
+                "bundles/common/multi_resolution.json"
+            )
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         own = self.state_dict()
         if "initial_volume" in state and own["initial_volume"].shape != state["initial_volume"].shape:

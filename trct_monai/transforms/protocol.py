@@ -25,6 +25,9 @@ PADDING_HU = -1024.0
 SAME_EXTENT = 1e-3
 """Relative tolerance within which a CT already is the cube."""
 
+COARSER = 1.5
+"""A CT whose voxels are larger than the target's by this factor along every axis is named in the log."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -60,6 +63,7 @@ class CTPreprocessing(Transform):
         self.extent = float(extent)
         self.hu_window = check_hu_window(hu_window)
         self.remove_table = remove_table
+        self._warned = False
 
     def __call__(self, ct_hu: Tensor, affine: Tensor | None = None) -> Tensor:
         """The network's target (1, size, size, size) in [0, 1], with a diagonal RAS affine that keeps its place.
@@ -91,6 +95,15 @@ class CTPreprocessing(Transform):
         if self.remove_table:
             volume = _without_table(volume, source_affine)
         results = []
+        finest = float(np.diag(source_affine)[:3].min())
+        if finest > COARSER * self.extent / max(sizes) and not self._warned:
+            self._warned = True  # once, not for every case
+            logger.warning(
+                "a CT with voxels of %.2f mm is interpolated to %.2f mm: there is no finer detail to learn from or to "
+                "compare with",
+                finest,
+                self.extent / max(sizes),
+            )
         for size in sizes:
             target = voxel_to_world((size,) * 3, self.extent / size).numpy()
             target[:3, 3] += center

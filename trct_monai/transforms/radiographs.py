@@ -160,7 +160,8 @@ class LoadRadiographsd(MapTransform):
 
     The item's ``orientation`` (what to do to each stored picture) and ``intensity`` (gain and offset of pictures that
     are not quantitative) are applied where they are given; `trct_monai.data.load_datalist` brings both along.
-    Nothing happens to a value that is a tensor already.
+    Nothing happens to a value that is a tensor already. An item without ``cameras`` gets those of the files' side-cars,
+    if they have any.
 
     Args:
         keys: Keys of lists of file names.
@@ -193,7 +194,10 @@ class LoadRadiographsd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             if not isinstance(result[key], Tensor):
+                cameras = None if "cameras" in data else self._cameras(result[key])
                 result[key] = self._load(result[key], data.get("orientation"), data.get("intensity"))
+                if cameras is not None:
+                    result["cameras"] = cameras
         return result
 
     def _load(
@@ -223,6 +227,22 @@ class LoadRadiographsd(MapTransform):
         result = images[0].new_full((len(paths), *images[0].shape), torch.nan)
         result[[path is not None for path in paths]] = torch.stack(images)
         return result
+
+    @staticmethod
+    def _cameras(
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None],
+    ) -> list[dict[str, Any] | None] | None:
+        """The cameras of the files' side-cars, None for a missing view; None if no file has one."""
+        files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        pages = [None if path is None else (_read_side_car(Path(path)) or {}).get("camera") for path in files]
+        without = [str(path) for path, page in zip(files, pages) if path is not None and page is None]
+        if len(without) == sum(path is not None for path in files):
+            return None
+        if without:
+            raise ValueError(
+                f"some radiographs have a camera in their side-car, {', '.join(without)} not; give all or none"
+            )
+        return pages
 
     def _line_integrals(self, path: str | os.PathLike[str], intensity: Mapping[str, Any]) -> Tensor:
         radiograph = read_radiograph(path)

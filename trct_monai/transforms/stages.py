@@ -7,6 +7,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import nn
+from torch.utils.data import get_worker_info
 
 
 class ApplyNetworkd(MapTransform):
@@ -33,7 +34,15 @@ class ApplyNetworkd(MapTransform):
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The items, each run through the network; results on the CPU in float32."""
+        """The items, each run through the network; results on the CPU in float32.
+
+        Raises:
+            RuntimeError: If this is a worker process and the network is on a GPU, which workers cannot use.
+        """
+        if self.device.type == "cuda" and get_worker_info() is not None:
+            raise RuntimeError(
+                "results of a network on a GPU are not kept for every case: cache_rate 1 or num_workers 0"
+            )
         result = dict(data)
         for key in self.key_iterator(result):
             batch = torch.as_tensor(result[key]).as_subclass(torch.Tensor)[None].to(self.device)

@@ -15,7 +15,7 @@ from trct_monai.geometry import Camera, preset, projection_matrices
 
 
 class CameraMatricesd(MapTransform):
-    """The world-to-detector matrices (V, 3, 4) of a case's ``cameras``, as `load_datalist` brings them along.
+    """The world-to-detector matrices (V, 3, 4) of a case's ``cameras``, which its datalist or side-cars brought along.
 
     Args:
         keys: Where the matrices go.
@@ -33,8 +33,9 @@ class CameraMatricesd(MapTransform):
             ValueError: If the case has no cameras and there is no geometry.
         """
         result = dict(data)
-        if data.get("cameras"):
-            cameras = [Camera.from_dict(camera) for camera in data["cameras"]]
+        known = [camera for camera in data.get("cameras") or [] if camera is not None]
+        if known:  # a view that is missing may stand anywhere
+            cameras = [Camera.from_dict(camera or known[0]) for camera in data["cameras"]]
         elif self.geometry is not None:
             cameras = list(preset(self.geometry))
         else:
