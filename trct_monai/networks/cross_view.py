@@ -107,7 +107,8 @@ class CrossViewAttention(nn.Module):
         shape = centers.shape[:3]
         reduced = self.reduce(features.flatten(0, 1)).unflatten(0, (batch, views))
         lifted = lift(reduced, matrices, centers)  # (B, V, D, X, Y, Z)
-        lifted = lifted + self.direction(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
+        direction = self.direction(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
+        lifted = F.silu(lifted + direction)  # not linear: what a view says may depend on where it looks from
         weight = present.to(lifted.dtype).view(batch, views, 1, 1, 1, 1)
         count = weight.sum(dim=1)
         mean = (lifted * weight).sum(dim=1) / count.clamp(min=1)
