@@ -21,6 +21,7 @@ from trct_monai.data.cases import (
 )
 from trct_monai.data.datalist import SECTIONS, describe_checksum, read_datalist
 from trct_monai.data.orientation import measure, project_cube
+from trct_monai.data.phantom_phases import write_phases
 from trct_monai.data.phantoms import FINDINGS, Phantom, thorax_phantom
 from trct_monai.data.split import DATALIST, Sections, write_split
 from trct_monai.geometry import DEFAULT_EXTENT, preset
@@ -65,10 +66,14 @@ def phantoms(
     extent: float = DEFAULT_EXTENT,
     findings: str | Sequence[str] | None = None,
     split: str | None = None,
+    phases: int | None = None,
     num_workers: int = 2,
     shard: str = "1/1",
 ) -> None:
     """Make thorax phantoms with radiographs, labels, masks of their findings, and a datalist.
+
+    With `phases` it makes pairs for the phase generator instead: trainA, valA and testA hold the average over so many
+    phases of heart beat and breath, trainB, valB and testB phase 0.
 
     The same arguments give the same files. The run can be interrupted; the same command goes on where it stopped.
     Phantoms rank methods and catch mistakes; nothing clinical can be read from them.
@@ -83,6 +88,7 @@ def phantoms(
         extent: Side of the cube in mm.
         findings: Findings to show in every phantom, separated by commas; none for healthy; drawn if not given.
         split: Numbers of training/validation/test phantoms in the order of their seeds; 80, 10 and 10 % if not given.
+        phases: Phases of a cycle, for pairs of an average and phase 0 in place of radiographs.
         num_workers: Number of processes.
         shard: Part i/n of the phantoms, to share the work between n machines.
     """
@@ -92,6 +98,20 @@ def phantoms(
         raise ValueError(f"count must be positive and seed not negative, got {count} and {seed}")
     options = PhantomOptions(size, float(extent), geometry, radiograph_size, _findings(findings))
     parse_shard(shard)
+    if phases is not None:
+        bounds = [seed, seed + counts[0], seed + counts[0] + counts[1], seed + count]
+        seeds_of = {section: list(range(*bounds[i : i + 2])) for i, section in enumerate(SECTIONS)}
+        write_phases(
+            Path(output),
+            seeds_of,
+            phases=phases,
+            size=size,
+            extent=options.extent,
+            findings=options.findings,
+            num_workers=num_workers,
+            shard=shard,
+        )
+        return
     target, page = Path(output), asdict(options)
     seeds = {f"phantom_{number:06d}": number for number in range(seed, seed + count)}
     mine = [case_id for case_id in seeds if in_shard(case_id, shard)]
