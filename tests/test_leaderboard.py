@@ -147,3 +147,32 @@ def test_cases_of_unlike_views_are_refused_by_baselines(board: Path, tmp_path: P
     path.write_text(json.dumps(page), encoding="utf-8")
     with pytest.raises(ValueError, match="its cases have different views, and a baseline has one geometry"):
         leaderboard(datalist=str(path), output=str(tmp_path / "out"), baselines="mean_volume", num_workers=0)
+
+
+def test_a_bundle_is_run_with_the_weights_of_the_overlay_that_has_some(board: Path, tmp_path: Path) -> None:
+    """A bundle of two lines: its "network" writes where it was told to, and its weights' path."""
+    bundle = tmp_path / "mine"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "models" / "small").mkdir(parents=True)
+    inference = {
+        "imports": ["$import shutil", "$import os"],
+        "datalist": "",
+        "section": "",
+        "ckpt_path": "",
+        "output_dir": "",
+        "run": [
+            "$shutil.copytree(@good, @output_dir, dirs_exist_ok=True)",
+            "$shutil.copy(@ckpt_path, os.path.join(@output_dir, 'weights'))",
+        ],
+        "good": str(board / "good"),
+    }
+    pages = {"inference": inference, "small": {}, "other": {}, "metadata": {}}
+    for name, page in pages.items():
+        (bundle / "configs" / f"{name}.json").write_text(json.dumps(page), encoding="utf-8")
+    spec = {"bundles": f"{bundle}+small+other", "output": str(tmp_path / "out"), "baselines": "none", "num_workers": 0}
+    datalist = str(board / "data" / "datalist.json")
+    with pytest.raises(ValueError, match="has no .*models/small/model.pt; train it"):
+        leaderboard(datalist=datalist, **spec)  # type: ignore[arg-type]
+    (bundle / "models" / "small" / "model.pt").write_bytes(b"weights of small")
+    leaderboard(datalist=datalist, **spec)  # type: ignore[arg-type]
+    assert (tmp_path / "out" / "predictions" / "mine+small+other" / "weights").read_bytes() == b"weights of small"

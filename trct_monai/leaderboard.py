@@ -75,7 +75,8 @@ def leaderboard(
         output: Folder for the results.
         methods: Folders of predictions as name=FOLDER, separated by commas; whoever made them.
         bundles: Bundles to run, separated by commas: a name, as direct_regression, or a folder; with overlays, as
-            direct_regression+small, whose weights lie in the bundle's models/small/.
+            direct_regression+small, whose weights lie in the bundle's models/small/ (models/, if there is no such
+            folder).
         baselines: Baselines to run, separated by commas; all or none.
         section: Section to score.
         sort: Column of cases.csv by which the table is sorted and the methods are tested, such as x2ct.psnr_avg.
@@ -269,7 +270,8 @@ def run_bundle(name: str, config: Sequence[Path], weights: Path, options: Option
     """
     cases = options.cases()
     identities = [_identity(case) for case in cases]
-    inputs = digest([__version__, [digest_file(path) for path in (*config, weights)], identities])
+    made_of = [digest_file(path) for path in (*config, *sorted(weights.parent.rglob("*.pt")))]
+    inputs = digest([__version__, made_of, identities])
     if _is_done(place, inputs, cases):
         return
     print(f"running {name} with {weights}")
@@ -324,7 +326,10 @@ def _bundle_files(spec: str) -> tuple[str, tuple[list[Path], Path]]:
     bundle, *overlays = spec.split("+")
     root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
     config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
-    weights = root.joinpath("models", *overlays, "model.pt")
+    place = root / "models"
+    for overlay in overlays:  # one that changes the network has weights of its own, another has not
+        place = place / overlay if (place / overlay).is_dir() else place
+    weights = place / "model.pt"
     for path in (*config, weights):
         if not path.is_file():
             raise ValueError(f"bundle {spec!r} has no {path}; train it, or name its predictions with --methods")
