@@ -328,7 +328,7 @@ def test_multi_resolution_training_grows_and_resumes(phantoms: Path, tmp_path: P
     ):
         overlay, output = COMMON / "multi_resolution.json", tmp_path / bundle.name
         whole = train(bundle, phantoms, output / "whole", overlay, **sizes, epochs=4)
-        fine = [key for key in whole["network"] if key.startswith(("finer_heads.0", "heads.1"))]
+        fine = [key for key in whole["network"] if key.startswith(("finer.heads.0", "heads.1"))]
         assert fine and all(whole["network"][key].any() for key in fine)
         process = subprocess.Popen(
             command(bundle, phantoms, output / "killed", overlays=[overlay], **sizes, epochs=4),

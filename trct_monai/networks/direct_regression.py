@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.blocks import ConditionedTransformerBlock, FourierFeatures, PreActivationBlock, ResidualEncoder
-from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import FinerLevels, ReconstructionNetwork, zero_head
 from trct_monai.networks.tokens import RadiographTokens
 
 
@@ -95,7 +94,7 @@ class DirectRegression(ReconstructionNetwork):
             image_scale=image_scale,
         )
         grid_size, feature_size = volume_size // token_size, encoder_channels[-1]
-        self.grid_size, self.use_checkpoint = grid_size, use_checkpoint
+        self.grid_size = grid_size
         centers = voxel_centers((grid_size,) * 3, extent / grid_size).float().flatten(0, 2)  # (N, 3) mm
 
         self.encoders = nn.ModuleList(ResidualEncoder(2, 1, encoder_channels) for _ in range(self.num_views))
@@ -114,11 +113,7 @@ class DirectRegression(ReconstructionNetwork):
             for before, after in zip((hidden_size, *decoder_channels), decoder_channels)
         )
         self.head = zero_head(decoder_channels[-1])
-        self.finer = nn.ModuleList(
-            PreActivationBlock(3, before, after)
-            for before, after in zip((decoder_channels[-1], *finer_channels), finer_channels)
-        )
-        self.finer_heads = nn.ModuleList(zero_head(channels) for channels in finer_channels)
+        self.finer = FinerLevels(decoder_channels[-1], finer_channels, use_checkpoint)
 
     def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
@@ -134,12 +129,7 @@ class DirectRegression(ReconstructionNetwork):
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             x = block(x)
         yield self.head(x)
-        for block, head in zip(self.finer, self.finer_heads):
-            if self.use_checkpoint and self.training:
-                x, residual = checkpoint(_refine, x, block, head, use_reentrant=False)
-            else:
-                x, residual = _refine(x, block, head)
-            yield residual
+        yield from self.finer(x)
 
     def _read(self, x: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, M, F) of all radiographs, their bias (1 or B, heads, N, M) and the condition vector (B, C)."""
@@ -148,9 +138,3 @@ class DirectRegression(ReconstructionNetwork):
         statistics = torch.stack([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=-1).to(features.dtype)
         condition = self.condition(torch.cat([features.mean(dim=(3, 4)), statistics], dim=-1).flatten(1))
         return context, bias, condition
-
-
-def _refine(x: Tensor, block: nn.Module, head: nn.Module) -> tuple[Tensor, Tensor]:
-    """Features twice as fine, and the residual volume twice as fine as those."""
-    x = block(F.interpolate(x, scale_factor=2, mode="trilinear"))
-    return x, head(x)

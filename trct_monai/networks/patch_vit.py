@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT
 from trct_monai.networks.blocks import PreActivationBlock
-from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import FinerLevels, ReconstructionNetwork, zero_head
 
 
 class PatchViT(ReconstructionNetwork):
@@ -94,11 +94,7 @@ class PatchViT(ReconstructionNetwork):
             for before, after in zip((decoder_channels[0], *decoder_channels), decoder_channels)
         )
         self.head = zero_head(decoder_channels[-1])
-        self.finer = nn.ModuleList(
-            PreActivationBlock(3, before, after)
-            for before, after in zip((decoder_channels[-1], *finer_channels), finer_channels)
-        )
-        self.finer_heads = nn.ModuleList(zero_head(channels) for channels in finer_channels)
+        self.finer = FinerLevels(decoder_channels[-1], finer_channels)
 
     def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
@@ -114,6 +110,4 @@ class PatchViT(ReconstructionNetwork):
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             x = block(x)
         yield self.head(x)
-        for block, head in zip(self.finer, self.finer_heads):
-            x = block(F.interpolate(x, scale_factor=2, mode="trilinear"))
-            yield head(x)
+        yield from self.finer(x)

@@ -3,15 +3,17 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import preset, projection_matrices
+from trct_monai.networks.blocks import PreActivationBlock
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +175,37 @@ class ReconstructionNetwork(nn.Module):
             image: Radiographs, scaled to about [-1, 1].
             matrices: World-to-detector matrices, one set for all cases or one for each.
         """
+
+
+class FinerLevels(nn.Module):
+    """Levels beyond a decoder's last: each doubles the features and gives a residual twice as fine, zero at first.
+
+    Args:
+        in_channels: Channels of the features.
+        channels: Channels of each level; none for no level.
+        use_checkpoint: Compute the levels again in the backward pass: less memory, more time.
+    """
+
+    def __init__(self, in_channels: int, channels: Sequence[int], use_checkpoint: bool = False) -> None:
+        super().__init__()
+        self.use_checkpoint = use_checkpoint
+        self.blocks = nn.ModuleList(
+            PreActivationBlock(3, before, after) for before, after in zip((in_channels, *channels), channels)
+        )
+        self.heads = nn.ModuleList(zero_head(number) for number in channels)
+
+    def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Iterable[Tensor]:
+        """The residual volume of each level, (B, 1, 4X, 4Y, 4Z) and so on, computed as they are drawn."""
+        for level in range(len(self.blocks)):
+            if self.use_checkpoint and self.training:
+                x, residual = checkpoint(self._level, x, level, use_reentrant=False)
+            else:
+                x, residual = self._level(x, level)
+            yield residual
+
+    def _level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        x = self.blocks[level](F.interpolate(x, scale_factor=2, mode="trilinear"))
+        return x, self.heads[level](x)
 
 
 def resize(volume: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B C _ _ _"]:
