@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
-from trct_monai.networks.blocks import (
-    FourierFeatures,
-    PreActivationBlock,
-    ResidualDenseBlock,
-    ResidualEncoder,
-    group_norm,
-)
+from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualDenseBlock, ResidualEncoder
 from trct_monai.networks.cross_view import CrossViewAttention, ViewExchange
 from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
 
@@ -183,10 +177,7 @@ class Level(nn.Module):
         self.use_checkpoint = use_checkpoint
         self.blocks = nn.Sequential(
             PreActivationBlock(3, in_channels, channels),
-            *(
-                nn.Sequential(group_norm(channels), ResidualDenseBlock(channels, max(int(growth * channels), 1)))
-                for _ in range(num_blocks)
-            ),
+            *(ResidualDenseBlock(channels, max(int(growth * channels), 1)) for _ in range(num_blocks)),
         )
         self.swin = (
             BasicLayer(channels, 2, swin_heads, [window_size] * 3, drop_path=[0.0, 0.0])
