@@ -26,3 +26,15 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms")
     make_phantoms(str(folder), size=16, radiograph_size=32, split="6/3/2", num_workers=0)
     return folder / "datalist.json"
+
+
+@pytest.fixture(scope="session")
+def phase_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The datalist of tiny phantoms that breathe, pairs of 16^3 voxels: 4 / 2 / 2 of them."""
+    from trct_monai.data.phantom_cases import phantoms as make_phantoms
+    from trct_monai.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("phase_pairs")
+    make_phantoms(str(folder / "pairs"), size=16, split="4/2/2", phases=4, num_workers=0)
+    prepare(str(folder / "pairs"), str(folder / "cases"), num_workers=0)
+    return folder / "cases" / "datalist.json"

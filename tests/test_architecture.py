@@ -17,7 +17,7 @@ FLOORS = [
     ["networks", "losses", "metrics", "transforms", "baselines"],
     ["handlers", "engines", "gan_guard", "inferers"],
     ["data"],
-    ["scoring"],
+    ["scoring", "evaluate_phases"],
     ["evaluate"],
     ["leaderboard", "report"],
     ["cli"],

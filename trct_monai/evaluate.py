@@ -20,7 +20,9 @@ from trct_monai.baselines import MeanVolume
 from trct_monai.data.batch import parse_numbers, run_cases
 from trct_monai.data.cases import digest_file, write_nifti
 from trct_monai.data.datalist import load_datalist, read_datalist, write_atomically
+from trct_monai.data.phases import TASK
 from trct_monai.data.predictions import load_ct, load_pair, load_quantiles, load_truth, prediction_file
+from trct_monai.evaluate_phases import evaluate_phases
 from trct_monai.figures import comparison_figure, save_figure
 from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_unit, unit_to_hu
 from trct_monai.metrics import Conditioning, Estimate, bootstrap_mean, hu_protocol, measure_conditioning, skill_score
@@ -97,6 +99,8 @@ def evaluate(
     and pictures of the first cases; docs/evaluation.md explains every column. What is scored is kept: the same command
     goes on where it was interrupted.
 
+    Of a datalist of phase pairs it scores predicted phases where the patient moves and where not, beside the identity.
+
     Args:
         predictions: Folder with one NIfTI in HU for each case: CASE_ID.nii.gz, or a file in a folder CASE_ID.
         datalist: Datalist JSON with the truths; its training section gives the mean volume.
@@ -110,6 +114,14 @@ def evaluate(
         num_workers: Number of processes.
     """
     options = Options.parse(datalist, section, hu_window, size, resample)
+    if read_datalist(datalist).get("task") == TASK:
+        if size is not None or resample:
+            raise ValueError("--size and --resample are for radiographs; phases are scored on the grid of their CTs")
+        evaluate_phases(
+            predictions, datalist, output, section=section, hu_window=options.hu_window, name=name, figures=figures,
+            num_workers=num_workers,
+        )  # fmt: skip
+        return
     if name == MEAN_VOLUME:
         raise ValueError(f"name must be another than {MEAN_VOLUME!r}, which stands beside it in the table")
     folder = Path(output)

@@ -91,6 +91,39 @@ def comparison_figure(
     return figure
 
 
+def phase_figure(
+    average_hu: Tensor, phase_hu: Tensor, prediction_hu: Tensor, index: Sequence[int], *, title: str = ""
+) -> "Figure":
+    """Time average, phase 0, prediction, and what average and prediction have wrong, in three planes.
+
+    Args:
+        average_hu: Time average (X, Y, Z) in HU.
+        phase_hu: True phase 0.
+        prediction_hu: Predicted phase 0.
+        index: Voxel (i, j, k) through which the planes go.
+        title: Heading.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15.0, 8.6), layout="constrained", dpi=80)
+    axes = np.atleast_2d(figure.subplots(3, 5))
+    average, phase, prediction = (planes(volume, index) for volume in (average_hu, phase_hu, prediction_hu))
+    for row, name in enumerate(phase):
+        images = [
+            (average[name], WIDE, "gray", f"{name}: time average, HU"),
+            (phase[name], WIDE, "gray", "phase 0"),
+            (prediction[name], WIDE, "gray", "prediction"),
+        ]
+        for what, volume in (("average", average), ("prediction", prediction)):
+            error = volume[name] - phase[name]
+            label = f"{what} - phase 0, mean {np.abs(error).mean():.0f} HU"
+            images.append((error, (-DIFFERENCE, DIFFERENCE), "RdBu_r", label))
+        _show_row(figure, axes[row], images, _SIDES[name])
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
 def contact_sheet(rows: Sequence[tuple[str, Tensor, Sequence[tuple[str, Tensor]]]]) -> "Figure":
     """One row of pictures for each case: its CT in three planes, then its radiographs.
 

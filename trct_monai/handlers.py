@@ -59,8 +59,8 @@ class ResumableCheckpoint:
 
     Args:
         path: The checkpoint file.
-        objects: Networks, optimisers and schedulers by name. The engine's gradient scaler is taken along by itself: it
-            comes into being when the engine runs.
+        objects: Networks, optimisers and schedulers by name; None is left out. The engine's gradient scaler is taken
+            along by itself: it comes into being when the engine runs.
         evaluator: Validation engine whose best metric goes on counting.
         resume: Continue from `path`, which must exist.
         save: Write checkpoints: true on one process only.
@@ -69,14 +69,14 @@ class ResumableCheckpoint:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        objects: Mapping[str, Stateful],
+        objects: Mapping[str, Stateful | None],
         evaluator: Engine | None = None,
         *,
         resume: bool = False,
         save: bool = True,
     ) -> None:
         self.path = Path(path)
-        self.objects = dict(objects)
+        self.objects = {name: value for name, value in objects.items() if value is not None}
         self.evaluator, self.save = evaluator, save
         if resume and not self.path.is_file():
             raise ValueError(f"cannot resume: there is no checkpoint {self.path}; start without --resume True")

@@ -1,10 +1,12 @@
-"""Inferers that make a network's volume finer: by interpolation, or by a refiner in windows."""
+"""Inferers: volumes made finer by interpolation or by a refiner in windows, and volumes made slice by slice."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
+from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
 from torch import Tensor, nn
 
 
@@ -73,3 +75,57 @@ class TwoStageInferer(Inferer):
         """Radiographs (B, V, H, W) to the finer volume."""
         result: Tensor = self.inferer(network(inputs, *args, **kwargs), self.refiner)
         return result
+
+
+class SliceContextInferer(SliceInferer):
+    """A 2-D network over the axial slices of a volume, each with its neighbours as channels (2.5-D).
+
+    Args:
+        num_slices: Slices that the network sees: an odd number. Beyond the volume's ends the last slice is repeated.
+        sw_batch_size: Slices, or windows, at once.
+        roi_size: Sides of a window within a slice, blended as Gaussians; whole slices if None. A slice that is smaller
+            is padded by air.
+        overlap: Share of a window that the next one covers again.
+        progress: Show a bar over the windows.
+
+    Raises:
+        ValueError: If `num_slices` is not odd.
+    """
+
+    def __init__(
+        self,
+        num_slices: int = 1,
+        sw_batch_size: int = 8,
+        roi_size: Sequence[int] | None = None,
+        overlap: float = 0.25,
+        progress: bool = False,
+    ) -> None:
+        if num_slices < 1 or num_slices % 2 == 0:
+            raise ValueError(f"num_slices must be odd and positive, got {num_slices}")
+        window = (-1, -1) if roi_size is None else tuple(roi_size)
+        super().__init__(
+            spatial_dim=2,
+            roi_size=window,
+            sw_batch_size=sw_batch_size,
+            overlap=overlap,
+            mode="gaussian",
+            progress=progress,
+        )
+        self.num_slices, self.window = num_slices, window
+
+    def __call__(
+        self, inputs: Float[Tensor, "B 1 X Y Z"], network: Any, *args: Any, **kwargs: Any
+    ) -> Float[Tensor, "B 1 X Y Z"]:
+        """A volume in [0, 1] to the network's volume of the same size."""
+        around = with_neighbours(inputs, self.num_slices)
+        self.roi_size = tuple(side if side > 0 else n for side, n in zip(self.window, inputs.shape[2:4]))
+        result: Tensor = super().__call__(around, network, *args, **kwargs)
+        return result
+
+
+def with_neighbours(volume: Float[Tensor, "B 1 X Y Z"], num_slices: int) -> Float[Tensor, "B C X Y Z"]:
+    """The neighbours of each axial slice as channels, the slice itself in the middle; the ends are repeated."""
+    depth = volume.shape[-1]
+    places = torch.arange(depth, device=volume.device)
+    shifts = range(-(num_slices // 2), num_slices // 2 + 1)
+    return torch.cat([volume[..., (places + shift).clamp(0, depth - 1)] for shift in shifts], dim=1)

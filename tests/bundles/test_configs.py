@@ -12,6 +12,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMMON = REPOSITORY / "bundles" / "common"
 BUNDLES = sorted(path.parents[1] for path in (REPOSITORY / "bundles").glob("*/configs/train.json"))
 OWN_FILES = {"train.json", "inference.json", "metadata.json"}
+RADIOGRAPHS = [bundle for bundle in BUNDLES if bundle.name != "ct_phase_pix2pix"]
+PHASES = next(bundle for bundle in BUNDLES if bundle not in RADIOGRAPHS)
+FOR_ALL = ("evaluate", "multi_gpu", "demo")
+"""Overlays that a bundle may have without radiographs."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -22,12 +26,14 @@ def read(path: Path) -> dict[str, Any]:
 def overlays(file: str) -> list[tuple[Path, Path]]:
     """Bundles with the overlays, their own and the common ones, that go after this file of theirs."""
     own = [(b, path) for b in BUNDLES for path in sorted((b / "configs").glob("*.json")) if path.name not in OWN_FILES]
-    common = [(b, path) for b in BUNDLES for path in sorted(COMMON.glob("*.json"))]
+    common = [
+        (b, path) for b in BUNDLES for path in sorted(COMMON.glob("*.json")) if b != PHASES or path.stem in FOR_ALL
+    ]
     after_inference = [pair for pair in own + common if "inference.json" in read(pair[1])["_desc_"]]
     return after_inference if file == "inference.json" else [p for p in own + common if p not in after_inference]
 
 
-# What must be the same number in training and inference, and in every bundle.
+# What must be the same number in training and inference, and in every bundle that has radiographs.
 PROTOCOL = ("geometry", "extent", "hu_window")
 
 
@@ -53,12 +59,14 @@ def test_bundle_is_complete(bundle: Path) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
 def test_training_and_inference_agree(bundle: Path) -> None:
     train, inference = (read(bundle / "configs" / file) for file in ("train.json", "inference.json"))
-    for key in {*PROTOCOL, *network_numbers(train), "radiograph_size", "network_def", "network"}:
+    shared = {*PROTOCOL, "radiograph_size"} if bundle in RADIOGRAPHS else {"hu_window"}
+    for key in {*shared, *network_numbers(train), "network_def", "network"}:
         assert train[key] == inference[key], key
 
 
 def test_all_bundles_follow_one_protocol() -> None:
-    assert len({json.dumps({key: read(b / "configs" / "train.json")[key] for key in PROTOCOL}) for b in BUNDLES}) == 1
+    pages = [read(bundle / "configs" / "train.json") for bundle in RADIOGRAPHS]
+    assert len({json.dumps({key: page[key] for key in PROTOCOL}) for page in pages}) == 1
 
 
 @pytest.mark.parametrize("file", ["train.json", "inference.json"])
@@ -81,11 +89,13 @@ def test_an_overlay_changes_the_network_of_inference_as_that_of_training(bundle:
 
 @pytest.mark.parametrize(("kind", "file"), [("train", "train.json"), ("infer", "inference.json")])
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
-def test_monai_finds_all_properties(bundle: Path, kind: str, file: str, phantoms: Path, tmp_path: Path) -> None:
+def test_monai_finds_all_properties(
+    bundle: Path, kind: str, file: str, phantoms: Path, phase_pairs: Path, tmp_path: Path
+) -> None:
     workflow = ConfigWorkflow(
         config_file=str(bundle / "configs" / file),
         workflow_type=kind,
-        datalist=str(phantoms),
+        datalist=str(phantoms if bundle in RADIOGRAPHS else phase_pairs),
         output_dir=str(tmp_path),
     )
     workflow.initialize()
@@ -97,8 +107,12 @@ def test_monai_finds_all_properties(bundle: Path, kind: str, file: str, phantoms
 def test_metadata_describes_the_network(bundle: Path) -> None:
     data = read(bundle / "configs" / "metadata.json")["network_data_format"]
     train = read(bundle / "configs" / "train.json")
-    assert data["inputs"]["image"]["spatial_shape"] == [train["radiograph_size"]] * 2
-    assert data["outputs"]["pred"]["spatial_shape"] == [train["volume_size"]] * 3
+    if bundle in RADIOGRAPHS:
+        assert data["inputs"]["image"]["spatial_shape"] == [train["radiograph_size"]] * 2
+        assert data["outputs"]["pred"]["spatial_shape"] == [train["volume_size"]] * 3
+    else:
+        assert data["inputs"]["image"]["spatial_shape"] == [train["slice_size"]] * 2
+        assert data["inputs"]["image"]["num_channels"] == train["num_slices"]
     assert data["inputs"]["image"]["num_channels"] == len(data["inputs"]["image"]["channel_def"])
     low, high = train["hu_window"]
     assert f"[{low:.0f}, {high:.0f}]" in data["outputs"]["pred"]["channel_def"]["0"]

@@ -62,11 +62,14 @@ def remove_partial(output: Path, case_ids: Sequence[str]) -> None:
 
 
 def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> None:
-    """Write a compressed NIfTI in RAS mm that has the same bytes whenever it is written."""
+    """Write a NIfTI in RAS mm that has the same bytes whenever it is written; compressed if its name ends in .gz."""
     image = nibabel.Nifti1Image(volume, affine)
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)
     image.header.set_xyzt_units("mm")
+    if path.suffix != ".gz":
+        path.write_bytes(image.to_bytes())
+        return
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=4, mtime=0) as file:
         file.write(image.to_bytes())
@@ -105,12 +108,12 @@ def write_page(folder: Path, case: Mapping[str, Any], options: Mapping[str, Any]
 
     Args:
         folder: The case's folder, all other files in it.
-        case: Fields of `Case` but `sha256` and `pixels`.
+        case: Fields of `Case` but `sha256`; `pixels` are those of radiographs unless they are given.
         options: What made the case: another value makes another case.
         source: What identifies the source.
     """
     digests = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
-    pixels = [digest_radiograph(folder / name) for name in case["image"]]
+    pixels = case.get("pixels") or [digest_radiograph(folder / name) for name in case["image"]]
     provenance = {**case["provenance"], "tool": f"trct_monai {__version__}", "options": options}
     case = {**case, "pixels": pixels, "sha256": digests, "provenance": provenance}
     page = {"options": options, "source": source, "case": case}

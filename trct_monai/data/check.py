@@ -14,8 +14,9 @@ from tqdm import tqdm
 from trct_monai.data.cases import digest_file, digest_voxels
 from trct_monai.data.datalist import SECTIONS, describe_checksum, read_datalist
 from trct_monai.data.orientation import MIN_CORRELATION, measure
+from trct_monai.data.phases import MAX_DISTANCE_MM, TASK
 from trct_monai.data.split import find_leaks
-from trct_monai.figures import contact_sheet, save_figure
+from trct_monai.figures import contact_sheet, planes, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.transforms import LoadRadiographsd, read_radiograph
 
@@ -80,6 +81,8 @@ class _CaseCheck:
     def run(self) -> list[str]:
         """One line for each thing that is wrong."""
         try:
+            if self.page.get("task") == TASK:
+                return [*self._files(), *self._pair()]
             return [*self._files(), *self._label(), *self._radiographs()]
         except (ValueError, OSError, KeyError, EOFError, ImageFileError) as error:
             return [" ".join(f"{type(error).__name__}: {error}".split())]
@@ -123,6 +126,20 @@ class _CaseCheck:
             yield f"{path} does not hold the voxels that were written"
         self.cube = torch.from_numpy(numbers)[None]
 
+    def _pair(self) -> Iterator[str]:
+        """A time average and its phase 0: one grid, and in HU."""
+        phase, average = (nibabel.load(self.root / path) for path in (self.case["label"], self.case["image"][0]))
+        if phase.shape != average.shape or not np.allclose(phase.affine, average.affine, atol=MAX_DISTANCE_MM):
+            yield f"{self.root / self.case['label']} and its average lie on different grids"
+        for image, digest in ((phase, self.case["voxels"]), (average, self.case["pixels"][0])):
+            numbers = np.asarray(image.dataobj)
+            if numbers.min() > -500 or numbers.max() < 0:
+                yield f"{image.get_filename()} has values from {numbers.min()} to {numbers.max()}, no CT in HU"
+            if digest_voxels(numbers) != digest:
+                yield f"{image.get_filename()} does not hold the voxels that were written"
+        self.cube = _tensor(phase)[None]
+        self.pictures.append(("average, coronal", torch.from_numpy(planes(_tensor(average))["coronal"].copy())))
+
     def _radiographs(self) -> Iterator[str]:
         paths = [self.root / image for image in self.case["image"]]
         cameras = [Camera.from_dict(camera) for camera in self.case["cameras"]]
@@ -151,3 +168,7 @@ class _CaseCheck:
                 yield f"{path} fits best as {now['transform']}, the datalist says {expected}"
             elif abs(now["correlation"]) < self.min_correlation:
                 yield f"{path} has a correlation of {now['correlation']:.2f} with our projection of the label"
+
+
+def _tensor(image: nibabel.Nifti1Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))

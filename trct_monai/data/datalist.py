@@ -161,7 +161,7 @@ def checksum(page: Mapping[str, Any]) -> str:
         for case in page.get(section, []):
             if "voxels" not in case or "pixels" not in case:
                 raise ValueError(f"case {case.get('case_id')} has no digests of voxels and pixels; prepare it again")
-            cameras = [[_rounded(value) for value in camera.values()] for camera in case["cameras"]]
+            cameras = [[_rounded(value) for value in camera.values()] for camera in case.get("cameras", [])]
             line = [section, case["case_id"], case["voxels"], case["pixels"], cameras]
             digest.update(json.dumps(line).encode())
     return digest.hexdigest()

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 from trct_monai.data.phantom_cases import phantoms
+from trct_monai.data.prepare import prepare
 from trct_monai.data.split import DATALIST
 
 SPLIT = "400/50/50"
+PHASES_SPLIT = "80/10/20"
 
 
 def default_datalist(
@@ -38,4 +40,31 @@ def default_datalist(
             raise ValueError(f"there is no datalist {path}; make one first: {command}")
         print(f"no datalist {path}; making phantoms, as by: {command}", flush=True)
         phantoms(str(folder), size=size, radiograph_size=radiograph_size, geometry=geometry, split=SPLIT)
+    return str(path)
+
+
+def default_phases(folder: str | os.PathLike[str], *, size: int = 128, phases: int = 10) -> str:
+    """The path of a datalist of phantoms' phases; where there is none, they are made and prepared (80 / 10 / 20).
+
+    Args:
+        folder: Where such data sets lie.
+        size: Voxels along each side.
+        phases: Phases over which the time average goes.
+
+    Raises:
+        ValueError: If they are missing and several processes run, which would all make them.
+    """
+    pairs = Path(folder) / f"PhantomPhases-{size}_{phases}"
+    cases = pairs.with_name(f"{pairs.name}_cases")
+    path = cases / DATALIST
+    if not path.is_file():
+        commands = (
+            f"python -m trct_monai phantoms --phases {phases} --size {size} --split {PHASES_SPLIT} --output {pairs}; "
+            f"python -m trct_monai prepare --input {pairs} --output {cases}"
+        )
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(f"there is no datalist {path}; make one first: {commands}")
+        print(f"no datalist {path}; making phantoms, as by: {commands}", flush=True)
+        phantoms(str(pairs), size=size, phases=phases, split=PHASES_SPLIT)
+        prepare(str(pairs), str(cases))
     return str(path)

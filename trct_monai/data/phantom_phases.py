@@ -9,13 +9,8 @@ import numpy as np
 from trct_monai.data.batch import in_shard, run_cases
 from trct_monai.data.cases import write_nifti
 from trct_monai.data.phantoms import phantom_series
+from trct_monai.data.phases import AVERAGE, FOLDERS, PHASE
 from trct_monai.geometry import voxel_to_world
-
-FOLDERS = {"training": "train", "validation": "val", "test": "test"}
-"""Section to the prefix of its two folders."""
-
-AVERAGE, PHASE = "A", "B"
-"""What is added for time averages, and for phase 0."""
 
 
 def write_phases(

@@ -35,6 +35,7 @@ from trct_monai.data.orientation import (
     save_comparison,
     shift_camera,
 )
+from trct_monai.data.phases import is_phase_layout, prepare_phases
 from trct_monai.data.readers import CT, read_ct, read_x2ct_radiographs
 from trct_monai.data.sources import LAYOUTS, Found, Source, find_sources
 from trct_monai.data.split import DATALIST, check_fractions, split_by_hash, write_split
@@ -106,6 +107,9 @@ def prepare(
     come with a CT are kept and their orientation is measured; others are rendered. The run can be interrupted; the
     same command goes on where it stopped and does nothing twice.
 
+    A folder with trainA, trainB, testA and testB holds pairs of a time average and phase 0 for the phase generator:
+    they keep their voxels and their sections, and nothing of what is said here of cubes and radiographs applies.
+
     Args:
         input: Folder to read.
         output: Folder to write.
@@ -140,6 +144,12 @@ def prepare(
     root, target = Path(input), Path(output)
     if target.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {target} must not lie in input {root}, which is searched for CTs")
+    if is_phase_layout(root):
+        prepare_phases(
+            root, target, min_slices=min_slices, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
+            fractions=shares, seed=seed,
+        )  # fmt: skip
+        return
     found = find_sources(root, min_slices)
     _describe(root, found)
     total = len(found.sources) + len(found.refused)

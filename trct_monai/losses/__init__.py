@@ -1,5 +1,6 @@
 """Losses that MONAI lacks: volumes in [0, 1], (input, target) in, a scalar out."""
 
+from trct_monai.losses.adversarial import LogitAdversarialLoss
 from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 from trct_monai.losses.edge import EdgeLoss
 from trct_monai.losses.frequency import FrequencyLoss
@@ -7,4 +8,12 @@ from trct_monai.losses.perceptual import PerceptualLoss
 from trct_monai.losses.projection import ProjectionLoss
 from trct_monai.losses.weighted_sum import WeightedSumLoss
 
-__all__ = ["DeepSupervisionLoss", "EdgeLoss", "FrequencyLoss", "PerceptualLoss", "ProjectionLoss", "WeightedSumLoss"]
+__all__ = [
+    "DeepSupervisionLoss",
+    "EdgeLoss",
+    "FrequencyLoss",
+    "LogitAdversarialLoss",
+    "PerceptualLoss",
+    "ProjectionLoss",
+    "WeightedSumLoss",
+]

@@ -16,8 +16,8 @@ class WeightedSumLoss(nn.Module):
     The unweighted terms of the last call stay in `terms`, so that a log can show each one beside the others: a loss
     that takes over is seen, not guessed.
 
-    A network with deep supervision gives a list of volumes, the finest first: `DeepSupervisionLoss` gets all of them,
-    the other losses the finest. A target finer than the finest volume is averaged down to it.
+    Volumes or slices. A network with deep supervision gives a list of volumes, the finest first: `DeepSupervisionLoss`
+    gets all of them, the other losses the finest. A target finer than the finest volume is averaged down to it.
 
     Args:
         losses: Loss modules by name; each takes (input, target).
@@ -38,7 +38,7 @@ class WeightedSumLoss(nn.Module):
         self.terms: dict[str, Tensor] = {}
 
     def forward(
-        self, input: Float[Tensor, "B 1 X Y Z"] | Sequence[Tensor], target: Float[Tensor, "B 1 _ _ _"]
+        self, input: Float[Tensor, "B 1 *size"] | Sequence[Tensor], target: Float[Tensor, "B 1 *target_size"]
     ) -> Float[Tensor, ""]:
         """The weighted sum, a scalar."""
         volumes, target = self._match(input, target)
@@ -48,7 +48,7 @@ class WeightedSumLoss(nn.Module):
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
     def gradient_norms(
-        self, input: Float[Tensor, "B 1 X Y Z"] | Sequence[Tensor], target: Float[Tensor, "B 1 _ _ _"]
+        self, input: Float[Tensor, "B 1 *size"] | Sequence[Tensor], target: Float[Tensor, "B 1 *target_size"]
     ) -> dict[str, float]:
         """L2 norm of each weighted term's gradient with respect to the prediction: its say in a step.
 

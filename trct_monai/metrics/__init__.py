@@ -2,6 +2,7 @@
 
 from trct_monai.metrics.conditioning import Conditioning, measure_conditioning
 from trct_monai.metrics.hu import HUMetric, hu_metrics
+from trct_monai.metrics.motion import MotionMetric
 from trct_monai.metrics.protocols import PROTOCOLS, Protocol, hu_protocol
 from trct_monai.metrics.statistics import Estimate, bootstrap_mean, paired_test, skill_score
 
@@ -10,6 +11,7 @@ __all__ = [
     "Conditioning",
     "Estimate",
     "HUMetric",
+    "MotionMetric",
     "Protocol",
     "bootstrap_mean",
     "hu_metrics",

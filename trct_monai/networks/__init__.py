@@ -5,6 +5,7 @@ from trct_monai.networks.hybrid_cnn_vit import HybridCNNViT
 from trct_monai.networks.multi_scale_cnn import MultiScaleCNN
 from trct_monai.networks.patch_discriminator import PatchDiscriminator
 from trct_monai.networks.patch_vit import PatchViT
+from trct_monai.networks.slice_unet import SliceUNet
 from trct_monai.networks.trct_gan import TRCTGenerator
 from trct_monai.networks.volume_refiner import VolumeRefiner
 
@@ -14,6 +15,7 @@ __all__ = [
     "MultiScaleCNN",
     "PatchDiscriminator",
     "PatchViT",
+    "SliceUNet",
     "TRCTGenerator",
     "VolumeRefiner",
 ]

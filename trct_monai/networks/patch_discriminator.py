@@ -22,7 +22,10 @@ class PatchDiscriminator(nn.Module):
         in_channels: Channels of what it judges, those of a condition included.
         channels: Channels of each convolution; the input shrinks by 2 ** len(channels).
         norm: ``spectral`` bounds each convolution (Miyato et al., ICLR 2018) and so what the discriminator can win by;
-            ``group`` normalises the features.
+            ``group`` normalises the features, ``instance`` each channel by itself.
+        last_stride: Stride of the last of these convolutions. With 1, the default channels and ``head_size`` 4 each
+            score sees 70 x 70 pixels, as in pix2pix.
+        head_size: Kernel of the convolution that gives the scores.
     """
 
     def __init__(
@@ -30,18 +33,24 @@ class PatchDiscriminator(nn.Module):
         spatial_dims: int = 3,
         in_channels: int = 1,
         channels: Sequence[int] = (64, 128, 256, 512),
-        norm: Literal["spectral", "group"] = "spectral",
+        norm: Literal["spectral", "group", "instance"] = "spectral",
+        last_stride: int = 2,
+        head_size: int = 3,
     ) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, spatial_dims]
         bound = spectral_norm if norm == "spectral" else lambda module: module
         layers: list[nn.Module] = []
         for level, (before, after) in enumerate(zip((in_channels, *channels), channels)):
-            layers.append(bound(conv(before, after, 4, 2, 1)))
+            stride = last_stride if level == len(channels) - 1 else 2
+            instance = norm == "instance" and level > 0  # it takes a bias away again
+            layers.append(bound(conv(before, after, 4, stride, 1, bias=not instance)))
             if norm == "group" and level:
                 layers.append(group_norm(after))
+            elif instance:
+                layers.append(nn.GroupNorm(after, after))
             layers.append(nn.LeakyReLU(0.2))
-        self.layers = nn.Sequential(*layers, bound(conv(channels[-1], 1, 3, padding=1)))
+        self.layers = nn.Sequential(*layers, bound(conv(channels[-1], 1, head_size, padding=1)))
 
     def forward(self, x: Float[Tensor, "B C *spatial"]) -> Float[Tensor, "B 1 *patches"]:
         """Scores of the patches, without an activation.

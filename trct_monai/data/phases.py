@@ -1,0 +1,314 @@
+"""Pairs of CTs for the phase generator, a time average and its phase 0: prepared once, then read slice by slice.
+
+The layout is pix2pix's: ``trainA/`` holds time averages, ``trainB/`` phase 0 under the same names, ``testA/`` and
+``testB/`` likewise, and ``valA/`` and ``valB/`` if there are any. A CT is a file of any format that `read_ct` knows, or
+a folder with one DICOM series. `prepare` turns it into cases: two NIfTI files each, in RAS order and not compressed, so
+that an axial slice is read without the rest, and the system keeps in memory what there is room for.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trct_monai.data.batch import EARLY_STOP, in_shard, parse_shard, run_cases, too_many
+from trct_monai.data.cases import (
+    case_folder,
+    digest_voxels,
+    is_finished,
+    load_cases,
+    remove_partial,
+    write_nifti,
+    write_page,
+)
+from trct_monai.data.datalist import load_datalist, read_datalist
+from trct_monai.data.dicom import find_series
+from trct_monai.data.readers import read_ct
+from trct_monai.data.sources import EXTENSIONS, Source, patient_of, safe_name
+from trct_monai.data.split import DATALIST, Sections, draw, write_split
+from trct_monai.intensity import HU_WINDOW, hu_to_unit
+from trct_monai.transforms.resampling import to_ras
+
+FOLDERS = {"training": "train", "validation": "val", "test": "test"}
+"""Section to the prefix of its two folders."""
+
+AVERAGE, PHASE = "A", "B"
+"""What is added for time averages, and for phase 0."""
+
+TASK = "phases"
+"""What the head of such a datalist says."""
+
+MAX_DISTANCE_MM = 0.1
+"""How far the corners of a pair's volumes may lie apart."""
+
+OPTIONS: dict[str, Any] = {"task": TASK}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One patient's two CTs.
+
+    Attributes:
+        case_id: Name of both files.
+        section: Where its folder says it belongs.
+        average: The time average.
+        phase: Phase 0.
+    """
+
+    case_id: str
+    section: str
+    average: Source
+    phase: Source
+
+    def fingerprint(self, root: Path) -> dict[str, Any]:
+        """What identifies the files without reading them."""
+        return {
+            "section": self.section,
+            "average": self.average.fingerprint(root),
+            "phase": self.phase.fingerprint(root),
+        }
+
+
+def is_phase_layout(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder has the layout of pix2pix: trainA and trainB, or testA and testB."""
+    return any(all((Path(folder) / f"{prefix}{side}").is_dir() for side in "AB") for prefix in FOLDERS.values())
+
+
+def ct_source(path: str | os.PathLike[str], min_slices: int = 4) -> Source:
+    """The CT that a path is: a file of any known format, or a folder with one DICOM series.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    path = Path(path)
+    extension = next((e for e in sorted(EXTENSIONS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+    name, kind = path.name[: -len(extension) or None], "DICOM"
+    files: tuple[Path, ...] = (path,)
+    if path.is_dir():
+        series = [one for one in find_series(path, min_slices) if not one.reason]
+        if len(series) != 1:
+            raise ValueError(f"{path}: a folder must hold one DICOM series, this has {len(series)}")
+        name, files = path.name, series[0].files
+    elif extension:
+        kind = EXTENSIONS[extension]
+    else:
+        raise ValueError(f"{path}: no CT; known are {', '.join(EXTENSIONS)} and folders with a DICOM series")
+    return Source(safe_name(name), safe_name(patient_of(name)), kind, path, files)
+
+
+def find_cts(folder: str | os.PathLike[str], min_slices: int = 4) -> tuple[dict[str, Source], list[str]]:
+    """The CTs that lie directly in a folder, by name, and one line for each entry that is none.
+
+    Args:
+        folder: Where to look.
+        min_slices: Shorter DICOM series do not count.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of CTs")
+    found: dict[str, Source] = {}
+    refused = []
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        try:
+            source = ct_source(path, min_slices)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        if source.case_id in found:
+            refused.append(f"{path}: there are two CTs named {source.case_id}")
+        else:
+            found[source.case_id] = source
+    return found, refused
+
+
+def find_pairs(root: str | os.PathLike[str], min_slices: int = 4) -> tuple[list[Pair], list[str]]:
+    """All pairs of the layout, and one line for each entry that is in none; equal names make a pair."""
+    pairs, refused = [], []
+    for section, prefix in FOLDERS.items():
+        folders = [Path(root) / f"{prefix}{side}" for side in (AVERAGE, PHASE)]
+        if not any(folder.is_dir() for folder in folders):
+            continue
+        (averages, some), (phases, more) = (find_cts(folder, min_slices) for folder in folders)
+        refused += some + more
+        for mine, other, folder in ((averages, phases, folders[1]), (phases, averages, folders[0])):
+            lonely = [source.path for name, source in mine.items() if name not in other]
+            refused += [f"{path}: {folder.name} has no CT of this name" for path in lonely]
+        pairs += [Pair(name, section, averages[name], phases[name]) for name in averages if name in phases]
+    return pairs, refused
+
+
+def prepare_phases(
+    root: Path,
+    output: Path,
+    *,
+    min_slices: int,
+    num_workers: int,
+    shard: str,
+    max_skipped: float,
+    fractions: Sequence[float],
+    seed: int,
+) -> None:
+    """Turn the layout of pix2pix into cases and a datalist; see `trct_monai.data.prepare.prepare`.
+
+    Without ``valA`` and ``valB`` a part of the training patients is drawn for validation.
+
+    Raises:
+        ValueError: If too many entries were refused, or no pair is left.
+    """
+    parse_shard(shard)
+    pairs, unpaired = find_pairs(root, min_slices)
+    print(f"{root}: {len(pairs)} pairs of a time average and phase 0 (layout 4); they keep their voxels")
+    for line in unpaired:
+        print(f"refused  {line}")
+    total = len(pairs) + len(unpaired)
+    twice = {pair.case_id for pair in pairs if sum(other.case_id == pair.case_id for other in pairs) > 1}
+    if twice:
+        raise ValueError(f"{root}: the name {', '.join(sorted(twice)[:5])} stands in two sections; a patient has one")
+    mine = [pair for pair in pairs if in_shard(pair.case_id, shard)]
+    remove_partial(output, [pair.case_id for pair in mine])
+    todo = [p for p in mine if not is_finished(output / p.case_id, OPTIONS, p.fingerprint(root))]
+    if len(todo) < len(mine):
+        print(f"{len(mine) - len(todo)} of {len(mine)} cases are there already")
+    refused = run_cases(
+        partial(_prepare_or_refuse, root=root, output=output),
+        [(pair.case_id, pair) for pair in todo],
+        num_workers=num_workers,
+        description="prepare",
+        stop=lambda list_: len(list_) >= EARLY_STOP and too_many(len(list_), total, max_skipped),
+    )
+    if too_many(len(unpaired) + len(refused), total, max_skipped):
+        raise ValueError(
+            f"{len(unpaired) + len(refused)} of {total} entries refused, more than --max_skipped {max_skipped:g}; "
+            "the others are written, and no datalist"
+        )
+    cases = load_cases(output)
+    if not cases:
+        raise ValueError(f"{root}: no pair is left")
+    sections: Sections = {section: [] for section in FOLDERS}
+    drawn = not any(case["provenance"]["section"] == "validation" for case in cases)
+    for case in cases:
+        section = case["provenance"]["section"]
+        if drawn and section == "training" and draw(case["patient_id"], seed) >= fractions[0] / sum(fractions[:2]):
+            section = "validation"
+        sections[section].append(case)
+    header = {
+        "name": output.absolute().name,
+        "description": f"{len(cases)} pairs of a time average and phase 0, prepared from {root.absolute().name}",
+        "task": TASK,
+        "split": {"by": "folders"} | ({"fractions": list(fractions), "seed": seed} if drawn else {}),
+    }
+    print(
+        f"{len(mine) - len(refused)} pairs in this run, {len(unpaired) + len(refused)} entries refused, "
+        f"{len(cases)} pairs in {output}"
+    )
+    write_split(output / DATALIST, sections, header)
+
+
+def load_phases(path: str | os.PathLike[str], section: str) -> list[dict[str, str]]:
+    """The pairs of a section as ``case_id``, ``patient_id``, ``image`` (time average) and ``label`` (phase 0).
+
+    Raises:
+        FileNotFoundError: If the datalist or a file is missing.
+        ValueError: If it is a datalist of something else, or the section has no pair.
+    """
+    if read_datalist(path).get("task") != TASK:
+        raise ValueError(f"{path}: no datalist of phases; run prepare on a folder with trainA and trainB")
+    cases = load_datalist(path, section)
+    if not cases:
+        raise ValueError(f"{path}: section {section!r} has no pair; add {FOLDERS[section]}A and {FOLDERS[section]}B")
+    return [
+        {"case_id": c["case_id"], "patient_id": c["patient_id"], "image": c["image"][0], "label": c["label"]}
+        for c in cases
+    ]
+
+
+class PhaseSlices(Dataset[dict[str, Any]]):
+    """All axial slices of some pairs, each with its neighbours, read when asked for.
+
+    An item has ``image``, the time average (num_slices, X, Y) with the slice in the middle, ``label``, phase 0
+    (1, X, Y), both in [0, 1] of the window, and ``case_id``; beyond the volume's ends the last slice is repeated.
+
+    Args:
+        cases: What `load_phases` gives.
+        num_slices: Slices that the network sees: an odd number.
+        hu_window: Lowest and highest HU.
+
+    Raises:
+        ValueError: If `num_slices` is not odd.
+    """
+
+    def __init__(
+        self, cases: Sequence[dict[str, str]], num_slices: int = 1, hu_window: Sequence[float] = HU_WINDOW
+    ) -> None:
+        if num_slices < 1 or num_slices % 2 == 0:
+            raise ValueError(f"num_slices must be odd and positive, got {num_slices}")
+        self.cases, self.reach, self.hu_window = list(cases), num_slices // 2, hu_window
+        self.index = [(n, z) for n, case in enumerate(self.cases) for z in range(nibabel.load(case["image"]).shape[2])]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, z = self.index[index]
+        case = self.cases[number]
+        average, phase = (nibabel.load(case[key]).dataobj for key in ("image", "label"))
+        around = np.clip(np.arange(z - self.reach, z + self.reach + 1), 0, average.shape[2] - 1)
+        block = np.asarray(average[..., around[0] : around[-1] + 1])[..., around - around[0]]
+        return {
+            "image": self._unit(block),
+            "label": self._unit(np.asarray(phase[..., z : z + 1])),
+            "case_id": case["case_id"],
+        }
+
+    def _unit(self, slices: np.ndarray) -> Float[Tensor, "S X Y"]:
+        return hu_to_unit(torch.from_numpy(slices.astype(np.float32)).movedim(-1, 0).contiguous(), self.hu_window)
+
+
+def _prepare_or_refuse(pair: Pair, root: Path, output: Path) -> str:
+    try:
+        _prepare(pair, root, output)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _prepare(pair: Pair, root: Path, output: Path) -> None:
+    average, phase = read_ct(pair.average), read_ct(pair.phase)
+    if average.ct_hu.shape != phase.ct_hu.shape:
+        shapes = " and ".join(str(tuple(ct.ct_hu.shape[1:])) for ct in (average, phase))
+        raise ValueError(f"{pair.average.path}: this and {pair.phase.path} have different shapes, {shapes}")
+    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners[:, :3] *= np.array(average.ct_hu.shape[1:]) - 1
+    apart = np.abs(corners @ (average.affine - phase.affine).numpy().T).max()
+    if apart > MAX_DISTANCE_MM:
+        raise ValueError(f"{pair.average.path}: this and {pair.phase.path} lie {apart:.1f} mm apart; register them")
+    with case_folder(output, pair.case_id) as folder:
+        digests = {}
+        for name, ct in (("average", average), ("phase", phase)):
+            volume, affine = to_ras(ct.ct_hu[0], ct.affine.numpy())
+            numbers = volume.round().clamp(-32768, 32767).numpy().astype(np.int16)
+            write_nifti(folder / f"{pair.case_id}_{name}.nii", numbers, affine)
+            digests[name] = digest_voxels(numbers)
+        source = pair.fingerprint(root)
+        case = {
+            "case_id": pair.case_id,
+            "patient_id": pair.average.patient_id,
+            "label": f"{pair.case_id}_phase.nii",
+            "image": [f"{pair.case_id}_average.nii"],
+            "voxels": digests["phase"],
+            "pixels": [digests["average"]],
+            "provenance": {**source, "format": pair.average.format, "layout": "pairs of phases", **average.header},
+        }
+        write_page(folder, case, OPTIONS, source)

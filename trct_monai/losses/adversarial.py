@@ -1,0 +1,27 @@
+"""The adversarial loss of the first GANs."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LogitAdversarialLoss(nn.Module):
+    """Binary cross-entropy of a discriminator's scores (Goodfellow et al., NeurIPS 2014; non-saturating).
+
+    MONAI's `PatchAdversarialLoss` takes the logarithm of a sigmoid, which half precision refuses; this one computes
+    both in one step, in float32. Scores above 0 mean real: an `AdversarialTrainer` needs ``decision_threshold=0.0``.
+    """
+
+    def forward(
+        self, scores: Float[Tensor, "B 1 *patches"], target_is_real: bool, for_discriminator: bool
+    ) -> Float[Tensor, ""]:
+        """The loss, a scalar.
+
+        Args:
+            scores: Without an activation.
+            target_is_real: Whether the scores should say real.
+            for_discriminator: Does not matter here.
+        """
+        target = torch.full_like(scores, float(target_is_real), dtype=torch.float32)
+        return F.binary_cross_entropy_with_logits(scores.float(), target)
