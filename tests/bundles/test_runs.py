@@ -43,6 +43,7 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "num_doublings": 1,
         "refiner_features": 4,
         "refiner_growth": 2,
+        "perceptual_weight": 0.0,
     },
     "hybrid_cnn_vit": {
         "encoder_channels": [4, 8],
