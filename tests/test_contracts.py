@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trct_monai.baselines import Backprojection, MeanVolume, NearestNeighbour, RidgePCA, TotalVariation
-from trct_monai.networks import DirectRegression, HybridCNNViT, MultiScaleCNN, PatchViT, TRCTGenerator
+from trct_monai.networks import AnyView, DirectRegression, HybridCNNViT, MultiScaleCNN, PatchViT, TRCTGenerator
 
 
 def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
@@ -51,6 +51,9 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "hybrid_cnn_vit": lambda size: HybridCNNViT(
         size, encoder_channels=(4, 8, 16), channels=(4, 8), num_heads=4, window_size=2, num_exchange_layers=1
+    ),
+    "any_view": lambda size: AnyView(
+        size, encoder_channels=(4, 8, 16), decoder_channels=(16, 8), num_blocks=1, view_channels=4, step_size=16
     ),
     "trct_gan": lambda size: TRCTGenerator(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, num_heads=4, decoder_channels=(16, 8)

@@ -150,3 +150,21 @@ def test_bad_geometry_is_refused_in_one_line():
         voxel_to_world((4, 4, 4), (1.0, -1.0, 1.0))
     with pytest.raises(ValueError, match=r"three voxel counts \(X, Y, Z\)"):
         voxel_to_world((4, 4), 1.0)
+
+
+@pytest.mark.parametrize("geometry", ["x2ct", "parallel", "clinic", "circle-5"])
+def test_a_camera_comes_back_from_its_matrix(geometry: str) -> None:
+    """Also after float32, and after the world was turned: with the same rays."""
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:3, :3] = torch.linalg.matrix_exp(
+        torch.tensor([[0.0, -0.1, 0.2], [0.1, 0.0, -0.3], [-0.2, 0.3, 0.0]]).double()
+    )
+    turn[:3, 3] = torch.tensor([3.0, -5.0, 7.0])
+    for camera in preset(geometry, (40, 60)):
+        again = Camera.from_world_to_detector(camera.world_to_detector(), (40, 60), camera.name)
+        assert again.detector_center == pytest.approx(camera.detector_center, abs=1e-6)
+        assert again.pixel_spacing == pytest.approx(camera.pixel_spacing)
+        assert (again.source is None) == (camera.source is None)
+        moved = (camera.world_to_detector() @ turn).float()
+        back = Camera.from_world_to_detector(moved, (40, 60)).world_to_detector()
+        torch.testing.assert_close(back, moved.double(), atol=1e-5, rtol=1e-4)

@@ -161,6 +161,43 @@ class Camera:
         shift = axes @ (source - center)
         return torch.cat([offset + shift[:, None] * depth, depth[None]])
 
+    @classmethod
+    def from_world_to_detector(
+        cls, matrix: Float[Tensor, "3 4"], size: tuple[int, int], name: str = "view"
+    ) -> "Camera":
+        """The camera with this projection matrix; inverse of `world_to_detector`.
+
+        Args:
+            matrix: As `world_to_detector` gives it, up to a rigid motion of the world and float32's rounding.
+            size: Rows and columns (H, W).
+            name: Name of the view.
+        """
+        top, depth = matrix[:2].double(), matrix[2].double()
+        cone = float(depth[:3].norm()) > 0
+        sdd = 1 / float(depth[:3].norm()) if cone else 0.0
+        normal = depth[:3] * sdd
+        along = top[:, :3] @ normal  # how far the detector's middle is off the foot of the source, in half detectors
+        axes = top[:, :3] - along[:, None] * normal
+        half_width, half_height = (1 / float(axis.norm()) for axis in axes)
+        column = axes[0] * half_width
+        row = axes[1] * half_height - (axes[1] @ column) * half_height * column
+        row = row / row.norm()
+        if cone:
+            source = torch.linalg.solve(matrix[:, :3].double(), -matrix[:, 3].double())
+            u, v = (along * sdd).tolist()
+            center = source + sdd * normal - u * half_width * column - v * half_height * row
+        else:
+            source, center = None, -float(top[0, 3]) * half_width * column - float(top[1, 3]) * half_height * row
+        return cls(
+            name=name,
+            source=None if source is None else _as_vector(source),
+            detector_center=_as_vector(center),
+            column_axis=_as_vector(column),
+            row_axis=_as_vector(row),
+            pixel_spacing=(2 * half_height / size[0], 2 * half_width / size[1]),
+            size=(int(size[0]), int(size[1])),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The camera as JSON takes it; inverse of `from_dict`."""
         return asdict(self)

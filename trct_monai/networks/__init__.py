@@ -1,5 +1,6 @@
 """Networks behind one contract: radiographs (B, V, H, W) to a volume (B, 1, X, Y, Z) in [0, 1]; and their opponents."""
 
+from trct_monai.networks.any_view import AnyView
 from trct_monai.networks.direct_regression import DirectRegression
 from trct_monai.networks.hybrid_cnn_vit import HybridCNNViT
 from trct_monai.networks.multi_scale_cnn import MultiScaleCNN
@@ -10,6 +11,7 @@ from trct_monai.networks.trct_gan import TRCTGenerator
 from trct_monai.networks.volume_refiner import VolumeRefiner
 
 __all__ = [
+    "AnyView",
     "DirectRegression",
     "HybridCNNViT",
     "MultiScaleCNN",

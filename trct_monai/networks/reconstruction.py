@@ -154,11 +154,12 @@ class ReconstructionNetwork(nn.Module):
         residuals = self.correct(scaled, self.matrices[None] if matrices is None else matrices)
         volumes: list[Tensor] = []
         correction = torch.zeros(())
-        for size, residual in zip(self.sizes, residuals):
+        last = len(self.sizes) - 1 - self.sizes[::-1].index(self.output_size)  # a size may come more than once
+        for number, (size, residual) in enumerate(zip(self.sizes, residuals)):
             correction = resize(correction, size) + residual if correction.ndim else residual
-            if self.training and (self.deep_supervision or size == self.output_size):
+            if self.training and (self.deep_supervision or number == last):
                 volumes.append(resize(self.initial_volume, size) + correction)
-            if size == self.output_size:
+            if number == last:
                 break
         if self.training:
             return volumes[::-1] if self.deep_supervision else volumes[-1]

@@ -1,0 +1,223 @@
+"""A network around the physics: any views lifted along their rays, merged without order, then made to agree with them."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
+from trct_monai.intensity import HU_WINDOW, check_hu_window, unit_to_attenuation
+from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualEncoder
+from trct_monai.networks.cross_view import USUAL_VIEWS, voxel_directions
+from trct_monai.networks.lifting import lift
+from trct_monai.networks.reconstruction import ReconstructionNetwork, resize, zero_head
+from trct_monai.projector import project
+
+
+class AnyView(ReconstructionNetwork):
+    """A residual pyramid on what any number of views say of each voxel, and learned steps toward agreement with them.
+
+    All views share one encoder. At each level of the decoder their features are lifted along each view's own rays and
+    merged by `ViewMerge`; each level adds its correction at its own scale (see `ReconstructionNetwork`). Then
+    `num_steps` times the volume so far is projected with the case's own cameras, and what the radiographs show beyond
+    that is encoded, lifted, merged and turned into a further correction: an unrolled gradient step whose adjoint is
+    learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018).
+
+    The order of the views does not matter, their number may be anything from 1 to `max_views`, and one may be missing
+    (NaN). Without `matrices` the views are those of the geometry.
+
+    Args:
+        volume_size: Voxels along each side; the coarsest level has volume_size / 2 ** len(decoder_channels).
+        geometry: Preset of `trct_monai.geometry.preset` that the views follow unless `forward` is given matrices.
+        extent: Side of the volume in mm.
+        hu_window: HU of 0 and 1 in the volume: needed to project it.
+        encoder_channels: Channels of each stage of the encoder; a radiograph shrinks by 2 ** len(encoder_channels).
+        decoder_channels: Channels of each level, the coarsest first; at most as many as `encoder_channels`.
+        num_blocks: Residual blocks of a stage and of a level.
+        view_channels: Channels of a view's features once they are lifted.
+        num_steps: Steps toward agreement.
+        step_size: Rows and columns of the projections in a step.
+        max_views: Largest number of views.
+        deep_supervision: While training, return the volumes of all scales and steps; see `ReconstructionNetwork`.
+        num_bands: Frequencies of the positional encoding.
+        image_mean: Line integral that the encoder takes as zero.
+        image_scale: Line integral that the encoder takes as one, less `image_mean`.
+
+    Raises:
+        ValueError: If the sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        volume_size: int = 64,
+        *,
+        geometry: str = "x2ct",
+        extent: float = DEFAULT_EXTENT,
+        hu_window: Sequence[float] = HU_WINDOW,
+        encoder_channels: Sequence[int] = (64, 128, 256, 384),
+        decoder_channels: Sequence[int] = (256, 128, 64),
+        num_blocks: int = 2,
+        view_channels: int = 64,
+        num_steps: int = 2,
+        step_size: int = 64,
+        max_views: int = 8,
+        deep_supervision: bool = False,
+        num_bands: int = 4,
+        image_mean: float = 2.5,
+        image_scale: float = 2.0,
+    ) -> None:
+        num_levels = len(decoder_channels)
+        if not 1 <= num_levels <= len(encoder_channels) or volume_size % 2**num_levels:
+            raise ValueError(
+                f"decoder_channels must be at most as many as encoder_channels, and volume_size a multiple of 2 ** "
+                f"len(decoder_channels), got {tuple(decoder_channels)}, {tuple(encoder_channels)} and {volume_size}"
+            )
+        super().__init__(
+            volume_size,
+            geometry=geometry,
+            extent=extent,
+            downsampling=2 ** len(encoder_channels),
+            num_scales=num_levels,
+            deep_supervision=deep_supervision,
+            max_views=max_views,
+            image_mean=image_mean,
+            image_scale=image_scale,
+        )
+        self.sizes = (*self.sizes, *(volume_size,) * num_steps)
+        self.hu_window, self.step_size = check_hu_window(hu_window), step_size
+        self.encoder = ResidualEncoder(2, 1, encoder_channels, num_blocks)
+        self.positions = FourierFeatures(num_bands)
+        self.merges, self.levels, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        before = self.positions.out_channels(3)
+        for level, (seen, channels) in enumerate(zip(reversed(encoder_channels), decoder_channels)):
+            size = volume_size // 2 ** (num_levels - level)
+            centers = voxel_centers((size,) * 3, extent / size).float()
+            self.register_buffer(f"centers_{level}", centers, persistent=False)
+            merge = ViewMerge(seen, view_channels)
+            self.merges.append(merge)
+            self.levels.append(_level(before + merge.out_channels, channels, num_blocks))
+            self.heads.append(zero_head(channels))
+            before = channels
+        self.steps = nn.ModuleList(AgreementStep(before, view_channels) for _ in range(num_steps))
+
+    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+        """See `ReconstructionNetwork.correct`."""
+        batch, views = image.shape[:2]
+        present = ~image.isnan().any(dim=3).any(dim=2)
+        image = image.nan_to_num(0.0)
+        scales = [f.unflatten(0, (batch, views)) for f in self.encoder(image.flatten(0, 1)[:, None])[::-1]]
+        x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
+        x = x.expand(batch, -1, -1, -1, -1)
+        correction = torch.zeros((), device=image.device)
+        for level, (merge, block, head) in enumerate(zip(self.merges, self.levels, self.heads)):
+            x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
+            centers = self.get_buffer(f"centers_{level}")
+            x = block(torch.cat([x, merge(scales[level], matrices, present, centers)], dim=1))
+            residual = head(x)
+            correction = resize(correction, residual.shape[-1]) + residual if level else residual
+            yield residual
+        if not len(self.steps):
+            return
+        cameras = self._cameras(matrices, batch)
+        centers = self.get_buffer(f"centers_{len(self.levels) - 1}")
+        seen = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
+        for step in self.steps:
+            unit = resize(self.initial_volume, self.volume_size) + correction
+            with torch.autocast(image.device.type, enabled=False):
+                attenuation = unit_to_attenuation(unit.float(), self.hu_window)
+                projections = project(attenuation, cameras, self.extent / self.volume_size)
+                beyond = seen - (projections - self.image_mean) / self.image_scale
+            x, residual = step(x, torch.stack([beyond, seen], dim=2), matrices, present, centers)
+            correction = correction + residual
+            yield residual
+
+    def _cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:
+        """The cameras of every case, read out at the steps' resolution."""
+        size = (self.step_size, self.step_size)
+        cases = [[Camera.from_world_to_detector(m, size) for m in case] for case in matrices.detach().double().cpu()]
+        return cases * batch if len(cases) == 1 else cases
+
+
+class ViewMerge(nn.Module):
+    """What any number of views say of each voxel: mean and maximum over the views, and how many they are.
+
+    Each view's features are lifted along its own rays, told the ray's direction there, and passed through one layer
+    that all views share; so neither their order nor their number matters.
+
+    Args:
+        in_channels: Channels of the views' feature maps.
+        channels: Channels of what is lifted.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.out_channels = 2 * channels + 1
+        self.reduce = nn.Conv2d(in_channels, channels, 1)
+        self.direction = nn.Linear(3, channels)
+        self.mix = nn.Conv3d(channels, channels, 1)
+
+    def forward(
+        self,
+        features: Float[Tensor, "B V C h w"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        present: Bool[Tensor, "B V"],
+        centers: Float[Tensor, "X Y Z 3"],
+    ) -> Float[Tensor, "B D X Y Z"]:
+        """Merged features of every voxel; see `trct_monai.networks.cross_view.CrossViewAttention`."""
+        batch, views = present.shape
+        reduced = self.reduce(features.flatten(0, 1)).unflatten(0, (batch, views))
+        lifted = lift(reduced, matrices, centers)  # (B, V, D, X, Y, Z)
+        direction = self.direction(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
+        said = self.mix(F.silu(lifted + direction).flatten(0, 1)).unflatten(0, (batch, views))
+        there = present.view(batch, views, 1, 1, 1, 1)
+        count = there.sum(dim=1)
+        mean = (said * there).sum(dim=1) / count.clamp(min=1)
+        most = said.masked_fill(~there, -torch.inf).amax(dim=1).masked_fill(count == 0, 0.0)
+        number = (count / USUAL_VIEWS).to(mean.dtype).expand(-1, 1, *mean.shape[2:])
+        return torch.cat([mean, most, number], dim=1)
+
+
+class AgreementStep(nn.Module):
+    """A correction from what the radiographs show beyond the projections of the volume so far.
+
+    Args:
+        channels: Channels of the decoder's finest features.
+        view_channels: Channels of what is lifted.
+    """
+
+    def __init__(self, channels: int, view_channels: int) -> None:
+        super().__init__()
+        self.encode = nn.Sequential(
+            nn.Conv2d(2, view_channels, 3, padding=1), PreActivationBlock(2, view_channels, view_channels)
+        )
+        self.merge = ViewMerge(view_channels, view_channels)
+        self.block = PreActivationBlock(3, channels + self.merge.out_channels, channels)
+        self.head = zero_head(channels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B C X Y Z"],
+        images: Float[Tensor, "B V 2 h w"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        present: Bool[Tensor, "B V"],
+        centers: Float[Tensor, "X Y Z 3"],
+    ) -> tuple[Float[Tensor, "B C X Y Z"], Float[Tensor, "B 1 _ _ _"]]:
+        """The features for the next step, and the correction, twice as fine.
+
+        Args:
+            x: Features of every voxel.
+            images: Of each view what is shown beyond the projection, and the radiograph.
+            matrices: World-to-detector matrices, one set for all cases or one for each.
+            present: Which views there are.
+            centers: Centres of the voxels in mm from the isocentre.
+        """
+        encoded = self.encode(images.flatten(0, 1)).unflatten(0, present.shape)
+        x = self.block(torch.cat([x, self.merge(encoded, matrices, present, centers)], dim=1))
+        return x, self.head(x)
+
+
+def _level(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
+    further = (PreActivationBlock(3, channels, channels) for _ in range(num_blocks - 1))
+    return nn.Sequential(PreActivationBlock(3, in_channels, channels), *further)
