@@ -53,6 +53,15 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "num_exchange_layers": 1,
         "perceptual_weight": 0.0,
     },
+    "any_view": {
+        "encoder_channels": [4, 8],
+        "decoder_channels": [8, 4],
+        "num_blocks": 1,
+        "view_channels": 4,
+        "num_steps": 1,
+        "step_size": 16,
+        "perceptual_weight": 0.0,
+    },
     "ct_phase_pix2pix": {},
     "trct_gan": {
         "encoder_channels": [4, 8, 16],
@@ -73,7 +82,7 @@ OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
     "train_adversarial": {"discriminator_channels": [4, 8], "adversarial_start": 1},
     "train_refine": {"patch_size": 8, "patches_per_case": 2},
 }
-RECONSTRUCTION = RADIOGRAPHS[0]
+RECONSTRUCTION = COMMON.with_name("direct_regression")
 DataOf = Callable[[Path], Path]
 OWN_OVERLAYS = [pair for pair in overlays("train.json") if pair[1].parent.name == "configs"]
 

@@ -1,4 +1,4 @@
-"""A network around the physics: any views lifted along their rays, merged without order, then made to agree with them."""
+"""A network around the physics: views lifted along their rays, merged without order, and made to agree with them."""
 
 from collections.abc import Iterable, Sequence
 
