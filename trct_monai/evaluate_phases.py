@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
+from torch import Tensor
 
 from trct_monai import __version__
 from trct_monai.data.batch import run_cases
@@ -21,6 +23,7 @@ from trct_monai.data.predictions import PLACE_TOLERANCE, load_ct, prediction_fil
 from trct_monai.figures import phase_figure, save_figure
 from trct_monai.metrics import Estimate, bootstrap_mean, paired_test
 from trct_monai.metrics.motion import moving_region, phase_scores
+from trct_monai.transforms.resampling import to_ras
 
 IDENTITY = "identity"
 
@@ -31,7 +34,7 @@ COLUMNS = {
     "ssim_still": ("SSIM elsewhere", ".3f"),
     "psnr": ("PSNR (dB)", ".2f"),
     "diaphragm_mm": ("diaphragm (mm)", ".2f"),
-    "heart_mm": ("other lung borders (mm)", ".2f"),
+    "heart_mm": ("heart and other lung borders (mm)", ".2f"),
     "flicker": ("flicker (HU)", ".2f"),
 }
 """Columns of the table: title and format; `phase_scores` says what they are."""
@@ -180,7 +183,7 @@ def _load(case: Mapping[str, str], path: Path) -> tuple[MetaTensor, MetaTensor, 
     Raises:
         ValueError: If the prediction lies elsewhere.
     """
-    prediction, phase, average = (load_ct(file) for file in (path, case["label"], case["image"]))
+    prediction, phase, average = (_upright(load_ct(file)) for file in (path, case["label"], case["image"]))
     apart = np.abs((prediction.affine - phase.affine).numpy()).max()
     if prediction.shape != phase.shape or apart > PLACE_TOLERANCE:
         raise ValueError(
@@ -188,6 +191,12 @@ def _load(case: Mapping[str, str], path: Path) -> tuple[MetaTensor, MetaTensor, 
             f"got {tuple(prediction.shape[1:])}, affines differ by up to {apart:.3g}"
         )
     return prediction, phase, average
+
+
+def _upright(ct: MetaTensor) -> MetaTensor:
+    """The CT with its axes in RAS order: that of a prediction may be the original file's."""
+    volume, affine = to_ras(ct.as_subclass(Tensor)[0], ct.affine.double().numpy())
+    return MetaTensor(volume[None], affine=torch.from_numpy(affine))
 
 
 def _draw(case: Mapping[str, str], path: Path, name: str, folder: Path) -> None:

@@ -102,24 +102,21 @@ class SliceContextInferer(SliceInferer):
     ) -> None:
         if num_slices < 1 or num_slices % 2 == 0:
             raise ValueError(f"num_slices must be odd and positive, got {num_slices}")
-        window = (-1, -1) if roi_size is None else tuple(roi_size)
         super().__init__(
             spatial_dim=2,
-            roi_size=window,
+            roi_size=(-1, -1) if roi_size is None else tuple(roi_size),  # -1: the whole side
             sw_batch_size=sw_batch_size,
             overlap=overlap,
             mode="gaussian",
             progress=progress,
         )
-        self.num_slices, self.window = num_slices, window
+        self.num_slices = num_slices
 
     def __call__(
         self, inputs: Float[Tensor, "B 1 X Y Z"], network: Any, *args: Any, **kwargs: Any
     ) -> Float[Tensor, "B 1 X Y Z"]:
         """A volume in [0, 1] to the network's volume of the same size."""
-        around = with_neighbours(inputs, self.num_slices)
-        self.roi_size = tuple(side if side > 0 else n for side, n in zip(self.window, inputs.shape[2:4]))
-        result: Tensor = super().__call__(around, network, *args, **kwargs)
+        result: Tensor = super().__call__(with_neighbours(inputs, self.num_slices), network, *args, **kwargs)
         return result
 
 

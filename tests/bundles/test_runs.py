@@ -19,7 +19,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from tests.bundles.test_configs import BUNDLES, COMMON, PHASES, RADIOGRAPHS, name, overlays
+from tests.bundles.test_configs import BUNDLES, COMMON, PHASES, name, overlays
 from trct_monai.baselines import BASELINES
 from trct_monai.data import load_datalist
 from trct_monai.evaluate import evaluate
@@ -160,7 +160,7 @@ def moved(datalist: Path, folder: Path) -> Path:
 
 
 def assert_same_weights(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> None:
-    for network in {"network", "discriminator"} & set(one):
+    for network in {"network", "discriminator", "ema"} & set(one):
         assert one[network].keys() == other[network].keys()
         for key, value in one[network].items():
             torch.testing.assert_close(other[network][key], value, **(tolerance or {"atol": 0, "rtol": 0}))
@@ -438,3 +438,53 @@ def test_the_refiner_takes_any_coarse_ct(phantoms: Path, tmp_path: Path) -> None
     with pytest.raises(RuntimeError) as error:
         monai.bundle.run(config_file=config, **options)
     assert "have one name" in str(error.value.__cause__)
+
+
+def test_averaged_weights_are_validated_saved_and_resumed(phase_pairs: Path, tmp_path: Path) -> None:
+    options = {"ema_decay": 0.9, "epochs": 3, "val_interval": 1}
+    whole = train(PHASES, phase_pairs, tmp_path / "whole", **options)
+    assert any((whole["ema"][key] != value).any() for key, value in whole["network"].items())
+    saved = load(tmp_path / "whole" / "model.pt")
+    assert saved.keys() == whole["ema"].keys()
+    stopped = tmp_path / "stopped"
+    process = subprocess.Popen(command(PHASES, phase_pairs, stopped, **options), stdout=subprocess.DEVNULL)
+    checkpoint, deadline = stopped / "resume" / "checkpoint.pt", time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "training ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert_same_weights(train(PHASES, phase_pairs, stopped, **options, resume=True), whole)
+
+
+def test_phases_go_back_onto_the_grids_of_their_cts(
+    phase_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with an oblique CT of odd size and three that cannot be used; then the same command once more."""
+    train(PHASES, phase_pairs, tmp_path, learning_rate=0.01)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    affine = np.array([[-1.9, 0.3, 0.0, 30.0], [0.3, 1.9, 0.2, 12.0], [0.0, -0.2, 2.9, 5.0], [0.0, 0.0, 0.0, 1.0]])
+    ct = np.full((19, 13, 9), -1000, dtype=np.int16)
+    ct[4:-4, 3:-3] = np.random.default_rng(0).integers(0, 80, (11, 7, 9))
+    for stem, volume in (("oblique", ct), ("torn", ct), ("long", np.stack([ct, ct], axis=-1)), ("flat", ct[..., 0])):
+        nibabel.save(nibabel.Nifti1Image(volume, affine), folder / f"{stem}.nii.gz")
+    torn = folder / "torn.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:-30])
+    options = arguments(PHASES, phase_pairs, tmp_path) | {"volumes": str(folder), "output_dir": str(tmp_path / "out")}
+    for roi_size in (None, [16, 16]):
+        changes = {} if roi_size is None else {"roi_size": roi_size, "output_dir": str(tmp_path / "windows")}
+        monai.bundle.run(config_file=files(PHASES, "inference.json", smoke(PHASES)), **options | changes)
+        written = nibabel.load(Path(str((options | changes)["output_dir"])) / "oblique.nii.gz")
+        assert written.shape == ct.shape
+        np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+        assert np.abs(np.asarray(written.dataobj) - ct.astype(float)).max() > 0  # the network did something
+    text = capsys.readouterr().out
+    for line in ("torn.nii.gz: damaged NIfTI", "long.nii.gz: a CT has three", "flat.nii.gz: a CT has three"):
+        assert line in text
+    monai.bundle.run(config_file=files(PHASES, "inference.json", smoke(PHASES)), **options)
+    assert "1 of 1 are in" in capsys.readouterr().out
+    train(PHASES, phase_pairs, tmp_path, learning_rate=0.02)
+    with pytest.raises(RuntimeError) as error:
+        monai.bundle.run(config_file=files(PHASES, "inference.json", smoke(PHASES)), **options)
+    assert "holds results of another model or of other CTs" in str(error.value.__cause__)

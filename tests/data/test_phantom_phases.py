@@ -18,7 +18,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folders_are_those_of_pix2pix_with_equal_names(pairs: Path) -> None:
-    names = {path.name: sorted(file.name for file in path.iterdir()) for path in pairs.iterdir()}
+    names = {path.name: sorted(file.name for file in path.iterdir()) for path in pairs.iterdir() if path.is_dir()}
     assert names == {
         "trainA": ["phantom_000000.nii.gz", "phantom_000001.nii.gz"],
         "trainB": ["phantom_000000.nii.gz", "phantom_000001.nii.gz"],
@@ -52,3 +52,8 @@ def test_one_phase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="phases must be 2 or more, got 1"):
         phantoms(str(tmp_path / "out"), split="1/0/0", phases=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_other_options_are_refused_in_the_same_folder(pairs: Path) -> None:
+    with pytest.raises(ValueError, match="holds phantoms that were made with other options"):
+        phantoms(str(pairs), size=24, split="2/1/1", phases=3, num_workers=0)

@@ -12,6 +12,7 @@ from tests.data.files import save_series
 from trct_monai.data.check import check
 from trct_monai.data.phases import PhaseSlices, find_cts, load_phases
 from trct_monai.data.prepare import prepare
+from trct_monai.data.split import split
 
 SHAPE = (17, 14, 11)
 
@@ -66,10 +67,9 @@ def test_refusals_name_the_file_and_the_fault(folder: Path, tmp_path: Path, caps
         "have different shapes, (17, 14, 11) and (17, 14, 12)",
         "long.nii.gz: a CT has three dimensions, got shape (17, 14, 11, 2)",
         "lonely.nii: trainB has no CT of this name",
-        "notes.txt: no CT; known are",
     ):
         assert part in text, part
-    assert "5 entries refused" in text
+    assert "4 entries refused" in text
 
 
 def test_a_pair_that_lies_apart_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +81,40 @@ def test_a_pair_that_lies_apart_is_refused(tmp_path: Path, capsys: pytest.Captur
         prepare(str(tmp_path / "pairs"), str(tmp_path / "cases"), num_workers=0)
     captured = capsys.readouterr()
     assert "lie 5.0 mm apart; register them" in captured.out + captured.err
+
+
+def test_pairs_may_be_stored_in_different_axes(tmp_path: Path) -> None:
+    """The same grid as RAS and as LAS is one grid."""
+    volume = thorax(0)
+    mirrored = np.diag([-2.0, 2.0, 3.0, 1.0])
+    mirrored[0, 3] = 2.0 * (SHAPE[0] - 1)
+    save(tmp_path / "pairs" / "trainA" / "a.nii", volume)
+    save(tmp_path / "pairs" / "trainB" / "a.nii", volume[::-1], mirrored)
+    prepare(str(tmp_path / "pairs"), str(tmp_path / "cases"), num_workers=0, fractions="1/0/0")
+    (case,) = load_phases(tmp_path / "cases" / "datalist.json", "training")
+    average, phase = (nibabel.load(case[key]) for key in ("image", "label"))
+    np.testing.assert_array_equal(average.get_fdata(), phase.get_fdata())
+    np.testing.assert_allclose(average.affine, phase.affine, atol=1e-6)
+
+
+def test_what_is_no_longer_there_leaves_the_datalist(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
+    for side in "AB":
+        (folder / f"train{side}" / "anna.nii.gz").unlink()
+    damaged = folder / "trainA" / "bert.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
+    assert "are left out: anna, bert" in capsys.readouterr().out
+    page = json.loads((tmp_path / "cases" / "datalist.json").read_text(encoding="utf-8"))
+    assert [case["case_id"] for case in page["training"] + page["validation"]] == ["cleo"]
+
+
+def test_sections_are_those_of_the_folders(folder: Path, tmp_path: Path) -> None:
+    prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
+    with pytest.raises(ValueError, match="whose sections are those of their folders"):
+        split(str(tmp_path / "cases"))
 
 
 def test_one_name_in_two_sections_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -132,6 +166,16 @@ def test_a_folder_may_hold_dicom_series(tmp_path: Path) -> None:
     save_series(tmp_path / "trainA" / "anna", volume, np.diag([2.0, 2.0, 3.0, 1.0]))
     found, refused = find_cts(tmp_path / "trainA")
     assert list(found) == ["anna"] and found["anna"].format == "DICOM" and not refused
+    assert found["anna"].patient_id == "patient"  # the DICOM PatientID, not the folder
+
+
+def test_a_folder_may_be_a_patient(tmp_path: Path) -> None:
+    save(tmp_path / "trainA" / "anna" / "average.nii.gz", thorax(0))
+    for name in ("one", "two"):
+        save(tmp_path / "trainA" / "bert" / f"{name}.nii.gz", thorax(0))
+    found, refused = find_cts(tmp_path / "trainA")
+    assert list(found) == ["anna"] and found["anna"].path.name == "average.nii.gz"
+    assert len(refused) == 1 and "must hold one DICOM series or one CT, this has 0 and 2" in refused[0]
 
 
 def test_other_datalists_are_refused(phantoms: Path) -> None:

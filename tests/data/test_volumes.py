@@ -66,9 +66,14 @@ def test_a_folder_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytes
     assert [case["case_id"] for case in cases] == ["anna", "bert"]
     text = capsys.readouterr().out
     assert "torn.nii.gz: damaged NIfTI" in text and "long.nii.gz: a CT has three dimensions" in text
+    made_by = {"checkpoint": "", "num_slices": 3}
+    assert without_results(cases, tmp_path / "out", made_by) == cases
     save(tmp_path / "out" / "anna.nii.gz", thorax(0))
-    assert [case["case_id"] for case in without_results(cases, tmp_path / "out")] == ["bert"]
+    assert [case["case_id"] for case in without_results(cases, tmp_path / "out", made_by)] == ["bert"]
     assert "1 of 2 are in" in capsys.readouterr().out
+    for other, sources in (({**made_by, "num_slices": 5}, cases), (made_by, [{**cases[0], "image": "elsewhere"}])):
+        with pytest.raises(ValueError, match="holds results of another model or of other CTs"):
+            without_results(sources, tmp_path / "out", other)
 
 
 def test_what_is_no_ct_is_said(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`phantoms --phases`: time averages and phase 0 of breathing, beating phantoms, in pix2pix's layout."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 
 from trct_monai.data.batch import in_shard, run_cases
 from trct_monai.data.cases import write_nifti
+from trct_monai.data.datalist import write_atomically
 from trct_monai.data.phantoms import phantom_series
 from trct_monai.data.phases import AVERAGE, FOLDERS, PHASE
 from trct_monai.geometry import voxel_to_world
@@ -37,10 +39,16 @@ def write_phases(
         shard: Part i/n of the phantoms.
 
     Raises:
-        ValueError: If there are fewer than two phases.
+        ValueError: If there are fewer than two phases, or the folder holds phantoms of other options.
     """
     if phases < 2:
         raise ValueError(f"phases must be 2 or more, got {phases}")
+    made_with = {"phases": phases, "size": size, "extent": extent, "findings": findings and list(findings)}
+    note = output / ".made_with.json"
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != made_with:
+        raise ValueError(f"{output} holds phantoms that were made with other options; use another output folder")
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(note, json.dumps(made_with) + "\n")
     jobs = []
     for section, numbers in seeds.items():
         for number in numbers:

@@ -8,7 +8,7 @@ that an axial slice is read without the rest, and the system keeps in memory wha
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from trct_monai.data.cases import (
     write_nifti,
     write_page,
 )
-from trct_monai.data.datalist import load_datalist, read_datalist
+from trct_monai.data.datalist import Case, load_datalist, read_datalist
 from trct_monai.data.dicom import find_series
 from trct_monai.data.readers import read_ct
 from trct_monai.data.sources import EXTENSIONS, Source, patient_of, safe_name
@@ -49,6 +49,9 @@ TASK = "phases"
 
 MAX_DISTANCE_MM = 0.1
 """How far the corners of a pair's volumes may lie apart."""
+
+COMPANIONS = (".raw", ".raw.gz", ".zraw", ".json", ".csv", ".txt", ".md", ".png", ".xml")
+"""Files that may lie beside CTs and are left alone: the voxels of a header, notes."""
 
 OPTIONS: dict[str, Any] = {"task": TASK}
 
@@ -84,29 +87,32 @@ def is_phase_layout(folder: str | os.PathLike[str]) -> bool:
 
 
 def ct_source(path: str | os.PathLike[str], min_slices: int = 4) -> Source:
-    """The CT that a path is: a file of any known format, or a folder with one DICOM series.
+    """The CT that a path is: a file of any known format, or a folder with one DICOM series or one such file.
 
     Raises:
         ValueError: If it is neither.
     """
     path = Path(path)
     extension = next((e for e in sorted(EXTENSIONS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
-    name, kind = path.name[: -len(extension) or None], "DICOM"
-    files: tuple[Path, ...] = (path,)
     if path.is_dir():
         series = [one for one in find_series(path, min_slices) if not one.reason]
-        if len(series) != 1:
-            raise ValueError(f"{path}: a folder must hold one DICOM series, this has {len(series)}")
-        name, files = path.name, series[0].files
-    elif extension:
-        kind = EXTENSIONS[extension]
-    else:
+        inside = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(tuple(EXTENSIONS))]
+        if len(series) + len(inside) != 1:
+            raise ValueError(
+                f"{path}: a folder must hold one DICOM series or one CT, this has {len(series)} and {len(inside)}"
+            )
+        name = safe_name(path.name)
+        if inside:
+            return replace(ct_source(inside[0]), case_id=name, patient_id=safe_name(patient_of(name)))
+        return Source(name, safe_name(series[0].patient_id or patient_of(name)), "DICOM", path, series[0].files)
+    if not extension:
         raise ValueError(f"{path}: no CT; known are {', '.join(EXTENSIONS)} and folders with a DICOM series")
-    return Source(safe_name(name), safe_name(patient_of(name)), kind, path, files)
+    name = path.name[: -len(extension)]
+    return Source(safe_name(name), safe_name(patient_of(name)), EXTENSIONS[extension], path, (path,))
 
 
 def find_cts(folder: str | os.PathLike[str], min_slices: int = 4) -> tuple[dict[str, Source], list[str]]:
-    """The CTs that lie directly in a folder, by name, and one line for each entry that is none.
+    """The CTs that lie directly in a folder, by name, and one line for each entry that should be one and is none.
 
     Args:
         folder: Where to look.
@@ -120,7 +126,9 @@ def find_cts(folder: str | os.PathLike[str], min_slices: int = 4) -> tuple[dict[
         raise FileNotFoundError(f"{folder}: no such folder of CTs")
     found: dict[str, Source] = {}
     refused = []
-    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower().endswith(COMPANIONS):
+            continue
         try:
             source = ct_source(path, min_slices)
         except ValueError as error:
@@ -193,7 +201,16 @@ def prepare_phases(
             f"{len(unpaired) + len(refused)} of {total} entries refused, more than --max_skipped {max_skipped:g}; "
             "the others are written, and no datalist"
         )
-    cases = load_cases(output)
+    here = {pair.case_id: pair.fingerprint(root) for pair in pairs}
+    cases: list[Case] = []
+    stale: list[Case] = []
+    for case in load_cases(output):
+        current = here.get(case["case_id"])
+        is_current = current is not None and current.items() <= case["provenance"].items()
+        (cases if is_current else stale).append(case)
+    if stale:
+        names = ", ".join(case["case_id"] for case in stale[:5])
+        print(f"{len(stale)} cases of {output} are not, or no longer, those of {root} and are left out: {names}")
     if not cases:
         raise ValueError(f"{root}: no pair is left")
     sections: Sections = {section: [] for section in FOLDERS}
@@ -214,6 +231,8 @@ def prepare_phases(
         f"{len(cases)} pairs in {output}"
     )
     write_split(output / DATALIST, sections, header)
+    if drawn and not sections["validation"]:
+        print("note: no patient was drawn for validation; add valA and valB, or try another --seed or --fractions")
 
 
 def load_phases(path: str | os.PathLike[str], section: str) -> list[dict[str, str]]:
@@ -227,7 +246,8 @@ def load_phases(path: str | os.PathLike[str], section: str) -> list[dict[str, st
         raise ValueError(f"{path}: no datalist of phases; run prepare on a folder with trainA and trainB")
     cases = load_datalist(path, section)
     if not cases:
-        raise ValueError(f"{path}: section {section!r} has no pair; add {FOLDERS[section]}A and {FOLDERS[section]}B")
+        folders = f"{FOLDERS[section]}A and {FOLDERS[section]}B"
+        raise ValueError(f"{path}: section {section!r} has no pair; add {folders}, or prepare with another --seed")
     return [
         {"case_id": c["case_id"], "patient_id": c["patient_id"], "image": c["image"][0], "label": c["label"]}
         for c in cases
@@ -285,19 +305,20 @@ def _prepare_or_refuse(pair: Pair, root: Path, output: Path) -> str:
 
 
 def _prepare(pair: Pair, root: Path, output: Path) -> None:
-    average, phase = read_ct(pair.average), read_ct(pair.phase)
-    if average.ct_hu.shape != phase.ct_hu.shape:
-        shapes = " and ".join(str(tuple(ct.ct_hu.shape[1:])) for ct in (average, phase))
-        raise ValueError(f"{pair.average.path}: this and {pair.phase.path} have different shapes, {shapes}")
+    cts = [read_ct(source) for source in (pair.average, pair.phase)]
+    average, phase = (to_ras(ct.ct_hu[0], ct.affine.numpy()) for ct in cts)
+    shapes = [tuple(volume.shape) for volume, _ in (average, phase)]
+    if shapes[0] != shapes[1]:
+        both = f"{shapes[0]} and {shapes[1]}"
+        raise ValueError(f"{pair.average.path}: this and {pair.phase.path} have different shapes, {both}")
     corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    corners[:, :3] *= np.array(average.ct_hu.shape[1:]) - 1
-    apart = np.abs(corners @ (average.affine - phase.affine).numpy().T).max()
+    corners[:, :3] *= np.array(shapes[0]) - 1
+    apart = np.abs(corners @ (average[1] - phase[1]).T).max()
     if apart > MAX_DISTANCE_MM:
         raise ValueError(f"{pair.average.path}: this and {pair.phase.path} lie {apart:.1f} mm apart; register them")
     with case_folder(output, pair.case_id) as folder:
         digests = {}
-        for name, ct in (("average", average), ("phase", phase)):
-            volume, affine = to_ras(ct.ct_hu[0], ct.affine.numpy())
+        for name, (volume, affine) in (("average", average), ("phase", phase)):
             numbers = volume.round().clamp(-32768, 32767).numpy().astype(np.int16)
             write_nifti(folder / f"{pair.case_id}_{name}.nii", numbers, affine)
             digests[name] = digest_voxels(numbers)
@@ -309,6 +330,6 @@ def _prepare(pair: Pair, root: Path, output: Path) -> None:
             "image": [f"{pair.case_id}_average.nii"],
             "voxels": digests["phase"],
             "pixels": [digests["average"]],
-            "provenance": {**source, "format": pair.average.format, "layout": "pairs of phases", **average.header},
+            "provenance": {**source, "format": pair.average.format, "layout": "pairs of phases", **cts[0].header},
         }
         write_page(folder, case, OPTIONS, source)

@@ -52,6 +52,10 @@ def split(
         lists = None
     else:
         raise ValueError(f"by must be hash or lists, got {by!r}")
+    if _header(folder / DATALIST).get("task") == "phases":
+        raise ValueError(
+            f"{folder} holds pairs of phases, whose sections are those of their folders; run prepare again"
+        )
     cases = load_cases(folder)
     if not cases:
         raise ValueError(f"{folder}: no prepared cases; run prepare first")

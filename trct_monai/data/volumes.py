@@ -1,5 +1,6 @@
 """CTs of any format into a network that changes volumes, and the changed volumes back onto the CTs' own grids."""
 
+import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from trct_monai.data.cases import write_nifti
+from trct_monai.data.cases import digest_file, write_nifti
+from trct_monai.data.datalist import write_atomically
 from trct_monai.data.dicom import find_series
 from trct_monai.data.phases import ct_source, find_cts
 from trct_monai.data.readers import read_ct
@@ -21,7 +23,7 @@ from trct_monai.transforms.resampling import to_ras
 
 
 def find_volumes(paths: str | Sequence[str], min_slices: int = 4) -> list[dict[str, str]]:
-    """CTs as cases for inference, ``case_id`` and ``image``: files, folders with one DICOM series, folders of such.
+    """CTs as cases for inference, ``case_id`` and ``image``: files, folders with one series or file, folders of such.
 
     Each is read to see whether it can be; what cannot be used is named in one line, and the others go on.
 
@@ -37,34 +39,66 @@ def find_volumes(paths: str | Sequence[str], min_slices: int = 4) -> list[dict[s
     for path in [Path(paths)] if isinstance(paths, str) else [Path(path) for path in paths]:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such CT or folder of CTs")
-        if path.is_dir() and not any(not series.reason for series in find_series(path, min_slices)):
-            found, refused = find_cts(path, min_slices)
-        else:
-            source = ct_source(path, min_slices)
-            found, refused = {source.case_id: source}, []
-        for line in refused:
-            print(f"refused  {line}")
+        found, refused = _in_path(path, min_slices)
         for name, source in found.items():
             try:
                 read_ct(source)
             except (ValueError, OSError) as error:
-                print(f"refused  {' '.join(str(error).split())}")
+                refused.append(" ".join(str(error).split()))
                 continue
             if name in sources:
                 both = f"{sources[name].path} and {source.path}"
                 raise ValueError(f"{both} have one name; give each its own --output_dir")
             sources[name] = source
+        for line in refused:
+            print(f"refused  {line}")
     if not sources:
         raise ValueError("found no CT to work on: pass --volumes FILE, or a folder of CTs")
     return [{"case_id": name, "image": str(source.path)} for name, source in sources.items()]
 
 
-def without_results(cases: Sequence[Mapping[str, str]], output_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """The cases whose result, CASE_ID.nii.gz, is not in a folder yet: the same command goes on where it stopped."""
-    left = [dict(case) for case in cases if not (Path(output_dir) / f"{case['case_id']}.nii.gz").is_file()]
-    if len(left) < len(cases):
-        print(f"{len(cases) - len(left)} of {len(cases)} are in {output_dir} already")
-    return left
+def _in_path(path: Path, min_slices: int) -> tuple[dict[str, Source], list[str]]:
+    """The CT that a path is, or those in the folder that it is, and a line for each entry that is none."""
+    if path.is_dir() and not find_series(path, min_slices):
+        return find_cts(path, min_slices)
+    try:
+        source = ct_source(path, min_slices)
+    except ValueError as error:
+        return {}, [str(error)]
+    return {source.case_id: source}, []
+
+
+def without_results(
+    cases: Sequence[Mapping[str, str]], output_dir: str | os.PathLike[str], made_by: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """The cases whose result, CASE_ID.nii.gz, is not in a folder yet: the same command goes on where it stopped.
+
+    OUTPUT_DIR/made_by.json says what made the results there.
+
+    Args:
+        cases: With ``case_id`` and ``image``.
+        output_dir: Where results lie.
+        made_by: The checkpoint's path under ``checkpoint``, and every number that the result depends on.
+
+    Raises:
+        ValueError: If the results there were made by another model or of other CTs.
+    """
+    folder = Path(output_dir)
+    page: dict[str, Any] = json.loads(json.dumps({key: value for key, value in made_by.items()}))
+    checkpoint = Path(str(page.pop("checkpoint", "")))
+    page["model"] = digest_file(checkpoint) if checkpoint.is_file() else None
+    note = folder / "made_by.json"
+    before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {**page, "cases": {}}
+    done = [case for case in cases if (folder / f"{case['case_id']}.nii.gz").is_file()]
+    known = before.pop("cases")
+    if done and (before != page or any(known.get(case["case_id"]) != case["image"] for case in done)):
+        raise ValueError(f"{folder} holds results of another model or of other CTs; use another --output_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    known |= {case["case_id"]: case["image"] for case in cases}
+    write_atomically(note, json.dumps({**page, "cases": known}, indent=1) + "\n")
+    if done:
+        print(f"{len(done)} of {len(cases)} are in {folder} already")
+    return [dict(case) for case in cases if case not in done]
 
 
 class LoadCTd(MapTransform):

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import KDTree
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -23,9 +24,6 @@ LUNG_HU = -500.0
 """Border between lung and soft tissue."""
 
 SSIM_WINDOW = 7
-
-UPRIGHT = 0.7
-"""A border whose normal has a larger part than this along z belongs to the diaphragm, another to the heart."""
 
 
 def moving_region(average_hu: Float[Array, "X Y Z"], phase_hu: Float[Array, "X Y Z"]) -> Bool[Array, "X Y Z"]:
@@ -46,8 +44,7 @@ def phase_scores(
     mae_moving, mae_still: Mean absolute error in HU inside and outside the region that moves.
     ssim_moving, ssim_still: Mean of the local SSIM (7 x 7 x 7, range of the window) inside and outside.
     psnr: Of the whole volume in the window, in dB.
-    diaphragm_mm, heart_mm: Mean distance from the phase's lung border, where it moves, to the prediction's; the borders
-        with a normal along z and the others.
+    diaphragm_mm, heart_mm: See `border_distances`.
     flicker: Mean absolute change of the slices' mean error from one slice to the next, in HU.
 
     Args:
@@ -82,7 +79,10 @@ def border_distances(
     moving: Bool[Array, "X Y Z"],
     voxel_spacing: Sequence[float],
 ) -> dict[str, float]:
-    """Mean distance in mm from the true lung border, where it moves, to the predicted one.
+    """Mean distance in mm from the true lung border, where it moves, to the predicted one; NaN where there is none.
+
+    A border runs through the points between two neighbouring voxels at which the linear interpolation crosses
+    `LUNG_HU`. Points between neighbours along z count for the diaphragm, the others for the heart and what else moves.
 
     Args:
         prediction_hu: The predicted phase.
@@ -90,18 +90,26 @@ def border_distances(
         moving: Where the phase differs from the average.
         voxel_spacing: Voxel sides in mm.
     """
-    spacing = [float(side) for side in voxel_spacing]
-    predicted, true = (_signed_distance(volume < LUNG_HU, spacing) for volume in (prediction_hu, phase_hu))
-    if predicted is None or true is None:
-        return {"diaphragm_mm": float("nan"), "heart_mm": float("nan")}
-    border = (np.abs(true) <= max(spacing) / 2 + 1e-6) & moving
-    normal = np.stack(np.gradient(gaussian_filter(true, 1.0), *spacing))
-    upright = np.abs(normal[2]) > UPRIGHT * np.maximum(np.linalg.norm(normal, axis=0), 1e-9)
-    distance = np.abs(predicted - true)
-    return {
-        "diaphragm_mm": _mean(distance, border & upright),
-        "heart_mm": _mean(distance, border & ~upright),
-    }
+    spacing = np.array([float(side) for side in voxel_spacing])
+    predicted = np.concatenate([points for points, _ in _crossings(prediction_hu, np.ones_like(moving))]) * spacing
+    true = [points[inside] * spacing for points, inside in _crossings(phase_hu, moving)]
+    tree = KDTree(predicted) if len(predicted) else None
+    distances = [tree.query(points)[0] if tree else np.zeros(0) for points in true]
+    x, y, z = distances
+    return {"diaphragm_mm": _average(z), "heart_mm": _average(np.concatenate([x, y]))}
+
+
+def _crossings(volume: Array, region: Array) -> list[tuple[Array, Array]]:
+    """By axis: where a volume crosses `LUNG_HU` between neighbours (N, 3) in voxels, and whether one is in a region."""
+    result = []
+    for axis in range(3):
+        before, after = (np.take(volume, np.arange(n, volume.shape[axis] - 1 + n), axis) for n in (0, 1))
+        near, far = (np.take(region, np.arange(n, region.shape[axis] - 1 + n), axis) for n in (0, 1))
+        crossed = (before < LUNG_HU) != (after < LUNG_HU)
+        points = np.argwhere(crossed).astype(float)
+        points[:, axis] += (LUNG_HU - before[crossed]) / (after[crossed] - before[crossed])
+        result.append((points, (near | far)[crossed]))
+    return result
 
 
 class MotionMetric(IgniteMetricHandler):
@@ -148,20 +156,20 @@ class _MotionError(CumulativeIterationMetric):
         return torch.tensor(values, dtype=torch.float32)[:, None]
 
     def aggregate(self) -> Tensor:
-        """The mean over the cases that have such a region."""
-        buffer = self.get_buffer()
-        return torch.as_tensor(buffer).nanmean()
+        """The mean over the cases that have such a region.
+
+        Raises:
+            ValueError: If none has one.
+        """
+        mean = torch.as_tensor(self.get_buffer()).nanmean()
+        if bool(mean.isnan()):
+            raise ValueError(f"nothing moves by more than {MOVES_HU:g} HU in any case: are average and phase the same?")
+        return mean
 
 
 def _mean(values: Array, region: Array) -> float:
     return float(values[region].mean()) if region.any() else float("nan")
 
 
-def _signed_distance(mask: Array, spacing: Sequence[float]) -> Array | None:
-    """Distance in mm to the border of a mask, negative inside; None where there is no border."""
-    if not mask.any() or mask.all():
-        return None
-    outside, inside = (distance_transform_edt(m, sampling=spacing) for m in (~mask, mask))
-    half = min(spacing) / 2
-    result: Array = np.where(mask, half - inside, outside - half)
-    return result
+def _average(values: Array) -> float:
+    return float(values.mean()) if len(values) else float("nan")

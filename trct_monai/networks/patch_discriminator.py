@@ -20,7 +20,7 @@ class PatchDiscriminator(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         in_channels: Channels of what it judges, those of a condition included.
-        channels: Channels of each convolution; the input shrinks by 2 ** len(channels).
+        channels: Channels of each convolution; each but the last halves the input, and the last too if its stride is 2.
         norm: ``spectral`` bounds each convolution (Miyato et al., ICLR 2018) and so what the discriminator can win by;
             ``group`` normalises the features, ``instance`` each channel by itself.
         last_stride: Stride of the last of these convolutions. With 1, the default channels and ``head_size`` 4 each

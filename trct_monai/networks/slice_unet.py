@@ -45,7 +45,7 @@ class SliceUNet(nn.Module):
             num_res_units=0,
             act=("leakyrelu", {"negative_slope": 0.2}),
             norm=norm,
-            bias=norm is None,  # a norm takes it away again
+            bias=norm is None,  # a norm takes it away again; the last convolution needs none
         )
         last = [module for module in self.unet.modules() if isinstance(module, nn.ConvTranspose2d)][-1]
         nn.init.zeros_(last.weight)
