@@ -27,6 +27,19 @@ def test_an_untrained_network_is_the_identity_to_the_bit(num_slices: int, size: 
         torch.testing.assert_close(network.train(mode)(image), image[:, num_slices // 2][:, None], atol=0, rtol=0)
 
 
+def test_small_corrections_vanish_in_evaluation_alone() -> None:
+    network, image = SliceUNet(1, SMALL, min_change=0.02), 0.3 + 0.4 * torch.rand(1, 1, 32, 32)
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        correction, kept = network.train()(image) - image, network.eval()(image) - image
+    assert correction.abs().max() > 0.02 and (correction != 0).all()
+    expected = (image + correction.sign() * (correction.abs() - 0.02).clamp(min=0)).clamp(0, 1) - image
+    torch.testing.assert_close(kept, expected, atol=1e-6, rtol=0)
+    assert (kept.abs() < 1e-6).any()
+
+
 def test_parameters_are_as_many_as_stated() -> None:
     count = sum(parameter.numel() for parameter in SliceUNet().parameters())
     assert round(count / 1e6, 1) == 35.3

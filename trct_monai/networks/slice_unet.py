@@ -21,6 +21,8 @@ class SliceUNet(nn.Module):
         channels: Channels of each level; each but the last halves the slice.
         norm: MONAI's name of a norm: ``instance``, ``batch``, or ``syncbatch`` over several GPUs;
             None for none.
+        min_change: In evaluation corrections are pulled toward zero by so much, and smaller ones vanish: 20 HU of the
+            usual window. What does not move then stays as it was.
 
     Raises:
         ValueError: If `num_slices` is not odd.
@@ -31,10 +33,12 @@ class SliceUNet(nn.Module):
         num_slices: int = 1,
         channels: Sequence[int] = (64, 128, 256, 512, 512, 512, 512, 512, 512),
         norm: str | None = "instance",
+        min_change: float = 0.008,
     ) -> None:
         super().__init__()
         if num_slices < 1 or num_slices % 2 == 0:
             raise ValueError(f"num_slices must be odd and positive, got {num_slices}")
+        self.min_change = float(min_change)
         self.num_slices, self.multiple = num_slices, 2 ** (len(channels) - 1)
         self.unet = UNet(
             2,
@@ -71,5 +75,5 @@ class SliceUNet(nn.Module):
         padded = F.pad(2 * image - 1, (before[1], after[1], before[0], after[0]), value=-1.0)
         x, y = (slice(b, b + n) for b, n in zip(before, image.shape[2:]))
         change = self.unet(padded)[..., x, y].tanh()
-        result: Tensor = middle + change
+        result: Tensor = middle + (change if self.training else F.softshrink(change, self.min_change))
         return result if self.training else result.clamp(0.0, 1.0)
