@@ -1,5 +1,6 @@
 """`evaluate` on pairs of phases: beside the identity, with a warning where a method does harm."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from trct_monai.data.phases import load_phases
 from trct_monai.evaluate import evaluate
+from trct_monai.metrics.lpips import lpips_score
 
 
 def predict(datalist: Path, folder: Path, share: float, harm: float = 0.0) -> Path:
@@ -69,3 +71,22 @@ def test_another_grid_and_missing_files_are_refused(phase_pairs: Path, tmp_path:
         run(phase_pairs, folder, tmp_path / "out")
     with pytest.raises(ValueError, match="--size and --resample are for radiographs"):
         run(phase_pairs, folder, tmp_path / "out", size=8)
+
+
+def test_lpips_says_what_it_needs(phase_pairs: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("lpips"):
+        pytest.skip("lpips is installed")
+    with pytest.raises(
+        ValueError, match=r"LPIPS needs a package that is not installed: pip install 'trct-monai\[lpips\]'"
+    ):
+        run(phase_pairs, predict(phase_pairs, tmp_path / "p", 0.5), tmp_path / "out", lpips=True)
+
+
+def test_lpips_is_a_mean_over_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a distance that can be worked out by hand in the network's place: mean absolute difference in [-1, 1]."""
+    monkeypatch.setattr(
+        "trct_monai.metrics.lpips._model", lambda: lambda a, b: (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
+    )
+    truth = np.zeros((8, 8, 20))
+    assert lpips_score(truth + 100, truth, (-1000.0, 1000.0)) == pytest.approx(0.1)
+    assert lpips_score(truth, truth, (-1000.0, 1000.0)) == 0

@@ -92,6 +92,7 @@ def evaluate(
     resample: bool = False,
     figures: int = 3,
     num_workers: int = 2,
+    lpips: bool = False,
 ) -> None:
     """Score predicted CTs against a datalist by every protocol and probe, beside the mean volume.
 
@@ -112,6 +113,7 @@ def evaluate(
         resample: Bring predictions that lie on another grid to the CT's, in place of refusing them.
         figures: Number of cases to draw: truth, prediction and difference in three planes, radiographs, reprojections.
         num_workers: Number of processes.
+        lpips: Measure LPIPS of phases too; needs `pip install trct-monai[lpips]`.
     """
     options = Options.parse(datalist, section, hu_window, size, resample)
     if read_datalist(datalist).get("task") == TASK:
@@ -119,9 +121,11 @@ def evaluate(
             raise ValueError("--size and --resample are for radiographs; phases are scored on the grid of their CTs")
         evaluate_phases(
             predictions, datalist, output, section=section, hu_window=options.hu_window, name=name, figures=figures,
-            num_workers=num_workers,
+            num_workers=num_workers, lpips=lpips,
         )  # fmt: skip
         return
+    if lpips:
+        raise ValueError("--lpips is for phases; protocols of radiographs to CT do not have it")
     if name == MEAN_VOLUME:
         raise ValueError(f"name must be another than {MEAN_VOLUME!r}, which stands beside it in the table")
     folder = Path(output)

@@ -22,6 +22,7 @@ from trct_monai.data.phases import load_phases
 from trct_monai.data.predictions import PLACE_TOLERANCE, load_ct, prediction_file
 from trct_monai.figures import phase_figure, save_figure
 from trct_monai.metrics import Estimate, bootstrap_mean, paired_test
+from trct_monai.metrics.lpips import lpips_score
 from trct_monai.metrics.motion import moving_region, phase_scores
 from trct_monai.transforms.resampling import to_ras
 
@@ -36,6 +37,7 @@ COLUMNS = {
     "diaphragm_mm": ("diaphragm (mm)", ".2f"),
     "heart_mm": ("heart and other lung borders (mm)", ".2f"),
     "flicker": ("flicker (HU)", ".2f"),
+    "lpips": ("LPIPS", ".4f"),
 }
 """Columns of the table: title and format; `phase_scores` says what they are."""
 
@@ -53,6 +55,7 @@ def evaluate_phases(
     name: str,
     figures: int,
     num_workers: int,
+    lpips: bool = False,
 ) -> None:
     """Score every pair, write cases.csv, summary.json and pictures, and print the table.
 
@@ -65,10 +68,11 @@ def evaluate_phases(
         name: What the predictions are called.
         figures: Number of pairs to draw.
         num_workers: Number of processes.
+        lpips: Measure LPIPS too.
 
     Raises:
         FileNotFoundError: If a prediction is missing.
-        ValueError: If one lies on another grid; the first is named.
+        ValueError: If one lies on another grid, of which the first is named, or the package for LPIPS is missing.
     """
     if name == IDENTITY:
         raise ValueError(f"name must be another than {IDENTITY!r}, which stands beside it in the table")
@@ -76,7 +80,7 @@ def evaluate_phases(
     files = {case["case_id"]: prediction_file(predictions, case["case_id"]) for case in cases}
     kept = folder / "scores"
     kept.mkdir(parents=True, exist_ok=True)
-    work = partial(_score, files=files, hu_window=tuple(hu_window), kept=kept)
+    work = partial(_score, files=files, hu_window=tuple(hu_window), kept=kept, lpips=lpips)
     refused = run_cases(work, [(case["case_id"], case) for case in cases], num_workers=num_workers, description=name)
     if refused:
         raise ValueError(f"{len(refused)} of {len(cases)} predictions cannot be compared; {refused[0][1]}")
@@ -86,11 +90,12 @@ def evaluate_phases(
         rows += [{"method": m, "case_id": case["case_id"], **page[k]} for m, k in ((name, "scores"), (IDENTITY,) * 2)]
     patients = [case["patient_id"] for case in cases]
     metrics: dict[str, dict[str, Any]] = {}
+    columns = [column for column in COLUMNS if column in rows[0]]
     for method in (name, IDENTITY):
         own = [row for row in rows if row["method"] == method]
-        estimates = {c: bootstrap_mean([_number(row[c]) for row in own], patients) for c in COLUMNS}
+        estimates = {c: bootstrap_mean([_number(row[c]) for row in own], patients) for c in columns}
         metrics[method] = {c: None if estimate is None else asdict(estimate) for c, estimate in estimates.items()}
-    tests = {column: _p_value(rows, name, column, patients) for column in COLUMNS}
+    tests = {column: _p_value(rows, name, column, patients) for column in columns}
     summary = {
         "tool": f"trct_monai {__version__}",
         "task": "phases",
@@ -119,7 +124,8 @@ def format_phases(summary: Mapping[str, Any]) -> str:
     """The scores as a Markdown table, a column for each method, and the warnings."""
     methods = list(summary["metrics"])
     lines = [f"| | {' | '.join(methods)} | p |", "|---" * (len(methods) + 2) + "|"]
-    for column, (title, number) in COLUMNS.items():
+    for column in summary["metrics"][methods[0]]:
+        title, number = COLUMNS[column]
         cells = []
         for method in methods:
             values = summary["metrics"][method][column]
@@ -157,21 +163,31 @@ def _p_value(rows: Sequence[Mapping[str, Any]], name: str, column: str, patients
     return p if isfinite(p) else None
 
 
-def _score(case: dict[str, str], *, files: Mapping[str, Path], hu_window: Sequence[float], kept: Path) -> str:
+def _score(
+    case: dict[str, str], *, files: Mapping[str, Path], hu_window: Sequence[float], kept: Path, lpips: bool
+) -> str:
     """Score one pair into its file; returns why it cannot be."""
     path, target = files[case["case_id"]], kept / f"{case['case_id']}.json"
-    inputs = [digest_file(Path(file)) for file in (path, case["image"], case["label"])] + [list(hu_window), __version__]
+    inputs = [digest_file(Path(file)) for file in (path, case["image"], case["label"])] + [
+        list(hu_window),
+        __version__,
+        lpips,
+    ]
     if target.is_file() and json.loads(target.read_text(encoding="utf-8")).get("inputs") == inputs:
         return ""
     try:
         prediction, phase, average = _load(case, path)
+        shown = (prediction, average) if lpips else ()
+        perceived = [lpips_score(ct[0].numpy(), phase[0].numpy(), hu_window) for ct in shown]
     except (ValueError, OSError) as error:
         return str(error)
     spacing = [float(side) for side in phase.pixdim]
     truth, before = phase[0].numpy(), average[0].numpy()
     page: dict[str, Any] = {"inputs": inputs}
-    for key, volume in (("scores", prediction[0].numpy()), (IDENTITY, before)):
+    for number, (key, volume) in enumerate((("scores", prediction[0].numpy()), (IDENTITY, before))):
         scores = phase_scores(volume, truth, before, hu_window, spacing)
+        if perceived:
+            scores["lpips"] = perceived[number]
         page[key] = {column: value if isfinite(value) else None for column, value in scores.items()}
     write_atomically(target, json.dumps(page) + "\n")
     return ""
