@@ -78,3 +78,5 @@ def test_the_phase_generator_beats_the_identity_where_it_moves_and_does_no_harm(
         f"{own[moves].mean():.1f} of {identity[moves].mean():.1f} HU"
     )
     assert own[~moves].mean() < identity[~moves].mean() + 10
+    still_air = (average[training:] < 0.03) & ~moves  # below -950 HU
+    assert (own - identity)[still_air].abs().quantile(0.99) < 5
