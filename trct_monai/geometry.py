@@ -301,6 +301,20 @@ def preset(name: str, size: int | tuple[int, int] = 512) -> tuple[Camera, ...]:
     )
 
 
+def follows_preset(cameras: Sequence[Camera], name: str) -> bool:
+    """Whether cameras see what those of a preset see, view by view, whatever their numbers of pixels.
+
+    Args:
+        cameras: In the preset's order.
+        name: The preset.
+    """
+    expected = preset(name)
+    return len(cameras) == len(expected) and all(
+        torch.allclose(camera.world_to_detector(), other.world_to_detector(), rtol=1e-4, atol=1e-6)
+        for camera, other in zip(cameras, expected)
+    )
+
+
 def projection_matrices(cameras: Sequence[Camera]) -> Float[Tensor, "V 3 4"]:
     """World-to-detector matrices (float32) of several views; see `Camera.world_to_detector`."""
     return torch.stack([camera.world_to_detector() for camera in cameras]).float()

@@ -79,6 +79,20 @@ def test_files_given_by_hand_bring_the_cameras_of_their_side_cars(tmp_path):
         LoadRadiographsd()({"image": [paths[0], plain[0]]})
 
 
+def test_side_cars_of_other_views_are_refused_by_a_fixed_geometry(tmp_path):
+    """Two radiographs given in the wrong order are the likeliest mistake of all."""
+    files = []
+    for camera in preset("x2ct", 16):
+        files.append(str(tmp_path / f"{camera.name}.png"))
+        save_radiograph(files[-1], torch.rand(16, 16), camera)
+    loader = LoadRadiographsd(geometry="x2ct")
+    assert loader({"image": files})["image"].shape == (2, 16, 16)
+    with pytest.raises(ValueError, match="have other cameras than geometry 'x2ct'.*check the order of the views"):
+        loader({"image": files[::-1]})
+    with pytest.raises(ValueError, match="have other cameras than geometry 'clinic'"):
+        LoadRadiographsd(geometry="clinic")({"image": files})
+
+
 @pytest.mark.parametrize("size", [4, 6, 16, 32, (8, 4)])
 def test_resizing_keeps_the_mean_and_the_edges(size):
     image = random_image(16, 16)

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
 from typing_extensions import NotRequired
 
-from trct_monai.geometry import Camera, preset
+from trct_monai.geometry import Camera, follows_preset
 
 SECTIONS = ("training", "validation", "test")
 FORMAT_VERSION = 1
@@ -183,13 +182,8 @@ def _rounded(value: Any) -> Any:
 
 def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
     """Refuse a case whose radiographs were taken otherwise than a network with a fixed geometry assumes."""
-    expected = preset(geometry)
-    cameras = [Camera.from_dict(camera).resized(expected[0].size) for camera in case.get("cameras", [])]
-    same = len(cameras) == len(expected) and all(
-        torch.allclose(camera.world_to_detector(), other.world_to_detector(), rtol=1e-4, atol=1e-6)
-        for camera, other in zip(cameras, expected)
-    )
-    if not same:
+    cameras = [Camera.from_dict(camera) for camera in case.get("cameras", [])]
+    if not follows_preset(cameras, geometry):
         raise ValueError(
             f"{path}: case {case.get('case_id')} has {len(cameras)} views that are not those of geometry {geometry!r}; "
             "prepare the data with that --geometry, or train with the geometry of the data"

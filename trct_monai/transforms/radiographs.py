@@ -27,7 +27,7 @@ from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 from torch import Tensor
 
-from trct_monai.geometry import Camera
+from trct_monai.geometry import Camera, follows_preset
 from trct_monai.transforms.resampling import resampling_matrix
 
 FORMAT_VERSION = 1
@@ -168,6 +168,7 @@ class LoadRadiographsd(MapTransform):
         size: Rows and columns of the result, one number for a square; None keeps the files' size.
         allow_unquantitative: Accept pictures that nobody fitted to line integrals, in their own scale.
         allow_missing_views: Accept None in place of a file: that view is NaN, for a network that takes missing views.
+        geometry: Preset that cameras of side-cars must follow: that of a network which knows no other.
         allow_missing_keys: Do nothing for a key that is not there.
     """
 
@@ -177,10 +178,11 @@ class LoadRadiographsd(MapTransform):
         size: int | Sequence[int] | None = None,
         allow_unquantitative: bool = False,
         allow_missing_views: bool = False,
+        geometry: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.size = size
+        self.size, self.geometry = size, geometry
         self.allow_unquantitative, self.allow_missing_views = allow_unquantitative, allow_missing_views
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -188,13 +190,14 @@ class LoadRadiographsd(MapTransform):
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If a file is damaged or not quantitative, the views' sizes differ and no size is set, or a view
-                is missing where none may be.
+            ValueError: If a file is damaged or not quantitative, the views' sizes differ and no size is set, a view is
+                missing where none may be, or side-cars have other cameras than those of the geometry.
         """
         result = dict(data)
         for key in self.key_iterator(result):
             if not isinstance(result[key], Tensor):
                 cameras = None if "cameras" in data else self._cameras(result[key])
+                self._check_cameras(cameras, result[key])
                 result[key] = self._load(result[key], data.get("orientation"), data.get("intensity"))
                 if cameras is not None:
                     result["cameras"] = cameras
@@ -243,6 +246,15 @@ class LoadRadiographsd(MapTransform):
                 f"some radiographs have a camera in their side-car, {', '.join(without)} not; give all or none"
             )
         return pages
+
+    def _check_cameras(self, cameras: Sequence[dict[str, Any] | None] | None, paths: Any) -> None:
+        if cameras is None or self.geometry is None:
+            return
+        if not follows_preset([Camera.from_dict(camera) for camera in cameras if camera is not None], self.geometry):
+            raise ValueError(
+                f"the side-cars of {paths} have other cameras than geometry {self.geometry!r}, which is all that this "
+                "network knows: check the order of the views, or take a network for any cameras"
+            )
 
     def _line_integrals(self, path: str | os.PathLike[str], intensity: Mapping[str, Any]) -> Tensor:
         radiograph = read_radiograph(path)
