@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import monai.bundle
 import pytest
 from monai.bundle import ConfigWorkflow
 
@@ -37,3 +38,20 @@ def test_without_a_workflow_it_is_the_working_directory(tmp_path: Path, monkeypa
 def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no trained model at .*train the bundle first, pass --ckpt_path"):
         require_checkpoint(str(tmp_path / "model.pt"))
+
+
+def test_a_mistyped_flag_is_refused(tmp_path: Path) -> None:
+    """MONAI would take it as one more key, and train on with the default."""
+    config = str(make_bundle(tmp_path / "mine") / "configs" / "train.json")
+    page = '{"epochs": 2, "section": {"a": 1}, "run": ["$print(@root, @epochs)"], "root": "$find_bundle(\'mine\')"'
+    page += ', "imports": ["$from trct_monai.bundle import find_bundle"], "initialize": [], "finalize": []}'
+    Path(config).write_text(page, encoding="utf-8")
+    options = {"config_file": config, "epochs": 3, "section::a": 2, "workflow_type": "train"}
+    monai.bundle.run(**options)
+    with pytest.raises(RuntimeError) as error:
+        monai.bundle.run(**options, epoch=7)
+    causes, one = [], error.value.__cause__
+    while one is not None:
+        causes.append(str(one))
+        one = one.__cause__
+    assert any("the configuration has no --epoch; did you mean --epochs?" in cause for cause in causes)

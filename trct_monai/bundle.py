@@ -1,10 +1,14 @@
 """Where the running bundle lies, so that its commands work from any folder."""
 
+import difflib
 import inspect
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import monai.bundle
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 
@@ -14,24 +18,40 @@ def find_bundle(name: str) -> str:
     That is the folder above the `configs` that MONAI's workflow was started with; without a workflow (`ckpt_export`
     and its kin) the working directory if it is a bundle, else `bundles/NAME` of the source checkout.
 
+    Every configuration asks for it early, so a mistyped flag is refused here too: `monai.bundle run` takes any name,
+    and what it was meant to change stays as it was.
+
     Args:
         name: Name of the bundle's folder.
 
     Raises:
-        ValueError: If no bundle is found there.
+        ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has.
     """
     candidates = [Path.cwd(), Path(__file__).resolve().parents[1] / "bundles" / name]
-    frame = inspect.currentframe()
+    frame, workflow = inspect.currentframe(), None
     while frame is not None:
-        workflow = frame.f_locals.get("self")
-        if isinstance(workflow, ConfigWorkflow):
+        if workflow is None and isinstance(frame.f_locals.get("self"), ConfigWorkflow):
+            workflow = frame.f_locals["self"]
             candidates.insert(0, Path(workflow.config_root_path).resolve().parent)
-            break
+        if frame.f_code is monai.bundle.run.__code__:
+            _refuse_unknown(frame.f_locals["override"], frame.f_locals["config_file"])
         frame = frame.f_back
     for candidate in candidates:
         if (candidate / "configs" / "metadata.json").is_file():
             return str(candidate)
     raise ValueError(f"found no bundle {name!r} at {', '.join(map(str, candidates))}; pass --bundle_root FOLDER")
+
+
+def _refuse_unknown(flags: Iterable[str], config_files: str | Sequence[str] | None) -> None:
+    if config_files is None:
+        return
+    known = {*ConfigParser.load_config_files(config_files), *inspect.signature(ConfigWorkflow).parameters}
+    for flag in flags:
+        key = re.split("::|#", flag)[0]
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f"did you mean --{close[0]}?" if close else "its top-level keys are the flags"
+            raise ValueError(f"the configuration has no --{key}; {meant}")
 
 
 def require_checkpoint(path: str) -> None:

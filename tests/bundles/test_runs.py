@@ -112,10 +112,16 @@ def files(bundle: Path, first: str, *overlays: Path) -> list[str]:
     return [str(bundle / "configs" / first), *map(str, overlays)]
 
 
+def run(config: list[str], **options: Any) -> None:
+    """`monai.bundle run` with those options that the configuration has: inference has not all of training."""
+    known = ConfigParser.load_config_files(config)
+    monai.bundle.run(config_file=config, **{key: value for key, value in options.items() if key in known})
+
+
 def train(bundle: Path, datalist: Path, output: Path, *overlays: Path, **changes: Any) -> dict[str, Any]:
     """Train in this process; returns the last checkpoint."""
     config = files(bundle, "train.json", smoke(bundle), *overlays)
-    monai.bundle.run(config_file=config, **{**arguments(bundle, datalist, output), **changes})
+    run(config, **{**arguments(bundle, datalist, output), **changes})
     return load(output / "resume" / "checkpoint.pt")
 
 
@@ -221,7 +227,7 @@ def test_inference_writes_hu_where_the_patient_lies(
         **arguments(bundle, phantoms, output),
         "output_dir": str(tmp_path),
     }
-    monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
+    run(files(bundle, "inference.json"), **options)
     cases = load_datalist(phantoms, "test")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{case['case_id']}.nii.gz" for case in cases)
     for case in cases:
@@ -249,7 +255,7 @@ def test_inference_takes_one_pair_of_radiographs(
         "radiographs": case["image"],
         "output_dir": str(tmp_path / "predictions"),
     }
-    monai.bundle.run(config_file=files(bundle, "inference.json"), **options)
+    run(files(bundle, "inference.json"), **options)
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["reconstruction.nii.gz"]
     assert not (tmp_path / "not made").exists()
 
@@ -258,7 +264,7 @@ def test_inference_takes_one_pair_of_radiographs(
 def test_a_baseline_runs_as_a_bundle(baseline: str, phantoms: Path, tmp_path: Path) -> None:
     bundle, sizes = RECONSTRUCTION, {"volume_size": 16, "radiograph_size": 32}
     options = arguments(bundle, phantoms, tmp_path) | sizes | {"baseline": baseline}
-    monai.bundle.run(config_file=files(bundle, "inference.json", COMMON / "baseline.json"), **options)
+    run(files(bundle, "inference.json", COMMON / "baseline.json"), **options)
     for case in load_datalist(phantoms, "test"):
         prediction, truth = (nibabel.load(path) for path in (tmp_path / f"{case['case_id']}.nii.gz", case["label"]))
         np.testing.assert_allclose(prediction.affine, truth.affine, atol=1e-4)
@@ -268,14 +274,14 @@ def test_a_baseline_runs_as_a_bundle(baseline: str, phantoms: Path, tmp_path: Pa
 def test_inference_without_a_model_says_what_to_do(data: DataOf, tmp_path: Path) -> None:
     for bundle in BUNDLES:
         with pytest.raises(RuntimeError) as error:
-            monai.bundle.run(config_file=files(bundle, "inference.json"), **arguments(bundle, data(bundle), tmp_path))
+            run(files(bundle, "inference.json"), **arguments(bundle, data(bundle), tmp_path))
         assert "no trained model at" in str(error.value.__cause__)
 
 
 def test_evaluation_writes_every_case(trained: tuple[Path, Path], data: DataOf) -> None:
     bundle, output = trained
     config = files(bundle, "train.json", smoke(bundle), COMMON / "evaluate.json")
-    monai.bundle.run(config_file=config, **arguments(bundle, data(bundle), output))
+    run(config, **arguments(bundle, data(bundle), output))
     lines = (output / "evaluation" / "psnr_raw.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(load_datalist(data(bundle), "test"))
 
@@ -287,7 +293,7 @@ def test_every_overlay_of_its_own_trains(bundle: Path, overlay: Path, data: Data
         train(bundle, data(bundle), tmp_path / "stage1")
         changes = {**changes, "stage1_path": str(tmp_path / "stage1" / "model.pt")}
     config = files(bundle, "train.json", overlay, smoke(bundle))
-    monai.bundle.run(config_file=config, **{**arguments(bundle, data(bundle), tmp_path), **changes})
+    run(config, **{**arguments(bundle, data(bundle), tmp_path), **changes})
     assert load(tmp_path / "resume" / "checkpoint.pt")["epoch"] == 2
 
 
@@ -297,7 +303,7 @@ def test_interpolation_reaches_any_size(reconstructing: tuple[Path, Path], phant
     options = {"volume_size": 16, "radiograph_size": 32, **arguments(bundle, phantoms, output), "max_cases": 1}
     options |= {"ckpt_path": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "out"), "output_size": 20}
     alone = [path for path in [bundle / "configs" / "stage1.json"] if path.is_file()]
-    monai.bundle.run(config_file=files(bundle, "inference.json", *alone, COMMON / "interpolate.json"), **options)
+    run(files(bundle, "inference.json", *alone, COMMON / "interpolate.json"), **options)
     (path,) = (tmp_path / "out").iterdir()
     assert nibabel.load(path).shape == (20, 20, 20)
 
@@ -427,7 +433,7 @@ def test_the_refiner_takes_any_coarse_ct(phantoms: Path, tmp_path: Path) -> None
         "output_dir": str(tmp_path / "fine"),
     }
     config = files(bundle, "inference.json", bundle / "configs" / "refine_volumes.json")
-    monai.bundle.run(config_file=config, **options)
+    run(config, **options)
     fine = nibabel.load(tmp_path / "fine" / "thorax.nii.gz")
     assert fine.shape == (18, 24, 20)
     middle = [affine @ [*(np.array(coarse.shape) / 2 - 0.5), 1], fine.affine @ [*(np.array(fine.shape) / 2 - 0.5), 1]]
@@ -438,7 +444,7 @@ def test_the_refiner_takes_any_coarse_ct(phantoms: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(nibabel.as_closest_canonical(fine).get_fdata(), expected, atol=1.0)
     options["volumes"] = [str(tmp_path / "thorax.nii.gz")] * 2
     with pytest.raises(RuntimeError) as error:
-        monai.bundle.run(config_file=config, **options)
+        run(config, **options)
     assert "have one name" in str(error.value.__cause__)
 
 
@@ -476,7 +482,7 @@ def test_phases_go_back_onto_the_grids_of_their_cts(
     options = arguments(PHASES, phase_pairs, tmp_path) | {"volumes": str(folder), "output_dir": str(tmp_path / "out")}
     for roi_size in (None, [16, 16]):
         changes = {} if roi_size is None else {"roi_size": roi_size, "output_dir": str(tmp_path / "windows")}
-        monai.bundle.run(config_file=files(PHASES, "inference.json", smoke(PHASES)), **options | changes)
+        run(files(PHASES, "inference.json", smoke(PHASES)), **options | changes)
         written = nibabel.load(Path(str((options | changes)["output_dir"])) / "oblique.nii.gz")
         assert written.shape == ct.shape
         np.testing.assert_allclose(written.affine, affine, atol=1e-5)
@@ -484,9 +490,9 @@ def test_phases_go_back_onto_the_grids_of_their_cts(
     text = capsys.readouterr().out
     for line in ("torn.nii.gz: damaged NIfTI", "long.nii.gz: a CT has three", "flat.nii.gz: a CT has three"):
         assert line in text
-    monai.bundle.run(config_file=files(PHASES, "inference.json", smoke(PHASES)), **options)
+    run(files(PHASES, "inference.json", smoke(PHASES)), **options)
     assert "1 of 1 are in" in capsys.readouterr().out
     train(PHASES, phase_pairs, tmp_path, learning_rate=0.02)
     with pytest.raises(RuntimeError) as error:
-        monai.bundle.run(config_file=files(PHASES, "inference.json", smoke(PHASES)), **options)
+        run(files(PHASES, "inference.json", smoke(PHASES)), **options)
     assert "holds results of another model or of other CTs" in str(error.value.__cause__)

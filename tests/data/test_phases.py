@@ -10,6 +10,7 @@ import torch
 
 from tests.data.files import save_series
 from trct_monai.data.check import check
+from trct_monai.data.datalist import load_datalist
 from trct_monai.data.phases import PhaseSlices, find_cts, load_phases
 from trct_monai.data.prepare import prepare
 from trct_monai.data.split import split
@@ -183,3 +184,8 @@ def test_other_datalists_are_refused(phantoms: Path) -> None:
         load_phases(phantoms, "training")
     with pytest.raises(ValueError, match="num_slices must be odd and positive, got 2"):
         PhaseSlices([], 2)
+
+
+def test_a_bundle_of_radiographs_refuses_pairs(phase_pairs: Path) -> None:
+    with pytest.raises(ValueError, match="holds pairs of phases, for the bundle ct_phase_pix2pix"):
+        load_datalist(phase_pairs, "test", "x2ct")

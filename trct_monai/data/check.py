@@ -16,7 +16,7 @@ from trct_monai.data.datalist import SECTIONS, describe_checksum, read_datalist
 from trct_monai.data.orientation import MIN_CORRELATION, measure
 from trct_monai.data.phases import MAX_DISTANCE_MM, TASK
 from trct_monai.data.split import find_leaks
-from trct_monai.figures import contact_sheet, planes, save_figure
+from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.transforms import LoadRadiographsd, read_radiograph
 
@@ -52,6 +52,9 @@ def check(
         table.append(result.line(section))
         if result.cube is not None and len(rows) < num_pictures:
             rows.append((str(case.get("case_id")), result.cube, result.pictures))
+            if result.average is not None:
+                rows[-1] = (f"{case.get('case_id')}: phase 0", result.cube, [])
+                rows.append(("its time average", result.average, []))
     print(f"{'case':<28} {'section':<10} {'size':>5} {'HU':>14}  views: correlation (runner-up)")
     for line in table if len(table) <= 50 else [*table[:50], f"... and {len(table) - 50} more"]:
         print(line)
@@ -75,6 +78,7 @@ class _CaseCheck:
     def __init__(self, root: Path, page: Mapping[str, Any], case: Mapping[str, Any], min_correlation: float) -> None:
         self.root, self.page, self.case, self.min_correlation = root, page, case, min_correlation
         self.cube: Tensor | None = None
+        self.average: Tensor | None = None
         self.pictures: list[tuple[str, Tensor]] = []
         self.correlations: list[str] = []
 
@@ -138,7 +142,7 @@ class _CaseCheck:
             if digest_voxels(numbers) != digest:
                 yield f"{image.get_filename()} does not hold the voxels that were written"
         self.cube = _tensor(phase)[None]
-        self.pictures.append(("average, coronal", torch.from_numpy(planes(_tensor(average))["coronal"].copy())))
+        self.average = _tensor(average)[None]
 
     def _radiographs(self) -> Iterator[str]:
         paths = [self.root / image for image in self.case["image"]]

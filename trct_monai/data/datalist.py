@@ -132,6 +132,8 @@ def load_datalist(
             f"{path}: its cubes are {page['extent']} mm wide and were projected so, {extent} mm are asked for; "
             f"prepare the data with --extent {extent}, or train with --extent {page['extent']}"
         )
+    if geometry is not None and page.get("task") == "phases":
+        raise ValueError(f"{path}: holds pairs of phases, for the bundle ct_phase_pix2pix; this one wants radiographs")
     cases = [_with_absolute_paths(case, path.absolute().parent) for case in page[section]]
     if geometry is not None and not cases:
         raise ValueError(

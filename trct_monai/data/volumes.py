@@ -36,6 +36,7 @@ def find_volumes(paths: str | Sequence[str], min_slices: int = 4) -> list[dict[s
         ValueError: If no CT is found, or two have one name.
     """
     sources: dict[str, Source] = {}
+    num_refused = 0
     for path in [Path(paths)] if isinstance(paths, str) else [Path(path) for path in paths]:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such CT or folder of CTs")
@@ -52,6 +53,8 @@ def find_volumes(paths: str | Sequence[str], min_slices: int = 4) -> list[dict[s
             sources[name] = source
         for line in refused:
             print(f"refused  {line}")
+        num_refused += len(refused)
+    print(f"{len(sources)} CTs, {num_refused} refused")
     if not sources:
         raise ValueError("found no CT to work on: pass --volumes FILE, or a folder of CTs")
     return [{"case_id": name, "image": str(source.path)} for name, source in sources.items()]
