@@ -9,7 +9,6 @@ random axis through the isocentre; the radiographs stay. Noise is that of so man
 Written are `views.csv`, `robustness.csv` and a picture of each.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf, radians
 from pathlib import Path
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from trct_monai.baselines import make_baseline
 from trct_monai.bundle import load_frozen
 from trct_monai.data import load_datalist
+from trct_monai.data.datalist import write_csv
 from trct_monai.figures import save_figure
 from trct_monai.geometry import Camera
 from trct_monai.intensity import unit_to_hu
@@ -101,7 +101,7 @@ def views(
                 loaded, lambda case, chosen=chosen: _chosen(case, chosen), method, window, f"{name}, {number}"
             )
             rows.append({"method": name, "views": number, **scores})
-            _write(folder / "views.csv", rows)
+            write_csv(rows, folder / "views.csv")
     _draw(folder / "views.png", rows, "method", "views", "number of views")
 
     rows = []
@@ -118,7 +118,7 @@ def views(
                     f"{number} views, {kind} {value}",
                 )
                 rows.append({"views": number, "disturbance": kind, "value": value, **scores})
-                _write(folder / "robustness.csv", rows)
+                write_csv(rows, folder / "robustness.csv")
     rows = [{**row, "views": f"{row['views']} views"} for row in rows]
     for kind, title in (
         ("pose error (degrees)", "error of each stated camera (degrees)"),
@@ -185,15 +185,6 @@ def _score(
     for case in tqdm(cases, desc=what, unit="case"):
         scores.append(protocol(unit_to_hu(method(*seen(case))[0], window).numpy(), case["truth"]))
     return {key: float(np.mean([score[key] for score in scores])) for key in ("psnr_3d", "ssim", "mae")}
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
 
 
 def _draw(path: Path, rows: Sequence[Mapping[str, Any]], group: str, along: str, title: str) -> None:

@@ -1,6 +1,5 @@
 """Score a folder of predicted CTs, whoever made them, beside the mean of the training volumes."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,7 @@ from trct_monai import __version__
 from trct_monai.baselines import MeanVolume
 from trct_monai.data.batch import parse_numbers, run_cases
 from trct_monai.data.cases import digest_file, write_nifti
-from trct_monai.data.datalist import load_datalist, read_datalist, write_atomically
-from trct_monai.data.phases import TASK
+from trct_monai.data.datalist import PHASES, load_datalist, read_datalist, write_atomically, write_csv
 from trct_monai.data.predictions import load_ct, load_pair, load_quantiles, load_truth, prediction_file
 from trct_monai.evaluate_phases import evaluate_phases
 from trct_monai.figures import comparison_figure, save_figure
@@ -116,7 +114,7 @@ def evaluate(
         lpips: Measure LPIPS of phases too; needs `pip install trct-monai[lpips]`.
     """
     options = Options.parse(datalist, section, hu_window, size, resample)
-    if read_datalist(datalist).get("task") == TASK:
+    if read_datalist(datalist).get("task") == PHASES:
         if size is not None or resample:
             raise ValueError("--size and --resample are for radiographs; phases are scored on the grid of their CTs")
         evaluate_phases(
@@ -240,7 +238,7 @@ def evaluate_predictions(
             for row in detectability(observations)
         ],
     }
-    _write_csv(rows, folder / "cases.csv")
+    write_csv(rows, folder / "cases.csv")
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary, rows
 
@@ -494,13 +492,3 @@ def digest_of_voxels(case: Mapping[str, Any]) -> str:
 def digest(values: Any) -> str:
     """Digest of numbers and names, to know again what a result was made from."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _write_csv(rows: Sequence[Row], path: Path) -> None:
-    columns = dict.fromkeys(key for row in rows for key in row)
-    partial_path = path.with_suffix(".partial")
-    with open(partial_path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
-    partial_path.replace(path)

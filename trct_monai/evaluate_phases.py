@@ -1,6 +1,5 @@
 """Score predicted phases against a datalist of pairs, beside the identity: the time average as it is."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from torch import Tensor
 from trct_monai import __version__
 from trct_monai.data.batch import run_cases
 from trct_monai.data.cases import digest_file
-from trct_monai.data.datalist import write_atomically
+from trct_monai.data.datalist import write_atomically, write_csv
 from trct_monai.data.phases import load_phases
 from trct_monai.data.predictions import PLACE_TOLERANCE, load_ct, prediction_file
 from trct_monai.figures import phase_figure, save_figure
@@ -109,10 +108,7 @@ def evaluate_phases(
         "p_values_against_identity": tests,
         "warnings": _warnings(metrics, name),
     }
-    with open(folder / "cases.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, folder / "cases.csv")
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     for case in cases[:figures]:
         _draw(case, files[case["case_id"]], name, folder)

@@ -114,6 +114,15 @@ def run_cases(
     return refused
 
 
+def reason_if_refused(work: Callable[[Job], None], job: Job) -> str:
+    """Do a job for `run_cases`: an empty string, or the one line of the error that the user can mend."""
+    try:
+        work(job)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 def too_many(num_refused: int, total: int, max_skipped: float) -> bool:
     """Whether more than a share of the cases was refused."""
     return num_refused > max_skipped * total

@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trct_monai.data.cases import digest_file, digest_voxels
-from trct_monai.data.datalist import SECTIONS, describe_checksum, read_datalist
+from trct_monai.data.datalist import PHASES, SECTIONS, describe_checksum, read_datalist
 from trct_monai.data.orientation import MIN_CORRELATION, measure
-from trct_monai.data.phases import MAX_DISTANCE_MM, TASK
+from trct_monai.data.phases import MAX_DISTANCE_MM
 from trct_monai.data.split import find_leaks
 from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
@@ -51,10 +51,7 @@ def check(
         problems += [f"{case.get('case_id')}: {problem}" for problem in result.run()]
         table.append(result.line(section))
         if result.cube is not None and len(rows) < num_pictures:
-            rows.append((str(case.get("case_id")), result.cube, result.pictures))
-            if result.average is not None:
-                rows[-1] = (f"{case.get('case_id')}: phase 0", result.cube, [])
-                rows.append(("its time average", result.average, []))
+            rows += result.rows(result.cube)
     print(f"{'case':<28} {'section':<10} {'size':>5} {'HU':>14}  views: correlation (runner-up)")
     for line in table if len(table) <= 50 else [*table[:50], f"... and {len(table) - 50} more"]:
         print(line)
@@ -85,11 +82,18 @@ class _CaseCheck:
     def run(self) -> list[str]:
         """One line for each thing that is wrong."""
         try:
-            if self.page.get("task") == TASK:
+            if self.page.get("task") == PHASES:
                 return [*self._files(), *self._pair()]
             return [*self._files(), *self._label(), *self._radiographs()]
         except (ValueError, OSError, KeyError, EOFError, ImageFileError) as error:
             return [" ".join(f"{type(error).__name__}: {error}".split())]
+
+    def rows(self, cube: Tensor) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
+        """The case's lines in the picture: its CT with its radiographs, or a pair one below the other."""
+        name = str(self.case.get("case_id"))
+        if self.average is None:
+            return [(name, cube, self.pictures)]
+        return [(f"{name}: phase 0", cube, []), ("its time average", self.average, [])]
 
     def line(self, section: str) -> str:
         """The case's line in the table."""

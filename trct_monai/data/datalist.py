@@ -5,6 +5,7 @@ own `load_decathlon_datalist` reads it too. Each case has the fields of `Case`; 
 cube and sizes the data set has, and how it was split.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -19,6 +20,9 @@ from trct_monai.geometry import Camera, follows_preset
 SECTIONS = ("training", "validation", "test")
 FORMAT_VERSION = 1
 FORMAT = "trct-datalist"
+
+PHASES = "phases"
+"""The ``task`` in the head of a datalist of time averages and phases; one of radiographs has none."""
 
 BENCHMARKS = {
     "PhantomThorax-64": "4d5642f6f50e918cdbd76440256c4d99a6f666867f0f9781530332af33078b85",
@@ -132,7 +136,7 @@ def load_datalist(
             f"{path}: its cubes are {page['extent']} mm wide and were projected so, {extent} mm are asked for; "
             f"prepare the data with --extent {extent}, or train with --extent {page['extent']}"
         )
-    if geometry is not None and page.get("task") == "phases":
+    if geometry is not None and page.get("task") == PHASES:
         raise ValueError(f"{path}: holds pairs of phases, for the bundle ct_phase_pix2pix; this one wants radiographs")
     cases = [_with_absolute_paths(case, path.absolute().parent) for case in page[section]]
     if geometry is not None and not cases:
@@ -223,6 +227,17 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a table, a column for every key of any row, to a temporary name first."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
 
 
 def _with_absolute_paths(case: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -32,13 +32,11 @@ def default_datalist(
     folder = Path(folder) / f"PhantomThorax-{size}_{radiograph_size}{other_views}"
     path = folder / DATALIST
     if not path.is_file():
-        command = (
+        _announce(
+            path,
             f"python -m trct_monai phantoms --output {folder} --split {SPLIT} "
-            f"--size {size} --radiograph_size {radiograph_size} --geometry {geometry}"
+            f"--size {size} --radiograph_size {radiograph_size} --geometry {geometry}",
         )
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError(f"there is no datalist {path}; make one first: {command}")
-        print(f"no datalist {path}; making phantoms, as by: {command}", flush=True)
         phantoms(str(folder), size=size, radiograph_size=radiograph_size, geometry=geometry, split=SPLIT)
     return str(path)
 
@@ -58,13 +56,18 @@ def default_phases(folder: str | os.PathLike[str], *, size: int = 128, phases: i
     cases = pairs.with_name(f"{pairs.name}_cases")
     path = cases / DATALIST
     if not path.is_file():
-        commands = (
+        _announce(
+            path,
             f"python -m trct_monai phantoms --phases {phases} --size {size} --split {PHASES_SPLIT} --output {pairs}; "
-            f"python -m trct_monai prepare --input {pairs} --output {cases}"
+            f"python -m trct_monai prepare --input {pairs} --output {cases}",
         )
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError(f"there is no datalist {path}; make one first: {commands}")
-        print(f"no datalist {path}; making phantoms, as by: {commands}", flush=True)
         phantoms(str(pairs), size=size, phases=phases, split=PHASES_SPLIT)
         prepare(str(pairs), str(cases))
     return str(path)
+
+
+def _announce(path: Path, command: str) -> None:
+    """Say what is about to be made, unless several processes would all make it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"there is no datalist {path}; make one first: {command}")
+    print(f"no datalist {path}; making phantoms, as by: {command}", flush=True)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trct_monai.data.batch import EARLY_STOP, in_shard, parse_shard, run_cases, too_many
+from trct_monai.data.batch import EARLY_STOP, in_shard, parse_shard, reason_if_refused, run_cases, too_many
 from trct_monai.data.cases import (
     case_folder,
     digest_voxels,
@@ -30,10 +30,10 @@ from trct_monai.data.cases import (
     write_nifti,
     write_page,
 )
-from trct_monai.data.datalist import Case, load_datalist, read_datalist
+from trct_monai.data.datalist import PHASES, Case, load_datalist, read_datalist
 from trct_monai.data.dicom import find_series
 from trct_monai.data.readers import read_ct
-from trct_monai.data.sources import EXTENSIONS, Source, patient_of, safe_name
+from trct_monai.data.sources import EXTENSIONS, Source, extension_of, patient_of, safe_name
 from trct_monai.data.split import DATALIST, Sections, draw, write_split
 from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.transforms.resampling import to_ras
@@ -44,16 +44,13 @@ FOLDERS = {"training": "train", "validation": "val", "test": "test"}
 AVERAGE, PHASE = "A", "B"
 """What is added for time averages, and for phase 0."""
 
-TASK = "phases"
-"""What the head of such a datalist says."""
-
 MAX_DISTANCE_MM = 0.1
 """How far the corners of a pair's volumes may lie apart."""
 
 COMPANIONS = (".raw", ".raw.gz", ".zraw", ".json", ".csv", ".txt", ".md", ".png", ".xml")
 """Files that may lie beside CTs and are left alone: the voxels of a header, notes."""
 
-OPTIONS: dict[str, Any] = {"task": TASK}
+OPTIONS: dict[str, Any] = {"task": PHASES}
 
 
 @dataclass(frozen=True)
@@ -93,10 +90,10 @@ def ct_source(path: str | os.PathLike[str], min_slices: int = 4) -> Source:
         ValueError: If it is neither.
     """
     path = Path(path)
-    extension = next((e for e in sorted(EXTENSIONS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+    extension = extension_of(path.name)
     if path.is_dir():
         series = [one for one in find_series(path, min_slices) if not one.reason]
-        inside = [file for file in sorted(path.iterdir()) if file.name.lower().endswith(tuple(EXTENSIONS))]
+        inside = [file for file in sorted(path.iterdir()) if extension_of(file.name)]
         if len(series) + len(inside) != 1:
             raise ValueError(
                 f"{path}: a folder must hold one DICOM series or one CT, this has {len(series)} and {len(inside)}"
@@ -105,7 +102,7 @@ def ct_source(path: str | os.PathLike[str], min_slices: int = 4) -> Source:
         if inside:
             return replace(ct_source(inside[0]), case_id=name, patient_id=safe_name(patient_of(name)))
         return Source(name, safe_name(series[0].patient_id or patient_of(name)), "DICOM", path, series[0].files)
-    if not extension:
+    if extension is None:
         raise ValueError(f"{path}: no CT; known are {', '.join(EXTENSIONS)} and folders with a DICOM series")
     name = path.name[: -len(extension)]
     return Source(safe_name(name), safe_name(patient_of(name)), EXTENSIONS[extension], path, (path,))
@@ -190,7 +187,7 @@ def prepare_phases(
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} of {len(mine)} cases are there already")
     refused = run_cases(
-        partial(_prepare_or_refuse, root=root, output=output),
+        partial(reason_if_refused, partial(_prepare, root=root, output=output)),
         [(pair.case_id, pair) for pair in todo],
         num_workers=num_workers,
         description="prepare",
@@ -223,7 +220,7 @@ def prepare_phases(
     header = {
         "name": output.absolute().name,
         "description": f"{len(cases)} pairs of a time average and phase 0, prepared from {root.absolute().name}",
-        "task": TASK,
+        "task": PHASES,
         "split": {"by": "folders"} | ({"fractions": list(fractions), "seed": seed} if drawn else {}),
     }
     print(
@@ -242,7 +239,7 @@ def load_phases(path: str | os.PathLike[str], section: str) -> list[dict[str, st
         FileNotFoundError: If the datalist or a file is missing.
         ValueError: If it is a datalist of something else, or the section has no pair.
     """
-    if read_datalist(path).get("task") != TASK:
+    if read_datalist(path).get("task") != PHASES:
         raise ValueError(f"{path}: no datalist of phases; run prepare on a folder with trainA and trainB")
     cases = load_datalist(path, section)
     if not cases:
@@ -294,14 +291,6 @@ class PhaseSlices(Dataset[dict[str, Any]]):
 
     def _unit(self, slices: np.ndarray) -> Float[Tensor, "S X Y"]:
         return hu_to_unit(torch.from_numpy(slices.astype(np.float32)).movedim(-1, 0).contiguous(), self.hu_window)
-
-
-def _prepare_or_refuse(pair: Pair, root: Path, output: Path) -> str:
-    try:
-        _prepare(pair, root, output)
-    except (ValueError, OSError) as error:
-        return " ".join(str(error).split())
-    return ""
 
 
 def _prepare(pair: Pair, root: Path, output: Path) -> None:

@@ -16,7 +16,15 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
-from trct_monai.data.batch import EARLY_STOP, in_shard, parse_numbers, parse_shard, run_cases, too_many
+from trct_monai.data.batch import (
+    EARLY_STOP,
+    in_shard,
+    parse_numbers,
+    parse_shard,
+    reason_if_refused,
+    run_cases,
+    too_many,
+)
 from trct_monai.data.cases import (
     case_folder,
     is_finished,
@@ -161,7 +169,7 @@ def prepare(
         print(f"{len(mine) - len(todo)} of {len(mine)} cases are there already")
     refused = [(str(path), f"{path}: {reason}") for path, reason in found.refused]
     refused += run_cases(
-        partial(_prepare_or_refuse, options=options, root=root, output=target),
+        partial(reason_if_refused, partial(prepare_case, options=options, root=root, output=target)),
         [(source.case_id, source) for source in todo],
         num_workers=num_workers,
         description="prepare",
@@ -243,14 +251,6 @@ def prepare_case(source: Source, options: Options, root: Path, output: Path) -> 
             },
         }
         write_page(folder, case, asdict(options), source.fingerprint(root))
-
-
-def _prepare_or_refuse(source: Source, options: Options, root: Path, output: Path) -> str:
-    try:
-        prepare_case(source, options, root, output)
-    except (ValueError, OSError) as error:
-        return " ".join(str(error).split())
-    return ""
 
 
 def _render(source: Source, fine: MetaTensor, options: Options, folder: Path) -> list[tuple[str, list[Camera]]]:

@@ -121,7 +121,7 @@ def _search_folder(root: Path, place: Path, names: list[str], found: Found, min_
     used: set[str] = set()
     dicom = False
     for name in names:
-        path, extension = place / name, _extension(name)
+        path, extension = place / name, extension_of(name)
         if extension:
             source = _file_source(root, path, extension, pictures)
             if _MASK.search(name.removesuffix(extension)):
@@ -211,7 +211,8 @@ def _refuse_doubles(found: Found) -> None:
     found.sources = kept
 
 
-def _extension(name: str) -> str | None:
+def extension_of(name: str) -> str | None:
+    """The one of `EXTENSIONS` that a file's name ends with, the longest first."""
     lower = name.lower()
     return next(
         (extension for extension in sorted(EXTENSIONS, key=len, reverse=True) if lower.endswith(extension)), None

@@ -9,7 +9,7 @@ from typing import Any
 
 from trct_monai.data.batch import parse_numbers
 from trct_monai.data.cases import load_cases
-from trct_monai.data.datalist import SECTIONS, read_datalist, save_datalist
+from trct_monai.data.datalist import PHASES, SECTIONS, read_datalist, save_datalist
 from trct_monai.data.sources import patient_of
 
 DATALIST = "datalist.json"
@@ -52,7 +52,7 @@ def split(
         lists = None
     else:
         raise ValueError(f"by must be hash or lists, got {by!r}")
-    if _header(folder / DATALIST).get("task") == "phases":
+    if _header(folder / DATALIST).get("task") == PHASES:
         raise ValueError(
             f"{folder} holds pairs of phases, whose sections are those of their folders; run prepare again"
         )

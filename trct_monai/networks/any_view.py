@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
 from trct_monai.intensity import HU_WINDOW, check_hu_window, unit_to_attenuation
-from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualEncoder
-from trct_monai.networks.cross_view import USUAL_VIEWS, voxel_directions
-from trct_monai.networks.lifting import lift
+from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualEncoder, residual_blocks
+from trct_monai.networks.cross_view import USUAL_VIEWS, lift_with_direction
 from trct_monai.networks.reconstruction import ReconstructionNetwork, resize, zero_head
 from trct_monai.projector import project
 
@@ -97,7 +96,7 @@ class AnyView(ReconstructionNetwork):
             self.register_buffer(f"centers_{level}", centers, persistent=False)
             merge = ViewMerge(seen, view_channels)
             self.merges.append(merge)
-            self.levels.append(_level(before + merge.out_channels, channels, num_blocks))
+            self.levels.append(residual_blocks(3, before + merge.out_channels, channels, num_blocks))
             self.heads.append(zero_head(channels))
             before = channels
         self.steps = nn.ModuleList(AgreementStep(before, view_channels) for _ in range(num_steps))
@@ -168,9 +167,8 @@ class ViewMerge(nn.Module):
         """Merged features of every voxel; see `trct_monai.networks.cross_view.CrossViewAttention`."""
         batch, views = present.shape
         reduced = self.reduce(features.flatten(0, 1)).unflatten(0, (batch, views))
-        lifted = lift(reduced, matrices, centers)  # (B, V, D, X, Y, Z)
-        direction = self.direction(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
-        said = self.mix(F.silu(lifted + direction).flatten(0, 1)).unflatten(0, (batch, views))
+        lifted = lift_with_direction(reduced, matrices, centers, self.direction)
+        said = self.mix(lifted.flatten(0, 1)).unflatten(0, (batch, views))
         there = present.view(batch, views, 1, 1, 1, 1)
         count = there.sum(dim=1)
         mean = (said * there).sum(dim=1) / count.clamp(min=1)
@@ -216,8 +214,3 @@ class AgreementStep(nn.Module):
         encoded = self.encode(images.flatten(0, 1)).unflatten(0, present.shape)
         x = self.block(torch.cat([x, self.merge(encoded, matrices, present, centers)], dim=1))
         return x, self.head(x)
-
-
-def _level(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
-    further = (PreActivationBlock(3, channels, channels) for _ in range(num_blocks - 1))
-    return nn.Sequential(PreActivationBlock(3, in_channels, channels), *further)

@@ -49,6 +49,12 @@ class PreActivationBlock(nn.Module):
         return result
 
 
+def residual_blocks(spatial_dims: int, in_channels: int, out_channels: int, number: int) -> nn.Sequential:
+    """Pre-activation blocks in a row, the first of which sets the channels."""
+    further = (PreActivationBlock(spatial_dims, out_channels, out_channels) for _ in range(number - 1))
+    return nn.Sequential(PreActivationBlock(spatial_dims, in_channels, out_channels), *further)
+
+
 class ResidualDenseBlock(nn.Module):
     """Five 3-D convolutions, each of which sees all before it (Zhang et al., CVPR 2018, as in ESRGAN).
 

@@ -106,9 +106,7 @@ class CrossViewAttention(nn.Module):
         batch, views = present.shape
         shape = centers.shape[:3]
         reduced = self.reduce(features.flatten(0, 1)).unflatten(0, (batch, views))
-        lifted = lift(reduced, matrices, centers)  # (B, V, D, X, Y, Z)
-        direction = self.direction(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
-        lifted = F.silu(lifted + direction)  # not linear: what a view says may depend on where it looks from
+        lifted = lift_with_direction(reduced, matrices, centers, self.direction)
         weight = present.to(lifted.dtype).view(batch, views, 1, 1, 1, 1)
         count = weight.sum(dim=1)
         mean = (lifted * weight).sum(dim=1) / count.clamp(min=1)
@@ -126,6 +124,25 @@ class CrossViewAttention(nn.Module):
         number = (count / USUAL_VIEWS).expand(-1, 1, *shape)
         result: Tensor = self.merge(torch.cat([attended, mean, number], dim=1))
         return result
+
+
+def lift_with_direction(
+    features: Float[Tensor, "B V D h w"],
+    matrices: Float[Tensor, "_ V 3 4"],
+    centers: Float[Tensor, "X Y Z 3"],
+    embed: nn.Module,
+) -> Float[Tensor, "B V D X Y Z"]:
+    """Lifted features that know the ray's direction; not linear: what a view says may depend on where it looks from.
+
+    Args:
+        features: One feature map for each view, over the whole detector.
+        matrices: World-to-detector matrices, one set for all cases or one for each.
+        centers: Centres of the voxels in mm from the isocentre.
+        embed: Unit vectors (..., 3) to features (..., D).
+    """
+    lifted = lift(features, matrices, centers)
+    direction = embed(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
+    return F.silu(lifted + direction)
 
 
 def voxel_directions(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
-from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualEncoder
+from trct_monai.networks.blocks import FourierFeatures, ResidualEncoder, residual_blocks
 from trct_monai.networks.lifting import lift
 from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
 
@@ -91,12 +91,7 @@ class MultiScaleCNN(ReconstructionNetwork):
             centers = voxel_centers((size,) * 3, extent / size).float()
             self.register_buffer(f"centers_{level}", centers, persistent=False)
             merged = before + self.num_views * skip_channels
-            self.levels.append(
-                nn.Sequential(
-                    PreActivationBlock(3, merged, channels),
-                    *(PreActivationBlock(3, channels, channels) for _ in range(num_blocks - 1)),
-                )
-            )
+            self.levels.append(residual_blocks(3, merged, channels, num_blocks))
             if level >= num_levels - num_scales:
                 self.heads[str(level)] = zero_head(channels)
             before = channels
