@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from trct_monai.transforms import RandRadiographd
-from trct_monai.transforms.augmentation import collimate
+from trct_monai.transforms.augmentation import collimate, in_eight_bits
 
-OFF = {"gain": 0.0, "gamma": 0.0, "photons": None, "blur": 0.0, "collimation": 0.0}
+OFF = {
+    **{"gain": 0.0, "gamma": 0.0, "photons": None, "blur": 0.0, "collimation": 0.0},
+    **{"hardening": 0.0, "scatter": 0.0, "window": 0.0},
+}
 
 
 def image() -> torch.Tensor:
@@ -53,6 +56,27 @@ def test_shutters_leave_the_field_alone() -> None:
     assert not torch.equal(changed(collimation=0.3), image())
 
 
+def test_hardening_takes_most_from_what_attenuates_most() -> None:
+    loss = 1 - changed(hardening=0.3) / image()
+    for before, lost in zip(image(), loss):
+        assert torch.equal(before.flatten().argsort(), lost.flatten().argsort())
+        assert 0 < lost.max() <= 0.3
+
+
+def test_scatter_lowers_contrast() -> None:
+    result = changed(scatter=0.5)
+    assert result.mean() < image().mean() and result.std() < image().std()
+
+
+def test_eight_bits_cut_off_both_ends_and_round_the_rest() -> None:
+    view = image()[0]
+    low, high = view.min() + 0.1 * (view.max() - view.min()), view.max() - 0.2 * (view.max() - view.min())
+    result = in_eight_bits(view, 0.1, 0.2)
+    torch.testing.assert_close(result, view.clamp(low, high), atol=float(high - low) / 255 / 2 + 1e-6, rtol=0)
+    assert len(result.unique()) <= 256
+    assert not torch.equal(changed(window=0.2), image())
+
+
 def test_the_seed_decides_and_missing_views_stay_missing() -> None:
     every = {"gain": 0.1, "gamma": 0.1, "photons": 1e3, "blur": 1.0, "collimation": 0.1}
     assert torch.equal(changed(3, **every), changed(3, **every)) and not torch.equal(
@@ -64,7 +88,9 @@ def test_the_seed_decides_and_missing_views_stay_missing() -> None:
     assert result[1].isnan().all() and result[[0, 2]].isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [{"gain": -1.0}, {"collimation": 0.5}, {"photons": 0.0}, {"prob": 2.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"gain": -1.0}, {"collimation": 0.5}, {"photons": 0.0}, {"prob": 2}, {"scatter": 1.0}]
+)
 def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         RandRadiographd(**wrong)  # type: ignore[arg-type]

@@ -9,14 +9,15 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from trct_monai.physics import degrade
+from trct_monai.physics import add_scatter, degrade
 
 
 class RandRadiographd(Randomizable, MapTransform):
     """Random changes of line integrals (V, H, W), drawn for each view by itself.
 
-    Gain and gamma stand for what a display or a wrong calibration does to line integrals, noise and blur for the
-    detector, collimation for shutters: beyond them there is no signal.
+    Gain and gamma stand for what a display or a wrong calibration does to line integrals, hardening for another
+    energy, scatter, noise and blur for patient and detector, collimation for shutters: beyond them there is no signal.
+    The window is that of an 8-bit picture: what lies outside is cut off, the rest has 256 steps.
 
     Args:
         keys: Keys of the radiographs.
@@ -26,6 +27,10 @@ class RandRadiographd(Randomizable, MapTransform):
             None for no noise.
         blur: Largest standard deviation of the detector's blur in pixels.
         collimation: Largest share of a side that a shutter covers, at each of the four sides.
+        hardening: Largest share that the view's largest line integral loses; others lose in proportion to themselves,
+            as a beam of several energies does in first order (Brooks and Di Chiro, Phys. Med. Biol. 21, 1976).
+        scatter: Largest scatter fraction; see `trct_monai.physics.add_scatter`.
+        window: Largest share of the view's range that is cut off at either end.
         prob: Probability of each change.
         allow_missing_keys: Do nothing for a key that is not there.
 
@@ -41,22 +46,29 @@ class RandRadiographd(Randomizable, MapTransform):
         photons: float | None = 1e4,
         blur: float = 1.0,
         collimation: float = 0.1,
+        hardening: float = 0.1,
+        scatter: float = 0.2,
+        window: float = 0.05,
         prob: float = 0.3,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         if (
-            min(gain, gamma, blur) < 0
-            or not 0 <= collimation < 0.5
+            min(gain, gamma, blur, hardening, scatter, window) < 0
+            or max(hardening, scatter) >= 1
+            or not 0 <= max(collimation, window) < 0.5
+            or collimation < 0
             or not 0 <= prob <= 1
             or (photons is not None and photons <= 0)
         ):
             raise ValueError(
-                "gain, gamma and blur must not be negative, photons be positive or None, collimation lie in [0, 0.5) "
-                f"and prob in [0, 1], got {gain}, {gamma}, {blur}, {photons}, {collimation} and {prob}"
+                "gain, gamma and blur must not be negative, photons be positive or None, collimation and window lie in "
+                "[0, 0.5), hardening and scatter in [0, 1) and prob in [0, 1], "
+                f"got {gain}, {gamma}, {blur}, {photons}, {collimation}, {window}, {hardening}, {scatter} and {prob}"
             )
         self.gain, self.gamma, self.photons, self.blur = gain, gamma, photons, blur
         self.collimation, self.prob = collimation, prob
+        self.hardening, self.scatter, self.window = hardening, scatter, window
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, with changed radiographs; a missing view (NaN) stays missing."""
@@ -72,6 +84,11 @@ class RandRadiographd(Randomizable, MapTransform):
         if self._drawn(self.gamma):
             top = view.max().clamp(min=1e-6)
             view = top * (view.clamp(min=0) / top) ** float(self.R.lognormal(0, self.gamma))
+        if self._drawn(self.hardening):
+            view = view * (1 - self.hardening * float(self.R.random()) * view / view.max().clamp(min=1e-6))
+        if self._drawn(self.scatter):
+            share, width = self.scatter * float(self.R.random()), view.shape[-1] / 10
+            view = add_scatter(view[None, None], (1.0, 1.0), share, sigma_mm=width)[0, 0]
         photons = (
             self.photons * 100 ** float(self.R.random()) if self.photons and self._drawn(self.photons) else torch.inf
         )
@@ -83,6 +100,8 @@ class RandRadiographd(Randomizable, MapTransform):
             ]
         if self._drawn(self.collimation):
             view = collimate(view, [self.collimation * float(self.R.random()) for _ in range(4)])
+        if self._drawn(self.window):
+            view = in_eight_bits(view, *(self.window * float(self.R.random()) for _ in range(2)))
         return view
 
     def _drawn(self, strength: float) -> bool:
@@ -101,3 +120,17 @@ def collimate(view: Float[Tensor, "H W"], shares: Sequence[float]) -> Float[Tens
     result = torch.full_like(view, float(view.max()))
     result[top : rows - bottom, left : columns - right] = view[top : rows - bottom, left : columns - right]
     return result
+
+
+def in_eight_bits(view: Float[Tensor, "H W"], below: float, above: float) -> Float[Tensor, "H W"]:
+    """A radiograph after a stay in an 8-bit picture, brought back to its own scale.
+
+    Args:
+        view: Line integrals.
+        below: Share of the range that is black.
+        above: Share of the range that is white.
+    """
+    bottom, top = view.min(), view.max()
+    low, high = bottom + below * (top - bottom), top - above * (top - bottom)
+    step = ((high - low) / 255).clamp(min=1e-9)
+    return ((view.clamp(low, high) - low) / step).round() * step + low
