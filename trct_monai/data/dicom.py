@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trct_monai.transforms.dicom import header_numbers, header_text, last_line
+
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 SPACING_TOLERANCE = 0.1
@@ -36,15 +38,6 @@ class Series:
     def digest(self) -> str:
         """Short name of the series that stays the same wherever it lies."""
         return hashlib.sha256(self.uid.encode()).hexdigest()[:6]
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file bears the mark of DICOM."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def find_series(folder: Path, min_slices: int) -> list[Series]:
@@ -85,11 +78,11 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
     try:
         reader.Update()
     except RuntimeError as error:
-        raise ValueError(f"{files[0].parent}: damaged DICOM series ({_last_line(error)})") from error
+        raise ValueError(f"{files[0].parent}: damaged DICOM series ({last_line(error)})") from error
     image = reader.GetOutput()
     direction = itk.array_from_matrix(image.GetDirection())
     headers = list(reader.GetMetaDataDictionaryArray())
-    positions = np.array([_numbers(header, "0020|0032") for header in headers])
+    positions = np.array([header_numbers(header, "0020|0032") for header in headers])
     _check_positions(positions, direction, files)
     affine = np.eye(4)
     affine[:3, :3] = direction @ np.diag(np.array(image.GetSpacing()))
@@ -97,7 +90,7 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
     if len(positions) > 1:
         affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
     volume = torch.from_numpy(itk.array_from_image(image)).permute(2, 1, 0)
-    return volume, LPS_TO_RAS @ affine, {"series_uid": _text(headers[0], "0020|000e")}
+    return volume, LPS_TO_RAS @ affine, {"series_uid": header_text(headers[0], "0020|000e")}
 
 
 def _describe(files: list[Path], min_slices: int) -> Series:
@@ -108,9 +101,9 @@ def _describe(files: list[Path], min_slices: int) -> Series:
     try:
         image_io.ReadImageInformation()
     except RuntimeError as error:
-        return Series(tuple(files), str(files[0]), "", f"damaged ({_last_line(error)})")
+        return Series(tuple(files), str(files[0]), "", f"damaged ({last_line(error)})")
     header = image_io.GetMetaDataDictionary()
-    modality, image_type = _text(header, "0008|0060"), _text(header, "0008|0008").upper()
+    modality, image_type = header_text(header, "0008|0060"), header_text(header, "0008|0008").upper()
     if "LOCALIZER" in image_type or "SCOUT" in image_type:
         reason = "localizer"
     elif modality != "CT":
@@ -119,7 +112,9 @@ def _describe(files: list[Path], min_slices: int) -> Series:
         reason = f"short series, {len(files)} slices of at least {min_slices}"
     else:
         reason = ""
-    return Series(tuple(files), _text(header, "0020|000e") or str(files[0].parent), _text(header, "0010|0020"), reason)
+    return Series(
+        tuple(files), header_text(header, "0020|000e") or str(files[0].parent), header_text(header, "0010|0020"), reason
+    )
 
 
 def _check_positions(positions: np.ndarray, direction: np.ndarray, files: Sequence[Path]) -> None:
@@ -136,17 +131,3 @@ def _check_positions(positions: np.ndarray, direction: np.ndarray, files: Sequen
             f"{files[worst]}: slices are missing after this one, the gap is {gaps[worst]:.2f} mm instead of "
             f"{usual:.2f} mm"
         )
-
-
-def _text(header: Any, tag: str) -> str:
-    return str(header[tag]).strip().rstrip("\x00") if header.HasKey(tag) else ""
-
-
-def _numbers(header: Any, tag: str) -> list[float]:
-    text = _text(header, tag)
-    return [float(part) for part in text.split("\\")] if text else []
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

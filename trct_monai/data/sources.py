@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trct_monai.data.dicom import Series, find_series, is_dicom
+from trct_monai.data.dicom import Series, find_series
+from trct_monai.transforms.dicom import is_dicom
 
 EXTENSIONS = {
     ".nii": "NIfTI",

@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from trct_monai.geometry import Camera, follows_preset
+from trct_monai.transforms.dicom import is_dicom, read_dicom_radiograph
 from trct_monai.transforms.resampling import resampling_matrix
 
 FORMAT_VERSION = 1
@@ -102,9 +103,10 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
 
 
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
-    """One radiograph from a file: PNG, ``.npy`` or a 2-D NIfTI, with or without a side-car.
+    """One radiograph from a file: PNG, DICOM, ``.npy`` or a 2-D NIfTI, with or without a side-car.
 
-    PNG with a side-car gives line integrals; PNG without gives its integers divided by their greatest possible value.
+    PNG with a side-car gives line integrals; PNG without, and DICOM, give integers divided by their greatest possible
+    value; see `trct_monai.transforms.dicom.read_dicom_radiograph`.
     Float files without a side-car are taken as line integrals in our convention. A NIfTI holds (columns, rows).
 
     Raises:
@@ -298,6 +300,8 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, float]:
         stored = np.load(path, allow_pickle=False)
     elif name.endswith((".nii", ".nii.gz")):
         stored = np.asanyarray(nibabel.load(path).dataobj).squeeze().T
+    elif is_dicom(path):
+        return read_dicom_radiograph(path)
     elif name.endswith(".png"):
         with Image.open(path) as picture:
             if picture.mode not in ("L", "I;16", "I"):
@@ -305,7 +309,7 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, float]:
             full_scale = 255.0 if picture.mode == "L" else 65535.0
             return np.asarray(picture), full_scale
     else:
-        raise ValueError("a radiograph is .png, .npy, .nii or .nii.gz")
+        raise ValueError("a radiograph is .png, .npy, .nii, .nii.gz or DICOM")
     if stored.dtype.kind == "f":
         return stored, 1.0
     if stored.dtype.kind in "ui":
