@@ -15,11 +15,11 @@ FLOORS = [
     ["projector"],
     ["physics", "figures"],
     ["networks", "losses", "metrics", "transforms", "baselines"],
-    ["handlers", "engines", "gan_guard", "inferers"],
+    ["handlers", "engines", "gan_guard", "inferers", "calibration"],
     ["data"],
     ["scoring", "evaluate_phases"],
     ["evaluate"],
-    ["leaderboard", "report"],
+    ["leaderboard", "report", "reconstruct"],
     ["cli"],
     ["__main__"],
 ]

@@ -1,7 +1,9 @@
 """Where the running bundle lies, so that its commands work from any folder."""
 
 import difflib
+import hashlib
 import inspect
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +18,8 @@ def find_bundle(name: str) -> str:
     """The folder of the bundle whose configuration is being evaluated.
 
     That is the folder above the `configs` that MONAI's workflow was started with; without a workflow (`ckpt_export`
-    and its kin) the working directory if it is a bundle, else `bundles/NAME` of the source checkout.
+    and its kin) the working directory if it is a bundle, else `bundles/NAME` of the source checkout or of the installed
+    package.
 
     Every configuration asks for it early, so a mistyped flag is refused here too: `monai.bundle run` takes any name,
     and what it was meant to change stays as it was.
@@ -27,7 +30,8 @@ def find_bundle(name: str) -> str:
     Raises:
         ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has.
     """
-    candidates = [Path.cwd(), Path(__file__).resolve().parents[1] / "bundles" / name]
+    here = Path(__file__).resolve()
+    candidates = [Path.cwd(), here.parents[1] / "bundles" / name, here.parent / "bundles" / name]
     frame, workflow = inspect.currentframe(), None
     while frame is not None:
         if workflow is None and isinstance(frame.f_locals.get("self"), ConfigWorkflow):
@@ -59,12 +63,59 @@ def require_checkpoint(path: str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is not the file that `CHECKSUMS` beside it lists.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no trained model at {path}: train the bundle first, pass --ckpt_path FILE, or see the bundle's "
             "docs/README.md for the weights that come with it"
         )
+    verify_checksum(path)
+
+
+CHECKSUMS = "SHA256SUMS"
+"""Beside weights that ship: their SHA-256, as ``sha256sum`` writes and checks them."""
+
+
+def verify_checksum(path: str | os.PathLike[str]) -> None:
+    """Refuse a damaged or exchanged file, where `CHECKSUMS` beside it lists it.
+
+    Raises:
+        ValueError: If the file is another.
+    """
+    path = Path(path)
+    sums = path.with_name(CHECKSUMS)
+    lines = sums.read_text(encoding="utf-8").split("\n") if sums.is_file() else []
+    listed = {name.lstrip("*"): digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if path.name in listed and hashlib.sha256(path.read_bytes()).hexdigest() != listed[path.name]:
+        raise ValueError(
+            f"{path} is not the file that {sums} lists: it is damaged, still a Git LFS pointer, or was trained anew; "
+            "fetch it again, or remove its line"
+        )
+
+
+def bundle_files(spec: str) -> tuple[str, tuple[list[Path], Path]]:
+    """Name, inference configuration files and weights of BUNDLE[+OVERLAY...], such as any_view+small.
+
+    Weights of an overlay lie in models/OVERLAY/, if there is such a folder; else in models/.
+
+    Args:
+        spec: The bundle by its name or folder, and overlays in its configs.
+
+    Raises:
+        ValueError: If a file is missing.
+    """
+    bundle, *overlays = spec.split("+")
+    root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
+    config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
+    place = root / "models"
+    for overlay in overlays:  # one that changes the network has weights of its own, another has not
+        place = place / overlay if (place / overlay).is_dir() else place
+    weights = place / "model.pt"
+    for path in (*config, weights):
+        if not path.is_file():
+            raise ValueError(f"bundle {spec!r} has no {path}; train it, or name its predictions with --methods")
+    return "+".join([root.resolve().name, *overlays]), (config, weights)
 
 
 def load_frozen(network: nn.Module, path: str, device: str | torch.device = "cpu") -> nn.Module:

@@ -77,18 +77,69 @@ def comparison_figure(
             _scale_bar(axes[row][0], truth[name].shape, voxel_spacing)
     for view in range(num_views):
         assert radiographs is not None
-        real = np.asarray(radiographs[view].detach().cpu().float())
         name = view_names[view] if view < len(view_names) else f"view {view}"
-        images = [(real, (0.0, float(real.max())), "gray", f"{name}: radiograph, line integral")]
-        if reprojections is not None:
-            again = np.asarray(reprojections[view].detach().cpu().float())
-            residual = again - real
-            images.append((again, (0.0, float(real.max())), "gray", "reprojection of the prediction"))
-            images.append((residual, (-1.0, 1.0), "RdBu_r", f"residual, RMS {np.sqrt((residual**2).mean()):.2f}"))
-        _show_row(figure, axes[3 + view], images, _SIDES.get(name))
+        images = _beside_reprojection(
+            name, radiographs[view], radiographs[view] if reprojections is None else reprojections[view]
+        )
+        _show_row(figure, axes[3 + view], images if reprojections is not None else images[:1], _SIDES.get(name))
     if title:
         figure.suptitle(title)
     return figure
+
+
+def reconstruction_figure(
+    volume_hu: Tensor,
+    width_hu: Tensor,
+    radiographs: Tensor,
+    reprojections: Tensor,
+    *,
+    view_names: Sequence[str] = (),
+    voxel_spacing: float | None = None,
+    title: str = "",
+) -> "Figure":
+    """A reconstruction of which nobody knows the truth, and how sure it is; beneath, whether it explains its input.
+
+    Args:
+        volume_hu: Reconstructed CT (X, Y, Z) in HU.
+        width_hu: Width of the 90 % interval (X, Y, Z) in HU.
+        radiographs: Line integrals (V, H, W) that it was made from.
+        reprojections: Line integrals (V, H, W) of the reconstruction for the same cameras.
+        view_names: Names of the views.
+        voxel_spacing: Voxel side in mm, for a scale bar.
+        title: Heading.
+    """
+    from matplotlib.figure import Figure
+
+    rows = 2 + len(radiographs)
+    figure = Figure(figsize=(9.6, 3.2 * rows + 0.4), layout="constrained", dpi=80)
+    axes = np.atleast_2d(figure.subplots(rows, 3))
+    volume, width = planes(volume_hu), planes(width_hu)
+    top = max(float(np.quantile(width_hu.detach().cpu().float().numpy(), 0.99)), 1.0)
+    for column, name in enumerate(volume):
+        image = (volume[name], WIDE, "gray", f"{name}: reconstruction, HU")
+        _show_row(figure, axes[0, column : column + 1], [image], _SIDES[name])
+        image = (width[name], (0.0, top), "magma", "width of the 90 % interval, HU")
+        _show_row(figure, axes[1, column : column + 1], [image], _SIDES[name])
+    if voxel_spacing:
+        _scale_bar(axes[0, 0], volume["axial"].shape, voxel_spacing)
+    for view in range(len(radiographs)):
+        name = view_names[view] if view < len(view_names) else f"view {view}"
+        _show_row(
+            figure, axes[2 + view], _beside_reprojection(name, radiographs[view], reprojections[view]), _SIDES.get(name)
+        )
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _beside_reprojection(name: str, radiograph: Tensor, reprojection: Tensor) -> list[tuple[Any, ...]]:
+    real, again = (np.asarray(image.detach().cpu().float()) for image in (radiograph, reprojection))
+    residual = again - real
+    return [
+        (real, (0.0, float(real.max())), "gray", f"{name}: radiograph, line integral"),
+        (again, (0.0, float(real.max())), "gray", "reprojection of the prediction"),
+        (residual, (-1.0, 1.0), "RdBu_r", f"residual, RMS {np.sqrt((residual**2).mean()):.2f}"),
+    ]
 
 
 def phase_figure(

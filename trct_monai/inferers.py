@@ -66,14 +66,19 @@ class TwoStageInferer(Inferer):
     Args:
         refiner: The refiner, with its weights, on the network's device.
         inferer: How it is applied.
+        times: How often: each time to the result of the one before.
     """
 
-    def __init__(self, refiner: nn.Module, inferer: Inferer) -> None:
-        self.refiner, self.inferer = refiner.eval(), inferer
+    def __init__(self, refiner: nn.Module, inferer: Inferer, times: int = 1) -> None:
+        if times < 1:
+            raise ValueError(f"times must be positive, got {times}")
+        self.refiner, self.inferer, self.times = refiner.eval(), inferer, times
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
         """Radiographs (B, V, H, W) to the finer volume."""
-        result: Tensor = self.inferer(network(inputs, *args, **kwargs), self.refiner)
+        result: Tensor = network(inputs, *args, **kwargs)
+        for _ in range(self.times):
+            result = self.inferer(result, self.refiner)
         return result
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from trct_monai import __version__
 from trct_monai.baselines import BASELINES, fit_baseline
-from trct_monai.bundle import find_bundle
+from trct_monai.bundle import bundle_files
 from trct_monai.data.cases import digest_file
 from trct_monai.data.datalist import load_datalist, read_datalist, write_atomically
 from trct_monai.data.predictions import load_truth
@@ -91,7 +91,7 @@ def leaderboard(
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}")
     to_read = _named_folders(methods)
-    to_run = dict(_bundle_files(spec) for spec in _listed(bundles))
+    to_run = dict(bundle_files(spec) for spec in _listed(bundles))
     to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else _listed(baselines)
     unknown = [name for name in to_fit if name not in BASELINES]
     names = [*to_fit, *to_run, *to_read]
@@ -315,25 +315,6 @@ def _named_folders(methods: str | None) -> dict[str, Path]:
             raise ValueError(f"methods must be name=FOLDER with different names, separated by commas, got {methods!r}")
         folders[name] = Path(path)
     return folders
-
-
-def _bundle_files(spec: str) -> tuple[str, tuple[list[Path], Path]]:
-    """Name, configuration files and weights of BUNDLE[+OVERLAY...].
-
-    Raises:
-        ValueError: If a file is missing.
-    """
-    bundle, *overlays = spec.split("+")
-    root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
-    config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
-    place = root / "models"
-    for overlay in overlays:  # one that changes the network has weights of its own, another has not
-        place = place / overlay if (place / overlay).is_dir() else place
-    weights = place / "model.pt"
-    for path in (*config, weights):
-        if not path.is_file():
-            raise ValueError(f"bundle {spec!r} has no {path}; train it, or name its predictions with --methods")
-    return "+".join([root.resolve().name, *overlays]), (config, weights)
 
 
 def _identity(case: Mapping[str, Any]) -> list[Any]:

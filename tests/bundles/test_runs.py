@@ -77,14 +77,18 @@ MINIATURE: dict[str, dict[str, Any]] = {
 # What an overlay needs beyond its bundle's line.
 OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
     "patch_vit": {"num_heads": 2, "patch_size": 16, "grid_size": 2, "decoder_channels": [8], "finer_channels": [4, 2]},
-    "many_views": {"geometry": "x2ct"},
+    "many_views": {"geometry": "x2ct", "usual_views": [0, 1]},
     "large": {"encoder_channels": [4, 8], "channels": [4, 8]},
     "train_adversarial": {"discriminator_channels": [4, 8], "adversarial_start": 1},
     "train_refine": {"patch_size": 8, "patches_per_case": 2},
 }
 RECONSTRUCTION = COMMON.with_name("direct_regression")
 DataOf = Callable[[Path], Path]
-OWN_OVERLAYS = [pair for pair in overlays("train.json") if pair[1].parent.name == "configs"]
+OWN_OVERLAYS = [
+    pair
+    for pair in overlays("train.json")
+    if pair[1].parent.name == "configs" and pair[1].stem != "train_intervals"  # which needs a trained network
+]
 
 
 def arguments(bundle: Path, datalist: Path, output: Path) -> dict[str, Any]:
@@ -295,6 +299,32 @@ def test_every_overlay_of_its_own_trains(bundle: Path, overlay: Path, data: Data
     config = files(bundle, "train.json", overlay, smoke(bundle))
     run(config, **{**arguments(bundle, data(bundle), tmp_path), **changes})
     assert load(tmp_path / "resume" / "checkpoint.pt")["epoch"] == 2
+
+
+def test_intervals_are_fitted_written_and_scored(
+    reconstructing: tuple[Path, Path], phantoms: Path, tmp_path: Path
+) -> None:
+    bundle, output = reconstructing
+    if not (bundle / "configs" / "train_intervals.json").is_file():
+        pytest.skip("a bundle without intervals")
+    sizes = {"volume_size": 16, "radiograph_size": 32, "interval_channels": 4}
+    options = {**arguments(bundle, phantoms, output), **sizes}
+    fit = files(bundle, "train.json", smoke(bundle), bundle / "configs" / "train_intervals.json")
+    run(fit, **options, interval_steps=4)
+    predict = files(bundle, "inference.json", bundle / "configs" / "intervals.json")
+    run(predict, **{**options, "output_dir": str(tmp_path / "predictions")})
+    alone = load_datalist(phantoms, "test")
+    run(files(bundle, "inference.json"), **{**options, "output_dir": str(tmp_path / "alone")})
+    for case in alone:
+        prediction = nibabel.load(tmp_path / "predictions" / f"{case['case_id']}.nii.gz")
+        same = nibabel.load(tmp_path / "alone" / f"{case['case_id']}.nii.gz")
+        quantiles = nibabel.load(tmp_path / "predictions" / f"{case['case_id']}_quantiles.nii.gz")
+        np.testing.assert_allclose(prediction.get_fdata(), same.get_fdata(), atol=1e-2)
+        assert quantiles.shape == (*prediction.shape, 4) and (np.diff(quantiles.get_fdata(), axis=-1) >= 0).all()
+    evaluate(predictions=str(tmp_path / "predictions"), datalist=str(phantoms), output=str(tmp_path / "scores"))
+    with open(tmp_path / "scores" / "cases.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "prediction"]
+    assert all(0 < float(row["coverage_50"]) < float(row["coverage_90"]) <= 1 for row in rows)
 
 
 def test_interpolation_reaches_any_size(reconstructing: tuple[Path, Path], phantoms: Path, tmp_path: Path) -> None:

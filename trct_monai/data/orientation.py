@@ -79,10 +79,10 @@ def measure(image: Float[Tensor, "H W"], cube_hu: Float[Tensor, "1 X X X"], exte
         raise ValueError(
             f"a picture of {tuple(image.shape)} pixels does not have the sides of the view {camera.name!r}"
         )
-    correlations = {name: _correlation(candidate, expected) for name, candidate in turned.items()}
+    correlations = {name: correlation(candidate, expected) for name, candidate in turned.items()}
     best, *others = sorted(correlations, key=lambda name: -abs(correlations[name]))
     runner_up = others[0]
-    gain, offset = _fit(turned[best], expected)
+    gain, offset = fit_intensity(turned[best], expected)
     quantitative = abs(gain - 1) < QUANTITATIVE_TOLERANCE and abs(offset) < QUANTITATIVE_TOLERANCE * float(
         expected.max()
     )
@@ -134,13 +134,14 @@ def save_comparison(path: Path, match: Match) -> None:
     Image.fromarray(enlarged).save(path)
 
 
-def _correlation(a: Tensor, b: Tensor) -> float:
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's, between two pictures of one size."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-12))
 
 
-def _fit(image: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Least-squares gain and offset from the picture to the line integrals."""
+def fit_intensity(image: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Gain and offset that bring a picture nearest to line integrals (least squares)."""
     x, y = image.double().flatten(), expected.double().flatten()
     gain = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum().clamp(min=1e-12))
     return gain, float(y.mean() - gain * x.mean())

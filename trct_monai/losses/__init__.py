@@ -4,6 +4,7 @@ from trct_monai.losses.adversarial import LogitAdversarialLoss
 from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 from trct_monai.losses.edge import EdgeLoss
 from trct_monai.losses.frequency import FrequencyLoss
+from trct_monai.losses.laplace import LaplaceNLLLoss
 from trct_monai.losses.perceptual import PerceptualLoss
 from trct_monai.losses.projection import ProjectionLoss
 from trct_monai.losses.weighted_sum import WeightedSumLoss
@@ -12,6 +13,7 @@ __all__ = [
     "DeepSupervisionLoss",
     "EdgeLoss",
     "FrequencyLoss",
+    "LaplaceNLLLoss",
     "LogitAdversarialLoss",
     "PerceptualLoss",
     "ProjectionLoss",

@@ -3,6 +3,7 @@
 from trct_monai.networks.any_view import AnyView
 from trct_monai.networks.direct_regression import DirectRegression
 from trct_monai.networks.hybrid_cnn_vit import HybridCNNViT
+from trct_monai.networks.intervals import IntervalNetwork
 from trct_monai.networks.multi_scale_cnn import MultiScaleCNN
 from trct_monai.networks.patch_discriminator import PatchDiscriminator
 from trct_monai.networks.patch_vit import PatchViT
@@ -14,6 +15,7 @@ __all__ = [
     "AnyView",
     "DirectRegression",
     "HybridCNNViT",
+    "IntervalNetwork",
     "MultiScaleCNN",
     "PatchDiscriminator",
     "PatchViT",

@@ -5,14 +5,20 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
 from trct_monai.intensity import HU_WINDOW, check_hu_window, unit_to_attenuation
-from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualEncoder, residual_blocks
+from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, PreActivationBlock, residual_blocks
 from trct_monai.networks.cross_view import USUAL_VIEWS, lift_with_direction
+from trct_monai.networks.linear_start import LinearStart
 from trct_monai.networks.reconstruction import ReconstructionNetwork, resize, zero_head
 from trct_monai.projector import project
+
+CAUTION = 0.1
+"""Factor on every correction. Adam moves each weight of a head by the learning rate, and a head has hundreds: without
+it the first steps throw the volume far from where it starts."""
 
 
 class AnyView(ReconstructionNetwork):
@@ -35,7 +41,8 @@ class AnyView(ReconstructionNetwork):
         encoder_channels: Channels of each stage of the encoder; a radiograph shrinks by 2 ** len(encoder_channels).
         decoder_channels: Channels of each level, the coarsest first; at most as many as `encoder_channels`.
         num_blocks: Residual blocks of a stage and of a level.
-        view_channels: Channels of a view's features once they are lifted.
+        view_channels: Channels of a view's features, at every scale, when they are lifted.
+        num_modes: Principal components of the linear start; see `LinearStart`.
         num_steps: Steps toward agreement.
         step_size: Rows and columns of the projections in a step.
         max_views: Largest number of views.
@@ -59,6 +66,7 @@ class AnyView(ReconstructionNetwork):
         decoder_channels: Sequence[int] = (256, 128, 64),
         num_blocks: int = 2,
         view_channels: int = 64,
+        num_modes: int = 64,
         num_steps: int = 2,
         step_size: int = 64,
         max_views: int = 8,
@@ -86,76 +94,96 @@ class AnyView(ReconstructionNetwork):
         )
         self.sizes = (*self.sizes, *(volume_size,) * num_steps)
         self.hu_window, self.step_size = check_hu_window(hu_window), step_size
-        self.encoder = ResidualEncoder(2, 1, encoder_channels, num_blocks)
+        self.linear_start = LinearStart(num_modes, size=volume_size // 2, extent=extent, hu_window=hu_window)
+        self.encoder = FeaturePyramid(2, 2, encoder_channels, view_channels, num_levels, num_blocks)
         self.positions = FourierFeatures(num_bands)
-        self.merges, self.levels, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.merges, self.carries, self.levels = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.knowns, self.heads = nn.ModuleList(), nn.ModuleList()
         before = self.positions.out_channels(3)
-        for level, (seen, channels) in enumerate(zip(reversed(encoder_channels), decoder_channels)):
+        for level, channels in enumerate(decoder_channels):
             size = volume_size // 2 ** (num_levels - level)
             centers = voxel_centers((size,) * 3, extent / size).float()
             self.register_buffer(f"centers_{level}", centers, persistent=False)
-            merge = ViewMerge(seen, view_channels)
-            self.merges.append(merge)
-            self.levels.append(residual_blocks(3, before + merge.out_channels, channels, num_blocks))
+            self.merges.append(ViewMerge(view_channels, channels))
+            self.carries.append(nn.Conv3d(before, channels, 1))
+            self.knowns.append(nn.Conv3d(2**3, channels, 1))
+            self.levels.append(residual_blocks(3, channels, channels, num_blocks))
             self.heads.append(zero_head(channels))
             before = channels
         self.steps = nn.ModuleList(AgreementStep(before, view_channels) for _ in range(num_steps))
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+    def start(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Float[Tensor, "B 1 X Y Z"]:
+        """See `ReconstructionNetwork.start`: the initial volume, and what a linear model adds to it."""
+        present = are_present(image)
+        added = self.linear_start(image.nan_to_num(0.0), self.cameras(matrices, len(image)), present)
+        return resize(self.initial_volume, self.volume_size) + resize(added, self.volume_size)
+
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         batch, views = image.shape[:2]
-        present = ~image.isnan().any(dim=3).any(dim=2)
+        present = are_present(image)
         image = image.nan_to_num(0.0)
-        scales = [f.unflatten(0, (batch, views)) for f in self.encoder(image.flatten(0, 1)[:, None])[::-1]]
+        cameras = self.cameras(matrices, batch)
+        beyond = image - F.interpolate(self._project(start, cameras), size=image.shape[-2:], mode="bilinear")
+        encoded = self.encoder(torch.stack([image, beyond], dim=2).flatten(0, 1))
+        scales = [features.unflatten(0, (batch, views)) for features in encoded]
         x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
         x = x.expand(batch, -1, -1, -1, -1)
         correction = torch.zeros((), device=image.device)
-        for level, (merge, block, head) in enumerate(zip(self.merges, self.levels, self.heads)):
+        for level, block in enumerate(self.levels):
+            x = self.carries[level](x)
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             centers = self.get_buffer(f"centers_{level}")
-            x = block(torch.cat([x, merge(scales[level], matrices, present, centers)], dim=1))
-            residual = head(x)
+            known = pixelunshuffle(resize(2 * start - 1, 2 * x.shape[-1]), spatial_dims=3, scale_factor=2)
+            x = x + self.knowns[level](known) + self.merges[level](scales[level], matrices, present, centers)
+            x = block(x)
+            residual = CAUTION * self.heads[level](x)
             correction = resize(correction, residual.shape[-1]) + residual if level else residual
             yield residual
-        if not len(self.steps):
-            return
-        cameras = self._cameras(matrices, batch)
-        centers = self.get_buffer(f"centers_{len(self.levels) - 1}")
         seen = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
         for step in self.steps:
-            unit = resize(self.initial_volume, self.volume_size) + correction
-            with torch.autocast(image.device.type, enabled=False):
-                attenuation = unit_to_attenuation(unit.float(), self.hu_window)
-                projections = project(attenuation, cameras, self.extent / self.volume_size)
-                beyond = seen - (projections - self.image_mean) / self.image_scale
+            beyond = seen - self._project(start + correction, cameras)
             x, residual = step(x, torch.stack([beyond, seen], dim=2), matrices, present, centers)
             correction = correction + residual
             yield residual
 
-    def _cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:
+    def _project(self, unit: Float[Tensor, "B 1 X Y Z"], cameras: list[list[Camera]]) -> Float[Tensor, "B V h w"]:
+        """Radiographs of volumes in [0, 1], scaled as the encoder takes them."""
+        with torch.autocast(unit.device.type, enabled=False):
+            attenuation = unit_to_attenuation(unit.float(), self.hu_window)
+            return (project(attenuation, cameras, self.extent / self.volume_size) - self.image_mean) / self.image_scale
+
+    def cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:
         """The cameras of every case, read out at the steps' resolution."""
         size = (self.step_size, self.step_size)
         cases = [[Camera.from_world_to_detector(m, size) for m in case] for case in matrices.detach().double().cpu()]
         return cases * batch if len(cases) == 1 else cases
 
 
+def are_present(image: Float[Tensor, "B V H W"]) -> Bool[Tensor, "B V"]:
+    """Which views there are: a missing one is NaN."""
+    return ~image.isnan().any(dim=3).any(dim=2)
+
+
 class ViewMerge(nn.Module):
     """What any number of views say of each voxel: mean and maximum over the views, and how many they are.
 
-    Each view's features are lifted along its own rays, told the ray's direction there, and passed through one layer
-    that all views share; so neither their order nor their number matters.
+    Each view's features are lifted along its own rays and told the ray's direction there, by a layer that all views
+    share; so neither their order nor their number matters.
 
     Args:
         in_channels: Channels of the views' feature maps.
-        channels: Channels of what is lifted.
+        out_channels: Channels of the result.
     """
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.out_channels = 2 * channels + 1
-        self.reduce = nn.Conv2d(in_channels, channels, 1)
-        self.direction = nn.Linear(3, channels)
-        self.mix = nn.Conv3d(channels, channels, 1)
+        self.direction = nn.Linear(3, in_channels)
+        self.merge = nn.Conv3d(2 * in_channels + 1, out_channels, 1)
+        # PyTorch's own initialisation shrinks a signal by the square root of three: the decoder would start out blind.
+        nn.init.kaiming_normal_(self.merge.weight, nonlinearity="relu")
 
     def forward(
         self,
@@ -166,15 +194,14 @@ class ViewMerge(nn.Module):
     ) -> Float[Tensor, "B D X Y Z"]:
         """Merged features of every voxel; see `trct_monai.networks.cross_view.CrossViewAttention`."""
         batch, views = present.shape
-        reduced = self.reduce(features.flatten(0, 1)).unflatten(0, (batch, views))
-        lifted = lift_with_direction(reduced, matrices, centers, self.direction)
-        said = self.mix(lifted.flatten(0, 1)).unflatten(0, (batch, views))
+        lifted = lift_with_direction(features, matrices, centers, self.direction)
         there = present.view(batch, views, 1, 1, 1, 1)
         count = there.sum(dim=1)
-        mean = (said * there).sum(dim=1) / count.clamp(min=1)
-        most = said.masked_fill(~there, -torch.inf).amax(dim=1).masked_fill(count == 0, 0.0)
+        mean = (lifted * there).sum(dim=1) / count.clamp(min=1)
+        most = lifted.masked_fill(~there, -torch.inf).amax(dim=1).masked_fill(count == 0, 0.0)
         number = (count / USUAL_VIEWS).to(mean.dtype).expand(-1, 1, *mean.shape[2:])
-        return torch.cat([mean, most, number], dim=1)
+        result: Tensor = self.merge(torch.cat([mean, most, number], dim=1))
+        return result
 
 
 class AgreementStep(nn.Module):
@@ -190,8 +217,8 @@ class AgreementStep(nn.Module):
         self.encode = nn.Sequential(
             nn.Conv2d(2, view_channels, 3, padding=1), PreActivationBlock(2, view_channels, view_channels)
         )
-        self.merge = ViewMerge(view_channels, view_channels)
-        self.block = PreActivationBlock(3, channels + self.merge.out_channels, channels)
+        self.merge = ViewMerge(view_channels, channels)
+        self.block = PreActivationBlock(3, channels, channels)
         self.head = zero_head(channels)
 
     def forward(
@@ -212,5 +239,5 @@ class AgreementStep(nn.Module):
             centers: Centres of the voxels in mm from the isocentre.
         """
         encoded = self.encode(images.flatten(0, 1)).unflatten(0, present.shape)
-        x = self.block(torch.cat([x, self.merge(encoded, matrices, present, centers)], dim=1))
-        return x, self.head(x)
+        x = self.block(x + self.merge(encoded, matrices, present, centers))
+        return x, CAUTION * self.head(x)

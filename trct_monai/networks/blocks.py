@@ -211,3 +211,43 @@ class ResidualEncoder(nn.Module):
         for stage, deeper in zip(self.stages, self.deeper):
             features.append(deeper(stage(features[-1])))
         return features
+
+
+class FeaturePyramid(nn.Module):
+    """A residual encoder, and a way back down: fine features that know what the coarse ones saw.
+
+    (Lin et al., "Feature pyramid networks", CVPR 2017, with one residual block for each scale.)
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        channels: Channels of each stage of the encoder; the image shrinks by 2 ** len(channels).
+        out_channels: Channels of the features of every scale.
+        num_scales: Number of scales, the coarsest ones; all if None.
+        num_blocks: Residual blocks of each stage.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        channels: Sequence[int],
+        out_channels: int,
+        num_scales: int | None = None,
+        num_blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, spatial_dims]
+        scales = channels[-(num_scales or len(channels)) :]
+        self.encoder = ResidualEncoder(spatial_dims, in_channels, channels, num_blocks)
+        self.laterals = nn.ModuleList(conv(before, out_channels, 1) for before in scales)
+        self.blocks = nn.ModuleList(PreActivationBlock(spatial_dims, out_channels, out_channels) for _ in scales)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of each scale, the coarsest first, each with `out_channels`."""
+        result: list[Tensor] = []
+        seen = self.encoder(image)[-len(self.laterals) :]
+        for features, lateral, block in zip(seen[::-1], reversed(self.laterals), reversed(self.blocks)):
+            x = lateral(features)
+            result.append(block(x + F.interpolate(result[-1], size=x.shape[2:]) if result else x))
+        return result

@@ -115,7 +115,9 @@ class DirectRegression(ReconstructionNetwork):
         self.head = zero_head(decoder_channels[-1])
         self.finer = FinerLevels(decoder_channels[-1], finer_channels, use_checkpoint)
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         context, bias, condition = self._read(image, matrices)
         x = self.patch_embedding(self.initial_volume).flatten(2).transpose(1, 2)  # (1, N, C)

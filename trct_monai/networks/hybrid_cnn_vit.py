@@ -122,7 +122,9 @@ class HybridCNNViT(ReconstructionNetwork):
                 self.up.append(Level(number + coarser, number, growth, num_blocks, swin, window_size, use_checkpoint))
             self.heads.append(zero_head(number))
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         batch, views = image.shape[:2]
         present = ~image.isnan().any(dim=3).any(dim=2)

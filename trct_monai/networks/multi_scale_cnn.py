@@ -96,7 +96,9 @@ class MultiScaleCNN(ReconstructionNetwork):
                 self.heads[str(level)] = zero_head(channels)
             before = channels
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         views = [encoder(image[:, view : view + 1])[::-1] for view, encoder in enumerate(self.encoders)]
         x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)

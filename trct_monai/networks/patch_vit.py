@@ -96,7 +96,9 @@ class PatchViT(ReconstructionNetwork):
         self.head = zero_head(decoder_channels[-1])
         self.finer = FinerLevels(decoder_channels[-1], finer_channels)
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         if image.shape[-1] != self.num_patches * self.downsampling or image.shape[-2] != image.shape[-1]:
             side = self.num_patches * self.downsampling

@@ -151,30 +151,44 @@ class ReconstructionNetwork(nn.Module):
             known = "none" if matrices is None else str(matrices.shape[1])
             raise ValueError(f"{views} radiographs need the matrices of {views} cameras, got {known}")
         scaled = (image - self.image_mean) / self.image_scale
-        residuals = self.correct(scaled, self.matrices[None] if matrices is None else matrices)
+        matrices = self.matrices[None] if matrices is None else matrices
+        start = self.start(image, matrices)
+        residuals = self.correct(scaled, matrices, start)
         volumes: list[Tensor] = []
         correction = torch.zeros(())
         last = len(self.sizes) - 1 - self.sizes[::-1].index(self.output_size)  # a size may come more than once
         for number, (size, residual) in enumerate(zip(self.sizes, residuals)):
             correction = resize(correction, size) + residual if correction.ndim else residual
             if self.training and (self.deep_supervision or number == last):
-                volumes.append(resize(self.initial_volume, size) + correction)
+                volumes.append(resize(start, size) + correction)
             if number == last:
                 break
         if self.training:
             return volumes[::-1] if self.deep_supervision else volumes[-1]
-        whole = resize(self.initial_volume, self.volume_size) + resize(correction, self.volume_size)
+        whole = resize(start, self.volume_size) + resize(correction, self.volume_size)
         return whole.clamp(0.0, 1.0)
 
+    def start(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Float[Tensor, "_ 1 X Y Z"]:
+        """The volume that is corrected: the initial volume, the same for every case, unless a subclass knows better.
+
+        Args:
+            image: Radiographs as line integrals.
+            matrices: World-to-detector matrices, one set for all cases or one for each.
+        """
+        return self.initial_volume
+
     @abstractmethod
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
-        """What is added to the initial volume: (B, 1, n, n, n) for each n of `sizes`, the coarsest first.
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
+        """What is added to that volume: (B, 1, n, n, n) for each n of `sizes`, the coarsest first.
 
         Only as many are drawn as are needed: a generator computes no more.
 
         Args:
             image: Radiographs, scaled to about [-1, 1].
             matrices: World-to-detector matrices, one set for all cases or one for each.
+            start: The volume that is corrected.
         """
 
 

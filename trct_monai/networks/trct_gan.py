@@ -119,7 +119,9 @@ class TRCTGenerator(ReconstructionNetwork):
         self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
         self.levels.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # not in its stub
 
-    def correct(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Iterable[Tensor]:
+    def correct(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+    ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         scales = self._encode(image)
         x = self.bridge(torch.stack(scales[0], dim=1), matrices)

@@ -12,7 +12,7 @@ from trct_monai.transforms.radiographs import (
     resize_radiographs,
     save_radiograph,
 )
-from trct_monai.transforms.save import SaveCTd
+from trct_monai.transforms.save import SaveCTd, save_nifti
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
 from trct_monai.transforms.views import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
 
@@ -36,5 +36,6 @@ __all__ = [
     "read_radiograph",
     "resample_like",
     "resize_radiographs",
+    "save_nifti",
     "save_radiograph",
 ]

@@ -186,7 +186,7 @@ class UnitToHUd(MapTransform):
     file is named by the item's ``case_id``, else by the reference.
 
     Args:
-        keys: Keys of the predictions (1, X, Y, Z).
+        keys: Keys of the predictions (C, X, Y, Z).
         hu_window: The window in which they were trained.
         extent: Side in mm of the cube where there is no reference.
         reference_keys: Keys of the CTs of the same case, one or one for each prediction; ``label`` if None.
@@ -213,13 +213,13 @@ class UnitToHUd(MapTransform):
         """The items, with each prediction in HU.
 
         Raises:
-            ValueError: If a prediction is not (1, X, Y, Z).
+            ValueError: If a prediction is not (C, X, Y, Z).
         """
         result = dict(data)
         for key, reference_key in self.key_iterator(result, self.reference_keys):
             unit = result[key]
-            if unit.ndim != 4 or unit.shape[0] != 1:
-                raise ValueError(f"{key!r} must be (1, X, Y, Z), got shape {tuple(unit.shape)}")
+            if unit.ndim != 4:
+                raise ValueError(f"{key!r} must be (C, X, Y, Z), got shape {tuple(unit.shape)}")
             hu = unit_to_hu(unit.as_subclass(Tensor), self.hu_window)
             affine, name = self._place(tuple(hu.shape[1:]), data.get(reference_key))
             name = data.get("case_id", name)

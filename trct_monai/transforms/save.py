@@ -19,16 +19,22 @@ class SaveCTd(MapTransform):
     MONAI's SaveImage writes in place: a reconstruction that is interrupted would leave a file cut short.
 
     Args:
-        keys: Keys of MetaTensors (1, X, Y, Z) in HU, named by their metadata, as `UnitToHUd` gives them.
+        keys: Keys of MetaTensors (C, X, Y, Z) in HU, named by their metadata, as `UnitToHUd` gives them; several
+            channels become a fourth axis.
         output_dir: Folder, made if need be.
+        postfix: Written as NAME_POSTFIX.nii.gz.
         allow_missing_keys: Do nothing for a key that is not there.
     """
 
     def __init__(
-        self, keys: KeysCollection, output_dir: str | os.PathLike[str], allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        output_dir: str | os.PathLike[str],
+        postfix: str = "",
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.postfix = Path(output_dir), postfix
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the volumes; the items stay as they are.
@@ -41,13 +47,26 @@ class SaveCTd(MapTransform):
             if not isinstance(volume, MetaTensor) or ImageMetaKey.FILENAME_OR_OBJ not in volume.meta:
                 raise ValueError(f"{key!r} has no affine and name to be saved with: put UnitToHUd before SaveCTd")
             name = Path(str(volume.meta[ImageMetaKey.FILENAME_OR_OBJ])).name.removesuffix(".gz").removesuffix(".nii")
-            hu = volume.as_tensor()[0].detach().cpu().float().numpy()
+            name = f"{name}_{self.postfix}" if self.postfix else name
+            hu = volume.as_tensor().detach().cpu().float().movedim(0, -1).numpy()
+            hu = hu[..., 0] if hu.shape[-1] == 1 else hu
             if not np.isfinite(hu).all():
                 raise ValueError(f"the reconstruction of {name} holds values that are not finite; nothing was written")
-            image = nibabel.Nifti1Image(hu, volume.affine.double().numpy())
-            image.header.set_xyzt_units("mm")
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            partial = self.output_dir / f".{name}.partial.nii.gz"
-            nibabel.save(image, partial)
-            partial.replace(self.output_dir / f"{name}.nii.gz")
+            save_nifti(hu, volume.affine.double().numpy(), self.output_dir / f"{name}.nii.gz")
         return dict(data)
+
+
+def save_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write a volume in mm, to a temporary name first; folders are made if need be.
+
+    Args:
+        values: Numbers (X, Y, Z) or (X, Y, Z, C).
+        affine: From voxel index to world mm in RAS.
+        path: Where to write, ending in .nii.gz or .nii.
+    """
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial.{path.name}")
+    nibabel.save(image, partial)
+    partial.replace(path)

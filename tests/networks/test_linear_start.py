@@ -1,0 +1,70 @@
+"""The linear start: exact where its model is true, silent before it is fitted, and surer with every view."""
+
+import pytest
+import torch
+
+from trct_monai.geometry import preset
+from trct_monai.intensity import HU_WINDOW, unit_to_attenuation
+from trct_monai.networks.linear_start import LinearStart
+from trct_monai.projector import project
+
+SIZE, EXTENT, PIXELS = 8, 320.0, 16
+CAMERAS = [list(preset("circle-4", PIXELS))]
+ALL = torch.ones(1, 4, dtype=torch.bool)
+
+
+def volumes(number: int = 6) -> torch.Tensor:
+    return 0.3 + 0.4 * torch.rand(number, 1, SIZE, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def fitted(num_modes: int = 5, noise: float = 1e-3) -> LinearStart:
+    start = LinearStart(num_modes, size=SIZE, image_size=PIXELS, extent=EXTENT, noise=noise)
+    start.fit(volumes())
+    return start
+
+
+def radiographs(volume: torch.Tensor) -> torch.Tensor:
+    return project(unit_to_attenuation(volume, HU_WINDOW), CAMERAS[0], EXTENT / SIZE)
+
+
+def test_modes_have_the_covariance_of_the_training_volumes() -> None:
+    start, seen = fitted(), volumes().flatten(1)
+    modes = start.modes.flatten(1)
+    torch.testing.assert_close(modes.T @ modes, torch.cov(seen.T, correction=0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_volume_of_the_model_is_found_from_its_radiographs() -> None:
+    start, truth = fitted(), volumes()[2:3]
+    found = start.mean + start(radiographs(truth), CAMERAS, ALL)
+    torch.testing.assert_close(found, truth, atol=1e-3, rtol=0)
+
+
+def test_a_missing_view_is_as_if_it_had_not_been_taken() -> None:
+    start, image = fitted(noise=0.5), radiographs(volumes()[:1])
+    gone = ALL.clone()
+    gone[0, 1] = False
+    without = start(image[:, [0, 2, 3]], [[CAMERAS[0][i] for i in (0, 2, 3)]], ALL[:, :3])
+    torch.testing.assert_close(start(image, CAMERAS, gone), without, atol=1e-5, rtol=1e-4)
+    assert not start(image, CAMERAS, torch.zeros_like(ALL)).any()
+
+
+def test_every_view_leaves_less_open_and_none_leaves_all() -> None:
+    start, image = fitted(noise=5.0), radiographs(volumes()[:1])
+    spreads = [start.standard_deviation(image, CAMERAS, torch.arange(4)[None] < number) for number in range(5)]
+    prior = start.modes.square().sum(dim=0, keepdim=True).sqrt()
+    torch.testing.assert_close(spreads[0], prior, atol=1e-5, rtol=1e-4)
+    assert all(bool((more < less + 1e-6).all()) for less, more in zip(spreads, spreads[1:]))
+    assert spreads[4].mean() < 0.9 * spreads[1].mean()
+
+
+def test_before_it_is_fitted_and_beyond_the_rank_it_adds_nothing() -> None:
+    start = LinearStart(8, size=SIZE, image_size=PIXELS, extent=EXTENT)
+    image = radiographs(volumes()[:1])
+    assert not start(image, CAMERAS, ALL).any()
+    start.fit(volumes(3))
+    assert start.modes[:2].flatten(1).any(dim=1).all() and not start.modes[2:].any()
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_modes and noise must be positive, got 0 and 0.2"):
+        LinearStart(0, extent=EXTENT)

@@ -1,0 +1,24 @@
+"""How well a spread describes the errors."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LaplaceNLLLoss(nn.Module):
+    """Negative log-likelihood of the truth under a Laplace distribution in each voxel: log(2 s) + |truth - volume| / s.
+
+    What `torch.nn.GaussianNLLLoss` is to the squared error this is to the absolute one, and large errors, which edges
+    in the wrong place make, count less (Kendall and Gal, NeurIPS 2017, section 3.1).
+    """
+
+    def forward(self, input: Float[Tensor, "B 2 X Y Z"], target: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, ""]:
+        """Mean over all voxels.
+
+        Args:
+            input: Volume, and its spread s, above 0.
+            target: True volume.
+        """
+        volume, spread = input[:, :1].float(), input[:, 1:].float()
+        result: Tensor = (torch.log(2 * spread) + (target - volume).abs() / spread).mean()
+        return result

@@ -1,0 +1,133 @@
+"""How far from a reconstruction the truth may lie: a spread for each voxel, and intervals that were counted out."""
+
+import os
+
+import torch
+from jaxtyping import Float
+from monai.networks.utils import pixelunshuffle
+from torch import Tensor, nn
+
+from trct_monai.bundle import load_frozen
+from trct_monai.networks.any_view import AnyView, are_present
+from trct_monai.networks.blocks import PreActivationBlock
+from trct_monai.networks.reconstruction import resize, zero_head
+
+LEVELS = (0.5, 0.9)
+"""Shares of the voxels that the intervals shall hold."""
+
+LEAST_SPREAD = 1e-3
+"""Spread where the linear model sees none, in [0, 1] of the window."""
+
+
+class IntervalNetwork(nn.Module):
+    """A trained network that does not change any more, and a small one that says how wrong it is where.
+
+    The spread is that of the linear start, which knows what the views leave open, times a factor that the small network
+    reads from volume, start and that spread; it is trained by `trct_monai.losses.LaplaceNLLLoss`. The intervals are the
+    volume plus and minus so many spreads: `factors` for each number of views, as `trct_monai.calibration` finds them.
+
+    In training the result is (B, 2, X, Y, Z), volume and spread; in evaluation (B, 5, X, Y, Z), the volume and the
+    quantiles of `trct_monai.metrics.uncertainty.QUANTILES`; all in [0, 1] of the window.
+
+    Args:
+        network: The trained network.
+        channels: Channels of the small network.
+    """
+
+    factors: Tensor
+    usual_residual: Tensor
+
+    def __init__(self, network: AnyView, channels: int = 24) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.num_views = network.max_views or network.num_views
+        self.entry = nn.Conv3d(3 * 2**3 + 1, channels, 1)
+        self.blocks = nn.Sequential(*(PreActivationBlock(3, channels, channels) for _ in range(2)))
+        self.head = zero_head(channels)
+        self.register_buffer("factors", torch.zeros(self.num_views, len(LEVELS)))
+        self.register_buffer("usual_residual", torch.zeros(self.num_views))
+
+    def train(self, mode: bool = True) -> "IntervalNetwork":
+        """As in PyTorch, but the trained network stays in evaluation mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None = None
+    ) -> Float[Tensor, "B _ X Y Z"]:
+        """Volume and spread while training, else volume and quantiles.
+
+        Args:
+            image: Radiographs as line integrals; a missing view is NaN.
+            matrices: World-to-detector matrices of each case, in place of the preset's.
+        """
+        network = self.network
+        given = network.matrices[None] if matrices is None else matrices
+        present = are_present(image)
+        with torch.no_grad():
+            volume = network(image, matrices)
+            start = network.start(image, given).expand_as(volume)
+            cameras = network.cameras(given, len(image))
+            known = network.linear_start.standard_deviation(image.nan_to_num(0.0), cameras, present)
+            known = resize(known, volume.shape[-1]) + LEAST_SPREAD
+            seen = torch.cat([2 * volume - 1, 10 * (volume - start), known.log() + 3], dim=1)
+            count = present.sum(dim=1).view(-1, 1, 1, 1, 1) / self.num_views
+        x = pixelunshuffle(seen, spatial_dims=3, scale_factor=2)
+        x = self.entry(torch.cat([x, count.to(x.dtype).expand(-1, 1, *x.shape[2:])], dim=1))
+        spread = known * self.head(self.blocks(x)).float().clamp(-7.0, 7.0).exp()
+        volume = volume.float()
+        if self.training:
+            return torch.cat([volume, spread], dim=1)
+        half, most = self.factors[(present.sum(dim=1) - 1).clamp(min=0)].view(-1, 2, 1, 1, 1, 1).unbind(dim=1)
+        bounds = [volume - most * spread, volume - half * spread, volume + half * spread, volume + most * spread]
+        return torch.cat([volume, *bounds], dim=1).clamp(0.0, 1.0)
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The weights without those of the trained network."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("network.")}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `own_state`."""
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        torch.save(self.own_state(), path)
+
+    def load(self, path: str | os.PathLike[str]) -> "IntervalNetwork":
+        """Take the weights that `save` wrote.
+
+        Raises:
+            ValueError: If they are those of another network.
+        """
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        own = self.own_state()
+        if state.keys() != own.keys() or any(state[name].shape != own[name].shape for name in own):
+            raise ValueError(f"{path} does not hold the weights of intervals of this size; fit them by intervals.json")
+        self.load_state_dict({**self.state_dict(), **state})
+        return self
+
+
+def load_intervals(
+    network: AnyView,
+    checkpoint: str | os.PathLike[str],
+    intervals: str | os.PathLike[str],
+    channels: int = 24,
+    device: str | torch.device = "cpu",
+) -> IntervalNetwork:
+    """A network and its intervals, both with their weights, in evaluation mode.
+
+    Args:
+        network: The network.
+        checkpoint: Its weights.
+        intervals: Those of the intervals, as `IntervalNetwork.save` wrote them.
+        channels: Channels of the intervals' network.
+        device: Where they shall be.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If weights belong to another network.
+    """
+    if not os.path.isfile(intervals):
+        raise FileNotFoundError(f"no intervals at {intervals}: fit them by configs/train_intervals.json")
+    load_frozen(network, os.fspath(checkpoint), device)
+    loaded: IntervalNetwork = IntervalNetwork(network, channels).load(intervals).to(device).eval()
+    return loaded

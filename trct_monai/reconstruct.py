@@ -1,0 +1,337 @@
+"""`reconstruct`: radiographs in, a CT with its intervals out, and what speaks against believing it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+
+from trct_monai import __version__
+from trct_monai.bundle import bundle_files, load_frozen
+from trct_monai.data.cases import digest_file
+from trct_monai.data.datalist import write_atomically
+from trct_monai.data.orientation import MIN_CORRELATION, correlation, fit_intensity, measure
+from trct_monai.figures import reconstruction_figure, save_figure
+from trct_monai.geometry import Camera, preset, projection_matrices, voxel_to_world
+from trct_monai.inferers import RefinementInferer
+from trct_monai.intensity import hu_to_unit, unit_to_hu
+from trct_monai.metrics.reprojection import relative_residual, reproject
+from trct_monai.networks.intervals import IntervalNetwork, load_intervals
+from trct_monai.networks.reconstruction import resize
+from trct_monai.transforms import read_radiograph, resize_radiographs, save_nifti
+
+ROUNDS = 3
+"""Times that gain and offset of a picture that holds no line integrals are fitted, each time to a better volume."""
+
+UNUSUAL = 1.5
+"""A residual that is so many times the largest of the validation cases is called unlike the training."""
+
+SURE = 0.02
+"""A flip or turn must raise the correlation by so much to be called the better one."""
+
+NOTICE = "Research software, not a medical device: the result is a guess from training data, not an examination."
+
+
+@dataclass(frozen=True)
+class View:
+    """One radiograph to reconstruct from.
+
+    Attributes:
+        path: Its file.
+        image: Line integrals (H, W) if quantitative, else the file's own scale.
+        quantitative: Whether `image` holds line integrals.
+        camera: Where it was taken.
+    """
+
+    path: Path
+    image: Float[Tensor, "H W"]
+    quantitative: bool
+    camera: Camera
+
+
+def reconstruct(
+    out: str,
+    pa: str | None = None,
+    lat: str | None = None,
+    radiographs: str | None = None,
+    geometry: str = "clinic",
+    size: int = 64,
+    method: str = "any_view+small",
+    device: str = "auto",
+) -> None:
+    """Make a CT from radiographs: a frontal and a lateral one, or any that say where they were taken.
+
+    Writes the CT in HU as NIfTI, its 5, 25, 75 and 95 % quantiles in each voxel (_quantiles.nii.gz), a picture (.png),
+    and how well the CT explains the radiographs, with all warnings (.json), all beside OUT. Radiographs may be PNG,
+    DICOM, NIfTI or .npy; one without side-car is brought to line integrals by a fit, and seen as bright where it
+    attenuates. Research software, not a medical device.
+
+    Args:
+        out: The CT to write, ending in .nii.gz or .nii.
+        pa: Frontal radiograph, the patient's right side on the left of the picture.
+        lat: Lateral radiograph, the patient facing left.
+        radiographs: In place of pa and lat, files with cameras in their side-cars, separated by commas.
+        geometry: Where radiographs without side-car were taken: clinic, x2ct or parallel.
+        size: Voxels along each side: 64, or refined in windows 128 or 256; intervals are interpolated.
+        method: Bundle and overlays whose weights are used.
+        device: cpu, cuda, or auto for a GPU where there is one.
+    """
+    target = Path(out)
+    stem = target.name.removesuffix(".gz").removesuffix(".nii")
+    if stem == target.name or not stem:
+        raise ValueError(f"out must end in .nii.gz or .nii, got {out!r}")
+    views = read_views(pa, lat, radiographs, geometry)
+    loaded = load_method(method, choose_device(device))
+    times = loaded.times_to(size)
+    result = loaded.refined(solve(loaded.network, views, loaded.radiograph_size), times)
+    extent = loaded.network.network.extent
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    places = {kind: target.with_name(stem + ending) for kind, ending in ENDINGS.items()}
+    spacing = extent / len(result.volume_hu)
+    affine = voxel_to_world(result.volume_hu.shape, spacing).numpy()
+    save_nifti(result.quantiles_hu.round().short().numpy(), affine, places["quantiles"])
+    width = result.quantiles_hu[..., -1] - result.quantiles_hu[..., 0]
+    title = f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in result.warnings)
+    figure = reconstruction_figure(
+        *(result.volume_hu, width, result.radiographs, result.reprojections),
+        view_names=[view.camera.name for view in views],
+        voxel_spacing=spacing,
+        title=title,
+    )
+    save_figure(figure, places["figure"])
+    page = {
+        "notice": NOTICE,
+        "warnings": result.warnings,
+        "relative_residual": round(result.residual, 4),
+        "largest_residual_in_validation": round(result.usual_residual, 4),
+        "mean_width_of_90_percent_interval_hu": round(float(width.mean()), 1),
+        "radiographs": [
+            {"file": str(v.path), "line_integrals": v.quantitative, "gain": gain, "offset": offset}
+            | {"camera": v.camera.to_dict()}
+            for v, (gain, offset) in zip(views, result.intensities)
+        ],
+        "method": method,
+        "weights_sha256": digest_file(bundle_files(method)[1][1]),
+        "software": f"trct_monai {__version__}",
+    }
+    write_atomically(places["page"], json.dumps(page, indent=1) + "\n")
+    save_nifti(result.volume_hu.round().short().numpy(), affine, target)
+    for line in result.warnings:
+        print(f"warning: {line}")
+    print(
+        f"relative residual {result.residual:.3f}; the largest of the validation cases was {result.usual_residual:.3f}"
+    )
+    print(f"mean width of the 90 % interval: {float(width.mean()):.0f} HU")
+    print(f"wrote {target}, and beside it {', '.join(place.name for place in places.values())}")
+    print(NOTICE)
+
+
+ENDINGS = {"quantiles": "_quantiles.nii.gz", "figure": ".png", "page": ".json"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A reconstruction.
+
+    Attributes:
+        volume_hu: CT (X, Y, Z) in HU.
+        quantiles_hu: Its `trct_monai.metrics.uncertainty.QUANTILES` (X, Y, Z, 4) in HU.
+        radiographs: What it was made from (V, H, W), as line integrals.
+        reprojections: Its own projections (V, H, W).
+        residual: Relative residual between the two.
+        usual_residual: The largest one of the validation cases.
+        intensities: Gain and offset from each file's numbers to line integrals.
+        warnings: What speaks against it.
+    """
+
+    volume_hu: Float[Tensor, "X Y Z"]
+    quantiles_hu: Float[Tensor, "X Y Z 4"]
+    radiographs: Float[Tensor, "V H W"]
+    reprojections: Float[Tensor, "V H W"]
+    residual: float
+    usual_residual: float
+    intensities: list[tuple[float, float]]
+    warnings: list[str]
+
+
+def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometry: str) -> list[View]:
+    """The radiographs, each with its camera.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If none is given, pa or lat beside other radiographs, or a camera is not known.
+    """
+    named = {name: path for name, path in (("pa", pa), ("lat", lat)) if path}
+    others = [part.strip() for part in (radiographs or "").split(",") if part.strip()]
+    if bool(named) == bool(others):
+        raise ValueError("give --pa and --lat (one of them will do), or --radiographs A.png,B.png,... with side-cars")
+    cameras = {camera.name: camera for camera in preset(geometry)}
+    if named and not set(named) <= set(cameras):
+        raise ValueError(f"geometry must have the views pa and lat: clinic, x2ct or parallel, got {geometry!r}")
+    views = []
+    for name, path in [*named.items(), *(("", path) for path in others)]:
+        radiograph = read_radiograph(path)
+        camera = radiograph.camera
+        if camera is None and not name:
+            raise ValueError(f"{path} has no side-car that says where it was taken; give it as --pa or --lat")
+        if camera is None:
+            camera = on_detector(cameras[name], (radiograph.image.shape[0], radiograph.image.shape[1]))
+        views.append(View(Path(path), radiograph.image, radiograph.quantitative, camera))
+    return views
+
+
+def on_detector(camera: Camera, size: tuple[int, int]) -> Camera:
+    """The camera with a picture of this size: its longer side fills the detector, its pixels are square."""
+    pixel = max(n * spacing for n, spacing in zip(camera.size, camera.pixel_spacing)) / max(size)
+    return replace(camera, size=size, pixel_spacing=(pixel, pixel))
+
+
+def choose_device(name: str) -> torch.device:
+    """A device by its name; ``auto`` for a GPU where there is one.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {name!r} here ({str(error).splitlines()[0]}); try --device cpu") from error
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A bundle's networks with their weights, in evaluation mode.
+
+    Attributes:
+        network: Radiographs to a volume with intervals.
+        refiner: A volume to one twice as fine.
+        inferer: How the refiner is applied.
+        radiograph_size: Rows and columns of the radiographs that the network takes.
+    """
+
+    network: IntervalNetwork
+    refiner: nn.Module
+    inferer: RefinementInferer
+    radiograph_size: int
+
+    def times_to(self, size: int) -> int:
+        """How often the refiner must be applied to reach a size.
+
+        Raises:
+            ValueError: If it is none of the network's size, twice and four times that.
+        """
+        sizes = [self.network.network.volume_size * factor for factor in (1, 2, 4)]
+        if size not in sizes:
+            raise ValueError(f"size must be one of {', '.join(map(str, sizes))}, got {size}")
+        return sizes.index(size)
+
+    def refined(self, result: Result, times: int) -> Result:
+        """A result with more voxels; its intervals stay around it as they were, interpolated."""
+        if times == 0:
+            return result
+        model = self.network.network
+        device = model.initial_volume.device
+        fine = hu_to_unit(result.volume_hu, model.hu_window)[None, None].to(device)
+        with torch.inference_mode():
+            for _ in range(times):
+                fine = self.inferer(fine, self.refiner)
+        around = (result.quantiles_hu - result.volume_hu[..., None]).movedim(-1, 0)[None]
+        volume = unit_to_hu(fine[0, 0].cpu(), model.hu_window)
+        quantiles = resize(around, len(volume))[0].movedim(0, -1) + volume[..., None]
+        return replace(result, volume_hu=volume, quantiles_hu=quantiles.clamp(*model.hu_window))
+
+
+def load_method(method: str, device: torch.device) -> Method:
+    """A bundle's network with its intervals, and its refiner.
+
+    Args:
+        method: BUNDLE[+OVERLAY...].
+        device: Where it shall be.
+
+    Raises:
+        FileNotFoundError: If there are no weights.
+        ValueError: If the bundle has no intervals, or weights are damaged.
+    """
+    _, (config, weights) = bundle_files(method)
+    parser = ConfigParser()
+    overlays = [config[0].with_name(name) for name in ("intervals.json", "finer.json")]
+    if not all(path.is_file() for path in overlays):
+        raise ValueError(f"bundle {method!r} gives no intervals; any_view does")
+    parser.read_config([str(path) for path in [*config, *overlays]])
+    network, refiner = parser.get_parsed_content("network_def"), parser.get_parsed_content("refiner_def")
+    channels = int(parser["interval_channels"])
+    return Method(
+        load_intervals(network, weights, weights.with_name("intervals.pt"), channels, device),
+        load_frozen(refiner, str(weights.parent / "refiner" / "model.pt"), device),
+        RefinementInferer(parser["roi_size"], parser["overlap"]),
+        int(parser["radiograph_size"]),
+    )
+
+
+def solve(network: IntervalNetwork, views: Sequence[View], size: int) -> Result:
+    """Reconstruct; gain and offset of pictures that hold no line integrals are found on the way.
+
+    They are first fitted to projections of the mean training volume, then to those of the reconstruction.
+
+    Args:
+        network: The network, in evaluation mode.
+        views: The radiographs.
+        size: Rows and columns that the network takes.
+
+    Raises:
+        ValueError: If there are more views than the network takes.
+    """
+    model = network.network
+    if len(views) > network.num_views:
+        raise ValueError(f"this method takes up to {network.num_views} radiographs, got {len(views)}")
+    device, spacing = model.initial_volume.device, model.extent / model.volume_size
+    cameras = [view.camera.resized((size, size)) for view in views]
+    pictures = [resize_radiographs(view.image, size) for view in views]
+    matrices = projection_matrices(cameras)[None].to(device)
+    known = unit_to_hu(model.initial_volume.detach()[0].cpu(), model.hu_window)
+    warnings = [line for view in views for line in check_picture(view, known, model.extent)]
+    again = reproject(known, cameras, spacing)
+    for _ in range(1 if all(view.quantitative for view in views) else ROUNDS):
+        intensities = [
+            (1.0, 0.0) if view.quantitative else fit_intensity(picture, expected)
+            for view, picture, expected in zip(views, pictures, again)
+        ]
+        image = torch.stack([picture * gain + offset for picture, (gain, offset) in zip(pictures, intensities)])
+        with torch.inference_mode():
+            unit = network(image[None].to(device), matrices)[0].cpu()
+        again = reproject(unit_to_hu(unit[:1], model.hu_window), cameras, spacing)
+    hu = unit_to_hu(unit, model.hu_window)
+    residual, usual = relative_residual(again, image), float(network.usual_residual[len(views) - 1])
+    if residual > UNUSUAL * usual:
+        warnings.append(
+            f"the reconstruction does not explain the radiographs: relative residual {residual:.3f}, while the largest "
+            f"of the validation cases was {usual:.3f}; they look unlike what the network was trained on"
+        )
+    return Result(hu[0], hu[1:].movedim(0, -1), image, again, residual, usual, intensities, warnings)
+
+
+def check_picture(view: View, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:
+    """What is odd about a radiograph beside the projection of the mean training volume."""
+    match = measure(view.image, mean_hu, extent, view.camera)
+    upright = correlation(resize_radiographs(view.image, match.expected.shape), match.expected)
+    best, name = match.orientation, f"{view.path} as view {view.camera.name!r}"
+    if abs(best["correlation"]) < MIN_CORRELATION:
+        return [
+            f"{name} does not look like the training's thoraces from there: correlation {upright:.2f} with their mean"
+        ]
+    if abs(best["correlation"]) > abs(upright) + SURE:
+        return [
+            f"{name} seems to lie wrong: after {best['transform']} its correlation with the training's mean would be "
+            f"{best['correlation']:.2f} in place of {upright:.2f}; it was taken as it is"
+        ]
+    if upright < 0:
+        return [f"{name} shows bone dark; bright and dark were exchanged"]
+    return []
