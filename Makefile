@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 .PHONY: help install test lint demo clean
 
 help:
-	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: DEMO (demo/)"
+	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: in demo/"
 	@echo "make test   linter, type checker and all tests"
 	@echo "make clean  remove .venv and demo/"
 
@@ -33,16 +33,20 @@ SMALL_INFERENCE := ['$(BUNDLE)/configs/inference.json','$(BUNDLE)/configs/small.
 PATHS := --datalist $(DEMO)/phantoms/datalist.json --ckpt_path $(DEMO)/model.pt
 
 demo: install
-	@echo "[1/4] 150 thorax phantoms with two radiographs each"
+	@echo "[1/5] 150 thorax phantoms with two radiographs each"
 	$(RUN) trct_monai phantoms --output $(DEMO)/phantoms --size 64 --radiograph_size 128 --split 120/10/20
-	@echo "[2/4] a short training of direct_regression; the first validation is the mean volume's score"
+	@echo "[2/5] a short training of direct_regression; the first validation is the mean volume's score"
 	$(RUN) monai.bundle run training --config_file "$(SMALL)" $(PATHS) --output_dir $(DEMO)/training
-	@echo "[3/4] reconstruction of 20 phantoms that the network has not seen"
+	@echo "[3/5] reconstruction of 20 phantoms that the network has not seen"
 	$(RUN) monai.bundle run --config_file "$(SMALL_INFERENCE)" $(PATHS) --output_dir $(DEMO)/predictions
-	@echo "[4/4] scores beside the mean volume, pictures, and a page to scroll through"
+	@echo "[4/5] scores beside the mean volume, pictures, and a page to scroll through"
 	$(RUN) trct_monai evaluate --predictions $(DEMO)/predictions --datalist $(DEMO)/phantoms/datalist.json \
 		--output $(DEMO)/evaluation --name direct_regression
 	$(RUN) trct_monai report --evaluation $(DEMO)/evaluation
+	@echo "[5/5] one of them by the weights that come with any_view, with intervals"
+	$(RUN) trct_monai reconstruct --out $(DEMO)/reconstruction/ct.nii.gz \
+		--pa $(DEMO)/phantoms/phantom_000130/phantom_000130_pa_drr.png \
+		--lat $(DEMO)/phantoms/phantom_000130/phantom_000130_lat_drr.png
 
 clean:
 	rm -rf $(VENV) demo

@@ -14,7 +14,7 @@ from trct_monai import __version__
 from trct_monai.bundle import bundle_files, load_frozen
 from trct_monai.data.cases import digest_file
 from trct_monai.data.datalist import write_atomically
-from trct_monai.data.orientation import MIN_CORRELATION, correlation, fit_intensity, measure
+from trct_monai.data.orientation import MIN_CORRELATION, correlation, measure
 from trct_monai.figures import reconstruction_figure, save_figure
 from trct_monai.geometry import Camera, preset, projection_matrices, voxel_to_world
 from trct_monai.inferers import RefinementInferer
@@ -23,9 +23,6 @@ from trct_monai.metrics.reprojection import relative_residual, reproject
 from trct_monai.networks.intervals import IntervalNetwork, load_intervals
 from trct_monai.networks.reconstruction import resize
 from trct_monai.transforms import read_radiograph, resize_radiographs, save_nifti
-
-ROUNDS = 3
-"""Times that gain and offset of a picture that holds no line integrals are fitted, each time to a better volume."""
 
 UNUSUAL = 1.5
 """A residual that is so many times the largest of the validation cases is called unlike the training."""
@@ -277,9 +274,7 @@ def load_method(method: str, device: torch.device) -> Method:
 
 
 def solve(network: IntervalNetwork, views: Sequence[View], size: int) -> Result:
-    """Reconstruct; gain and offset of pictures that hold no line integrals are found on the way.
-
-    They are first fitted to projections of the mean training volume, then to those of the reconstruction.
+    """Reconstruct; gain and offset of pictures that hold no line integrals are found together with the linear start.
 
     Args:
         network: The network, in evaluation mode.
@@ -298,16 +293,12 @@ def solve(network: IntervalNetwork, views: Sequence[View], size: int) -> Result:
     matrices = projection_matrices(cameras)[None].to(device)
     known = unit_to_hu(model.initial_volume.detach()[0].cpu(), model.hu_window)
     warnings = [line for view in views for line in check_picture(view, known, model.extent)]
-    again = reproject(known, cameras, spacing)
-    for _ in range(1 if all(view.quantitative for view in views) else ROUNDS):
-        intensities = [
-            (1.0, 0.0) if view.quantitative else fit_intensity(picture, expected)
-            for view, picture, expected in zip(views, pictures, again)
-        ]
-        image = torch.stack([picture * gain + offset for picture, (gain, offset) in zip(pictures, intensities)])
-        with torch.inference_mode():
-            unit = network(image[None].to(device), matrices)[0].cpu()
-        again = reproject(unit_to_hu(unit[:1], model.hu_window), cameras, spacing)
+    sure = [view.quantitative for view in views]
+    intensities = model.linear_start.fit_pictures(torch.stack(pictures), cameras, sure)
+    image = torch.stack([picture * gain + offset for picture, (gain, offset) in zip(pictures, intensities)])
+    with torch.inference_mode():
+        unit = network(image[None].to(device), matrices)[0].cpu()
+    again = reproject(unit_to_hu(unit[:1], model.hu_window), cameras, spacing)
     hu = unit_to_hu(unit, model.hu_window)
     residual, usual = relative_residual(again, image), float(network.usual_residual[len(views) - 1])
     if residual > UNUSUAL * usual:

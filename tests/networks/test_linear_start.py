@@ -57,6 +57,17 @@ def test_every_view_leaves_less_open_and_none_leaves_all() -> None:
     assert spreads[4].mean() < 0.9 * spreads[1].mean()
 
 
+@pytest.mark.parametrize("known", [[False] * 4, [True, False, True, False]], ids=["none", "some"])
+def test_gain_and_offset_of_pictures_are_found_with_the_volume(known: list[bool]) -> None:
+    start, line_integrals = fitted(), radiographs(volumes()[2:3])[0]
+    scale = [(1.0, 0.0) if sure else (0.5 + view, 0.3 * view - 0.2) for view, sure in enumerate(known)]
+    pictures = torch.stack([(image - offset) / gain for image, (gain, offset) in zip(line_integrals, scale)])
+    cut = pictures[1].quantile(0.95)
+    pictures[1] = pictures[1].clamp(max=cut)
+    found = start.fit_pictures(pictures, CAMERAS[0], known)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(scale), atol=0.02, rtol=0.02)
+
+
 def test_before_it_is_fitted_and_beyond_the_rank_it_adds_nothing() -> None:
     start = LinearStart(8, size=SIZE, image_size=PIXELS, extent=EXTENT)
     image = radiographs(volumes()[:1])

@@ -100,17 +100,66 @@ class LinearStart(nn.Module):
             deviation = torch.stack([root.square().sum(dim=0).sqrt() for root in roots]) * self.noise
             return deviation.view(-1, *self.mean.shape[1:])
 
+    @torch.no_grad()
+    def fit_pictures(
+        self, pictures: Float[Tensor, "V H W"], cameras: Sequence[Camera], known: Sequence[bool]
+    ) -> list[tuple[float, float]]:
+        """Gain and offset that turn pictures without a scale into line integrals.
+
+        They are found together with the volume: c, gains and offsets solve one linear least-squares problem,
+        gain * picture + offset = projected mean + H c + noise. Pixels at the upper end of a picture's range, which may
+        have been cut off, do not count.
+
+        Args:
+            pictures: In their own scale.
+            cameras: The views.
+            known: Which ones hold line integrals already: their gain is 1 and their offset 0.
+
+        Returns:
+            Gain and offset of each picture.
+        """
+        size = (self.image_size,) * 2
+        views = [camera.resized(size) for camera in cameras]
+        mean = project(unit_to_attenuation(self.mean, self.hu_window), views, self._spacing)[0].double().cpu()
+        modes = project(self._attenuating_modes(), views, self._spacing).double().cpu()
+        images = F.adaptive_avg_pool2d(pictures.double().cpu(), size)
+        inside = (pictures < pictures.amax((1, 2), keepdim=True)).double().cpu()
+        counted = F.adaptive_avg_pool2d(inside, size) > 0.999
+        counted |= torch.tensor(known)[:, None, None]
+        blocks, targets = [], []
+        for view, (image, there) in enumerate(zip(images, counted)):
+            scale = torch.zeros(int(there.sum()), 2 * len(images), dtype=torch.float64)
+            target = -mean[view][there]
+            if known[view]:
+                target = target + image[there]
+            else:
+                scale[:, 2 * view], scale[:, 2 * view + 1] = -image[there], -1.0
+            blocks.append(torch.cat([modes[:, view, there].T, scale], dim=1))
+            targets.append(target)
+        a, b = torch.cat(blocks), torch.cat(targets)
+        prior = torch.zeros(a.shape[1], dtype=torch.float64)
+        prior[: len(modes)] = self.noise**2
+        prior[len(modes) :] = 1e-9  # for views that have no unknowns
+        found = torch.linalg.solve(a.T @ a + prior.diag(), a.T @ b)[len(modes) :].view(-1, 2).tolist()
+        return [(1.0, 0.0) if sure else (gain, offset) for sure, (gain, offset) in zip(known, found)]
+
     def _equations(
         self, image: Tensor, cameras: Sequence[Sequence[Camera]], present: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """H^T H + noise^2 (K, K) and H^T (radiographs - projected mean) (K) of each case."""
-        low, high = self.hu_window
-        mean = unit_to_attenuation(self.mean, self.hu_window)
-        modes = self.modes * (MU_WATER * (high - low) / 1000)
-        spacing = self.extent / self.mean.shape[-1]
+        mean, modes, spacing = unit_to_attenuation(self.mean, self.hu_window), self._attenuating_modes(), self._spacing
         radiographs = F.adaptive_avg_pool2d(image.float(), self.image_size)
         for case, seen, there in zip(cameras, radiographs, present):
             views = [camera.resized((self.image_size,) * 2) for camera in case]
             h = project(modes, views, spacing)[:, there].flatten(1)
             beyond = (seen - project(mean, views, spacing)[0])[there].flatten()
             yield h @ h.T + self.noise**2 * torch.eye(len(h), device=h.device), h @ beyond
+
+    @property
+    def _spacing(self) -> float:
+        return self.extent / self.mean.shape[-1]
+
+    def _attenuating_modes(self) -> Float[Tensor, "K 1 X Y Z"]:
+        """The modes in 1/mm."""
+        low, high = self.hu_window
+        return self.modes * (MU_WATER * (high - low) / 1000)
