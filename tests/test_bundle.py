@@ -1,12 +1,14 @@
 """A bundle finds its own folder, whatever the working directory."""
 
+import hashlib
 from pathlib import Path
 
 import monai.bundle
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 
-from trct_monai.bundle import find_bundle, require_checkpoint
+from trct_monai.bundle import CHECKSUMS, find_bundle, load_frozen, require_checkpoint
 
 
 def make_bundle(folder: Path) -> Path:
@@ -55,3 +57,26 @@ def test_a_mistyped_flag_is_refused(tmp_path: Path) -> None:
         causes.append(str(one))
         one = one.__cause__
     assert any("the configuration has no --epoch; did you mean --epochs?" in cause for cause in causes)
+
+
+def test_another_bundle_in_the_working_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make_bundle(tmp_path / "mine"))
+    assert find_bundle("any_view").endswith("bundles/any_view")
+
+
+def test_weights_are_those_that_the_checksums_list(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    path = tmp_path / "model.pt"
+    torch.save(network.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / CHECKSUMS).write_text(f"{digest}  model.pt\n", encoding="utf-8")
+    load_frozen(torch.nn.Linear(2, 2), str(path))
+    with torch.no_grad():
+        network.weight += 1
+    torch.save(network.state_dict(), path)
+    with pytest.raises(ValueError, match="model.pt is not the file that .*SHA256SUMS lists: it is damaged"):
+        load_frozen(torch.nn.Linear(2, 2), str(path))
+    (tmp_path / CHECKSUMS).unlink()
+    path.write_text("version https://git-lfs.github.com/spec/v1", encoding="utf-8")
+    with pytest.raises(ValueError, match="does not hold the weights of this Linear"):
+        load_frozen(torch.nn.Linear(2, 2), str(path))

@@ -47,3 +47,12 @@ def test_import_from_another_folder_is_quick_and_brings_no_torch(site: Path) -> 
 
 def test_commands_run_from_the_wheel(site: Path) -> None:
     assert "phantoms" in run(site, "-m", "trct_monai", "--help")
+
+
+def test_reconstruct_runs_from_the_wheel(site: Path) -> None:
+    run(site, "-m", "trct_monai", "phantoms", "--output", "one", "--split", "0/0/1", "--num_workers", "0")
+    case = Path("one") / "phantom_000000"
+    views = [text for view in ("pa", "lat") for text in (f"--{view}", str(case / f"{case.name}_{view}_drr.png"))]
+    said = run(site, "-m", "trct_monai", "reconstruct", *views, "--out", "ct.nii.gz")
+    assert "wrote ct.nii.gz" in said and "warning" not in said
+    assert (site.parent / "ct.nii.gz").is_file()

@@ -20,6 +20,7 @@ from trct_monai.metrics.protocols import psnr
 from trct_monai.reconstruct import on_detector, reconstruct
 
 SHIPPED = "any_view+small"
+WIDTH = "mean_width_of_90_percent_interval_in_the_body_hu"
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,8 @@ def test_eight_bit_pictures_give_nearly_the_same(phantom: dict[str, str], pictur
 def test_one_view_leaves_more_open_than_two(phantom: dict[str, str], tmp_path: Path) -> None:
     reconstruct(str(tmp_path / "one.nii.gz"), pa=phantom["pa"])
     reconstruct(str(tmp_path / "two.nii.gz"), radiographs=f"{phantom['pa']},{phantom['lat']}")
-    widths = [page(tmp_path / f"{name}.json")["mean_width_of_90_percent_interval_hu"] for name in ("one", "two")]
-    assert float(str(widths[0])) > 1.05 * float(str(widths[1]))
+    one, two = (float(str(page(tmp_path / f"{name}.json")[WIDTH])) for name in ("one", "two"))
+    assert one > 1.05 * two
 
 
 @pytest.mark.parametrize(
@@ -125,9 +126,28 @@ def test_bad_input_is_one_line_and_writes_nothing(
     known = {**phantom, "picture": str(pictures / "pa.png")}
     options = {"out": "ct.nii.gz", **{key: value.format(**known) for key, value in flags.items()}}
     options["out"] = str(tmp_path / options["out"]) if options["out"] != "ct.dcm" else "ct.dcm"
+    typed: dict[str, object] = {key: int(value) if key == "size" else value for key, value in options.items()}
     with pytest.raises((ValueError, FileNotFoundError), match=expected):
-        reconstruct(**options)  # type: ignore[arg-type]
+        reconstruct(**typed)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_radiograph_is_not_written_over(pictures: Path) -> None:
+    before = (pictures / "pa.png").read_bytes()
+    with pytest.raises(ValueError, match=r"pa.png would be written over a radiograph or its side-car"):
+        reconstruct(str(pictures / "pa.nii.gz"), pa=str(pictures / "pa.png"))
+    assert (pictures / "pa.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_finer_voxels_fill_the_same_cube(size: int, phantom: dict[str, str], tmp_path: Path) -> None:
+    reconstruct(str(tmp_path / "ct.nii.gz"), pa=phantom["pa"], lat=phantom["lat"], size=size)
+    ct, quantiles = nibabel.load(tmp_path / "ct.nii.gz"), nibabel.load(tmp_path / "ct_quantiles.nii.gz")
+    assert ct.shape == (size,) * 3 and quantiles.shape == (size, size, size, 4)
+    corner = ct.affine @ [-0.5, -0.5, -0.5, 1]
+    np.testing.assert_allclose(corner[:3], [-160, -160, -160], atol=1e-3)
+    coarse = np.asarray(ct.dataobj).reshape(64, size // 64, 64, size // 64, 64, size // 64).mean((1, 3, 5))
+    assert psnr(coarse.clip(*HU_WINDOW) - truth(phantom), HU_WINDOW[1] - HU_WINDOW[0]) > 25
 
 
 def test_damaged_weights_are_refused(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import monai.bundle
 import torch
@@ -18,8 +19,8 @@ def find_bundle(name: str) -> str:
     """The folder of the bundle whose configuration is being evaluated.
 
     That is the folder above the `configs` that MONAI's workflow was started with; without a workflow (`ckpt_export`
-    and its kin) the working directory if it is a bundle, else `bundles/NAME` of the source checkout or of the installed
-    package.
+    and its kin) the working directory if it is that bundle, else `bundles/NAME` of the source checkout or of the
+    installed package.
 
     Every configuration asks for it early, so a mistyped flag is refused here too: `monai.bundle run` takes any name,
     and what it was meant to change stays as it was.
@@ -31,7 +32,8 @@ def find_bundle(name: str) -> str:
         ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has.
     """
     here = Path(__file__).resolve()
-    candidates = [Path.cwd(), here.parents[1] / "bundles" / name, here.parent / "bundles" / name]
+    own = [Path.cwd()] if Path.cwd().name == name else []
+    candidates = [*own, here.parents[1] / "bundles" / name, here.parent / "bundles" / name]
     frame, workflow = inspect.currentframe(), None
     while frame is not None:
         if workflow is None and isinstance(frame.f_locals.get("self"), ConfigWorkflow):
@@ -114,7 +116,7 @@ def bundle_files(spec: str) -> tuple[str, tuple[list[Path], Path]]:
     weights = place / "model.pt"
     for path in (*config, weights):
         if not path.is_file():
-            raise ValueError(f"bundle {spec!r} has no {path}; train it, or name its predictions with --methods")
+            raise ValueError(f"bundle {spec!r} has no {path}; train it, or give another bundle or overlay")
     return "+".join([root.resolve().name, *overlays]), (config, weights)
 
 
@@ -133,7 +135,7 @@ def load_frozen(network: nn.Module, path: str, device: str | torch.device = "cpu
     require_checkpoint(path)
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
+    except (RuntimeError, UnpicklingError) as error:
         first = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} does not hold the weights of this {type(network).__name__}: {first}") from error
     return network.to(device).eval().requires_grad_(False)

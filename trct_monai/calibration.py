@@ -37,7 +37,7 @@ def calibrate(
     Args:
         network: Network with a spread that was trained; its buffers are set.
         cases: Items ``image`` (V, H, W), ``matrices`` (V, 3, 4) and ``label`` (1, X, Y, Z) that no training saw.
-        usual_views: Views to take where as many are asked for; others are drawn from all.
+        usual_views: Views to take where as many are asked for, beside as many that are drawn from all.
         device: Where to compute.
 
     Raises:
@@ -52,18 +52,19 @@ def calibrate(
         inside = (label[0] > BODY).flatten().nonzero()[:, 0]
         inside = inside[torch.randperm(len(inside), generator=generator)[:VOXELS_PER_CASE]]
         for number in range(1, min(len(image), network.num_views) + 1):
-            chosen = torch.randperm(len(image), generator=generator)[:number]
+            choices = [torch.randperm(len(image), generator=generator)[:number].tolist()]
             if number == len(usual_views):
-                chosen = torch.tensor([int(view) for view in usual_views])
-            views, where = image[chosen], matrices[chosen]
-            volume, spread = network(views[None].to(device), where[None].to(device))[0].cpu()
-            ratios.setdefault(number, []).append(((label[0] - volume).abs() / spread).flatten()[inside])
-            residuals.setdefault(number, []).append(_residual(network, volume, views, where))
+                choices.append([int(view) for view in usual_views])
+            for chosen in choices:
+                views, where = image[chosen], matrices[chosen]
+                volume, spread = network(views[None].to(device), where[None].to(device))[0].cpu()
+                ratios.setdefault(number, []).append(((label[0] - volume).abs() / spread).flatten()[inside])
+                residuals.setdefault(number, []).append(_residual(network, volume, views, where))
     network.eval()
     if not ratios:
         raise ValueError("no cases to calibrate the intervals on: the validation section is empty")
     for number in range(1, network.num_views + 1):
-        known = min(number, max(ratios))  # more views than the cases have: the narrowest intervals that are known
+        known = min(number, max(ratios))  # of more views than the cases have nothing is known
         pooled = torch.cat(ratios[known]).double().numpy()
         network.factors[number - 1] = torch.tensor([conformal_quantile(pooled, level) for level in LEVELS])
         network.usual_residual[number - 1] = max(residuals[known])

@@ -22,10 +22,13 @@ from trct_monai.intensity import hu_to_unit, unit_to_hu
 from trct_monai.metrics.reprojection import relative_residual, reproject
 from trct_monai.networks.intervals import IntervalNetwork, load_intervals
 from trct_monai.networks.reconstruction import resize
-from trct_monai.transforms import read_radiograph, resize_radiographs, save_nifti
+from trct_monai.transforms import read_radiograph, resize_radiographs, save_nifti, side_car_of
 
 UNUSUAL = 1.5
 """A residual that is so many times the largest of the validation cases is called unlike the training."""
+
+BODY_HU = -950.0
+"""What is above counts as body."""
 
 SURE = 0.02
 """A flip or turn must raise the correlation by so much to be called the better one."""
@@ -79,20 +82,21 @@ def reconstruct(
     """
     target = Path(out)
     stem = target.name.removesuffix(".gz").removesuffix(".nii")
-    if stem == target.name or not stem:
+    if not target.name.endswith((".nii", ".nii.gz")) or not stem:
         raise ValueError(f"out must end in .nii.gz or .nii, got {out!r}")
+    places = {kind: target.with_name(stem + ending) for kind, ending in ENDINGS.items()}
     views = read_views(pa, lat, radiographs, geometry)
-    loaded = load_method(method, choose_device(device))
-    times = loaded.times_to(size)
-    result = loaded.refined(solve(loaded.network, views, loaded.radiograph_size), times)
+    refuse_overwriting([target, *places.values()], views)
+    loaded = load_method(method, choose_device(device), size)
+    result = loaded.refined(solve(loaded.network, views, loaded.radiograph_size), views)
     extent = loaded.network.network.extent
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    places = {kind: target.with_name(stem + ending) for kind, ending in ENDINGS.items()}
     spacing = extent / len(result.volume_hu)
     affine = voxel_to_world(result.volume_hu.shape, spacing).numpy()
     save_nifti(result.quantiles_hu.round().short().numpy(), affine, places["quantiles"])
     width = result.quantiles_hu[..., -1] - result.quantiles_hu[..., 0]
+    mean_width = float(width[result.volume_hu > BODY_HU].mean().nan_to_num())
     title = f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in result.warnings)
     figure = reconstruction_figure(
         *(result.volume_hu, width, result.radiographs, result.reprojections),
@@ -106,7 +110,7 @@ def reconstruct(
         "warnings": result.warnings,
         "relative_residual": round(result.residual, 4),
         "largest_residual_in_validation": round(result.usual_residual, 4),
-        "mean_width_of_90_percent_interval_hu": round(float(width.mean()), 1),
+        "mean_width_of_90_percent_interval_in_the_body_hu": round(mean_width, 1),
         "radiographs": [
             {"file": str(v.path), "line_integrals": v.quantitative, "gain": gain, "offset": offset}
             | {"camera": v.camera.to_dict()}
@@ -123,7 +127,7 @@ def reconstruct(
     print(
         f"relative residual {result.residual:.3f}; the largest of the validation cases was {result.usual_residual:.3f}"
     )
-    print(f"mean width of the 90 % interval: {float(width.mean()):.0f} HU")
+    print(f"mean width of the 90 % interval in the body: {mean_width:.0f} HU")
     print(f"wrote {target}, and beside it {', '.join(place.name for place in places.values())}")
     print(NOTICE)
 
@@ -178,8 +182,18 @@ def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometr
             raise ValueError(f"{path} has no side-car that says where it was taken; give it as --pa or --lat")
         if camera is None:
             camera = on_detector(cameras[name], (radiograph.image.shape[0], radiograph.image.shape[1]))
-        views.append(View(Path(path), radiograph.image, radiograph.quantitative, camera))
+        # A file of floats may hold anything: only a side-car can say that it is line integrals.
+        quantitative = radiograph.quantitative and radiograph.camera is not None
+        views.append(View(Path(path), radiograph.image, quantitative, camera))
     return views
+
+
+def refuse_overwriting(outputs: Sequence[Path], views: Sequence[View]) -> None:
+    """Raise ValueError if a file to be written is a radiograph, or may be the side-car of one."""
+    inputs = {path.resolve() for view in views for path in (view.path, side_car_of(view.path))}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise ValueError(f"{path} would be written over a radiograph or its side-car; give --out another name")
 
 
 def on_detector(camera: Camera, size: tuple[int, int]) -> Camera:
@@ -209,53 +223,47 @@ class Method:
 
     Attributes:
         network: Radiographs to a volume with intervals.
-        refiner: A volume to one twice as fine.
-        inferer: How the refiner is applied.
         radiograph_size: Rows and columns of the radiographs that the network takes.
+        refiner: A volume to one twice as fine; None if the network's own size will do.
+        inferer: How the refiner is applied.
+        times: How often.
     """
 
     network: IntervalNetwork
-    refiner: nn.Module
-    inferer: RefinementInferer
     radiograph_size: int
+    refiner: nn.Module | None
+    inferer: RefinementInferer
+    times: int
 
-    def times_to(self, size: int) -> int:
-        """How often the refiner must be applied to reach a size.
-
-        Raises:
-            ValueError: If it is none of the network's size, twice and four times that.
-        """
-        sizes = [self.network.network.volume_size * factor for factor in (1, 2, 4)]
-        if size not in sizes:
-            raise ValueError(f"size must be one of {', '.join(map(str, sizes))}, got {size}")
-        return sizes.index(size)
-
-    def refined(self, result: Result, times: int) -> Result:
-        """A result with more voxels; its intervals stay around it as they were, interpolated."""
-        if times == 0:
+    def refined(self, result: Result, views: Sequence[View]) -> Result:
+        """A result with as many voxels as were asked for; its intervals stay around it as they were, interpolated."""
+        if self.refiner is None:
             return result
         model = self.network.network
-        device = model.initial_volume.device
-        fine = hu_to_unit(result.volume_hu, model.hu_window)[None, None].to(device)
+        fine = hu_to_unit(result.volume_hu, model.hu_window)[None, None].to(model.initial_volume.device)
         with torch.inference_mode():
-            for _ in range(times):
+            for _ in range(self.times):
                 fine = self.inferer(fine, self.refiner)
         around = (result.quantiles_hu - result.volume_hu[..., None]).movedim(-1, 0)[None]
         volume = unit_to_hu(fine[0, 0].cpu(), model.hu_window)
-        quantiles = resize(around, len(volume))[0].movedim(0, -1) + volume[..., None]
-        return replace(result, volume_hu=volume, quantiles_hu=quantiles.clamp(*model.hu_window))
+        quantiles = (resize(around, len(volume))[0].movedim(0, -1) + volume[..., None]).clamp(*model.hu_window)
+        cameras = [view.camera.resized((self.radiograph_size,) * 2) for view in views]
+        again = reproject(volume[None], cameras, model.extent / len(volume))
+        residual = relative_residual(again, result.radiographs)
+        return replace(result, volume_hu=volume, quantiles_hu=quantiles, reprojections=again, residual=residual)
 
 
-def load_method(method: str, device: torch.device) -> Method:
+def load_method(method: str, device: torch.device, size: int) -> Method:
     """A bundle's network with its intervals, and its refiner.
 
     Args:
         method: BUNDLE[+OVERLAY...].
         device: Where it shall be.
+        size: Voxels along each side: those of the network, or two or four times as many.
 
     Raises:
         FileNotFoundError: If there are no weights.
-        ValueError: If the bundle has no intervals, or weights are damaged.
+        ValueError: If the bundle has no intervals or not that size, or weights are damaged.
     """
     _, (config, weights) = bundle_files(method)
     parser = ConfigParser()
@@ -263,13 +271,20 @@ def load_method(method: str, device: torch.device) -> Method:
     if not all(path.is_file() for path in overlays):
         raise ValueError(f"bundle {method!r} gives no intervals; any_view does")
     parser.read_config([str(path) for path in [*config, *overlays]])
-    network, refiner = parser.get_parsed_content("network_def"), parser.get_parsed_content("refiner_def")
-    channels = int(parser["interval_channels"])
+    network, channels = parser.get_parsed_content("network_def"), int(parser["interval_channels"])
+    sizes = [network.volume_size * factor for factor in (1, 2, 4)]
+    if size not in sizes:
+        raise ValueError(f"size must be one of {', '.join(map(str, sizes))}, got {size}")
+    refiner = None
+    if size > network.volume_size:
+        place = weights.parent / "refiner" / "model.pt"
+        refiner = load_frozen(parser.get_parsed_content("refiner_def"), str(place), device)
     return Method(
         load_intervals(network, weights, weights.with_name("intervals.pt"), channels, device),
-        load_frozen(refiner, str(weights.parent / "refiner" / "model.pt"), device),
-        RefinementInferer(parser["roi_size"], parser["overlap"]),
         int(parser["radiograph_size"]),
+        refiner,
+        RefinementInferer(parser["roi_size"], parser["overlap"]),
+        sizes.index(size),
     )
 
 
@@ -323,6 +338,6 @@ def check_picture(view: View, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) 
             f"{name} seems to lie wrong: after {best['transform']} its correlation with the training's mean would be "
             f"{best['correlation']:.2f} in place of {upright:.2f}; it was taken as it is"
         ]
-    if upright < 0:
+    if upright < 0 and not view.quantitative:
         return [f"{name} shows bone dark; bright and dark were exchanged"]
     return []

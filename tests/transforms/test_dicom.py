@@ -54,6 +54,12 @@ def test_exposure_goes_through_the_logarithm(sign: str, tmp_path: Path) -> None:
     assert np.corrcoef(image.ravel(), attenuation.ravel())[0, 1] > 0.99999
 
 
+def test_signed_pixels_keep_both_halves(tmp_path: Path) -> None:
+    pixels = np.linspace(-2000, 2000, 48).reshape(6, 8).round().astype(np.int16)
+    image = read_radiograph(write(tmp_path / "a.dcm", pixels)).image
+    torch.testing.assert_close(image, torch.tensor((pixels + 2048.0) / 4095).float())
+
+
 def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.dcm: not a radiograph .*expected one grey radiograph .*, got CT"):
         read_radiograph(write(tmp_path / "a.dcm", t0008_0060="CT"))

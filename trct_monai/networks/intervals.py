@@ -1,13 +1,14 @@
 """How far from a reconstruction the truth may lie: a spread for each voxel, and intervals that were counted out."""
 
 import os
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
 from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 
-from trct_monai.bundle import load_frozen
+from trct_monai.bundle import load_frozen, verify_checksum
 from trct_monai.networks.any_view import AnyView, are_present
 from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.networks.reconstruction import resize, zero_head
@@ -46,6 +47,8 @@ class IntervalNetwork(nn.Module):
         self.head = zero_head(channels)
         self.register_buffer("factors", torch.zeros(self.num_views, len(LEVELS)))
         self.register_buffer("usual_residual", torch.zeros(self.num_views))
+        weights = [value.detach().double().abs().sum() for value in self.network.state_dict().values()]
+        self.register_buffer("fitted_to", torch.stack(weights).sum())
 
     def train(self, mode: bool = True) -> "IntervalNetwork":
         """As in PyTorch, but the trained network stays in evaluation mode."""
@@ -90,18 +93,25 @@ class IntervalNetwork(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `own_state`."""
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        torch.save(self.own_state(), path)
+        torch.save(self.own_state(), f"{path}.partial")
+        os.replace(f"{path}.partial", path)
 
     def load(self, path: str | os.PathLike[str]) -> "IntervalNetwork":
         """Take the weights that `save` wrote.
 
         Raises:
-            ValueError: If they are those of another network.
+            ValueError: If they are damaged, or were fitted to another network.
         """
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        verify_checksum(path)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, UnpicklingError) as error:
+            raise ValueError(f"{path}: not weights that can be read ({str(error).splitlines()[0]})") from error
         own = self.own_state()
         if state.keys() != own.keys() or any(state[name].shape != own[name].shape for name in own):
             raise ValueError(f"{path} does not hold the weights of intervals of this size; fit them by intervals.json")
+        if not torch.allclose(state["fitted_to"], own["fitted_to"], rtol=1e-4):
+            raise ValueError(f"{path} was fitted to other weights of the network; fit it again by train_intervals.json")
         self.load_state_dict({**self.state_dict(), **state})
         return self
 

@@ -123,7 +123,8 @@ class LinearStart(nn.Module):
         mean = project(unit_to_attenuation(self.mean, self.hu_window), views, self._spacing)[0].double().cpu()
         modes = project(self._attenuating_modes(), views, self._spacing).double().cpu()
         images = F.adaptive_avg_pool2d(pictures.double().cpu(), size)
-        inside = (pictures < pictures.amax((1, 2), keepdim=True)).double().cpu()
+        low, high = pictures.amin((1, 2), keepdim=True), pictures.amax((1, 2), keepdim=True)
+        inside = (pictures < high - 1e-4 * (high - low)).double().cpu()  # resampling has rounded what was one value
         counted = F.adaptive_avg_pool2d(inside, size) > 0.999
         counted |= torch.tensor(known)[:, None, None]
         blocks, targets = [], []

@@ -11,6 +11,7 @@ from trct_monai.transforms.radiographs import (
     read_radiograph,
     resize_radiographs,
     save_radiograph,
+    side_car_of,
 )
 from trct_monai.transforms.save import SaveCTd, save_nifti
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
@@ -38,4 +39,5 @@ __all__ = [
     "resize_radiographs",
     "save_nifti",
     "save_radiograph",
+    "side_car_of",
 ]

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+RESCALE = (("0028|1053", 1.0), ("0028|1052", 0.0))
+"""Slope and intercept, which ITK applies, and what they are where they are missing."""
+
 
 def is_dicom(path: Path) -> bool:
     """Whether a file bears the mark of DICOM."""
@@ -48,9 +51,15 @@ def read_dicom_radiograph(path: Path) -> tuple[np.ndarray, float]:
             f"shape {pixels.squeeze().shape}"
         )
     top = 2.0 ** float((header_numbers(header, "0028|0101") or [16.0])[0]) - 1
-    values = pixels.squeeze().astype(np.float64).clip(0, top)  # ITK has turned MONOCHROME1 round already
+    slope, intercept = ((header_numbers(header, tag) or [neutral])[0] for tag, neutral in RESCALE)
+    signed = (header_numbers(header, "0028|0103") or [0.0])[0] == 1
+    values = (pixels.squeeze().astype(np.float64) - intercept) / slope + ((top + 1) / 2 if signed else 0.0)
+    if values.min() < -0.5 or values.max() > top + 0.5:
+        raise ValueError(
+            f"pixels from {values.min():g} to {values.max():g} do not fit the header's 0 to {top:g}; write it as PNG"
+        )
     if header_text(header, "0028|1040").upper() == "LIN":
-        stored = top - values if colours == "MONOCHROME1" else values
+        stored = top - values if colours == "MONOCHROME1" else values  # ITK has turned MONOCHROME1 round
         exposure = stored if (header_numbers(header, "0028|1041") or [1.0])[0] > 0 else top - stored
         return top * (1 - np.log1p(exposure) / np.log1p(top)), top
     return values, top

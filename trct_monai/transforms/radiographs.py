@@ -317,8 +317,13 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, float]:
     raise ValueError(f"the numbers are of type {stored.dtype}")
 
 
+def side_car_of(path: Path) -> Path:
+    """Where the side-car of a radiograph lies, if it has one."""
+    return path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
+
+
 def _read_side_car(path: Path) -> dict[str, Any] | None:
-    side_car = path.with_name(path.name.removesuffix(".gz")).with_suffix(".json")
+    side_car = side_car_of(path)
     if not side_car.is_file():
         return None
     try:
