@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from trct_monai.bundle import CHECKSUMS, bundle_files
 from trct_monai.cli import main
@@ -68,6 +69,8 @@ def test_radiographs_become_a_ct_with_intervals_where_it_lies(phantom: dict[str,
     low, high = quantiles.get_fdata()[..., 0], quantiles.get_fdata()[..., 3]
     inside = truth(phantom) > -950
     assert 0.8 < ((low <= truth(phantom)) & (truth(phantom) <= high))[inside].mean() < 0.98
+    error = np.abs(ct.get_fdata() - truth(phantom))
+    assert stats.spearmanr((high - low)[inside], error[inside]).statistic > 0.2
     said = page(folder / "ct.json")
     assert said["warnings"] == [] and float(str(said["relative_residual"])) < 0.1
 
