@@ -24,6 +24,9 @@ from trct_monai.networks.intervals import IntervalNetwork, load_intervals
 from trct_monai.networks.reconstruction import resize
 from trct_monai.transforms import read_radiograph, resize_radiographs, save_nifti, side_car_of
 
+ENDINGS = {"quantiles": "_quantiles.nii.gz", "figure": ".png", "page": ".json"}
+"""What is written beside OUT, and how its name ends."""
+
 UNUSUAL = 1.5
 """A residual that is so many times the largest of the validation cases is called unlike the training."""
 
@@ -130,9 +133,6 @@ def reconstruct(
     print(f"mean width of the 90 % interval in the body: {mean_width:.0f} HU")
     print(f"wrote {target}, and beside it {', '.join(place.name for place in places.values())}")
     print(NOTICE)
-
-
-ENDINGS = {"quantiles": "_quantiles.nii.gz", "figure": ".png", "page": ".json"}
 
 
 @dataclass(frozen=True)
