@@ -77,6 +77,11 @@ class TwoStageInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
         """Radiographs (B, V, H, W) to the finer volume."""
         result: Tensor = network(inputs, *args, **kwargs)
+        if result.shape[1] != 1:
+            raise ValueError(
+                f"a refiner takes one volume, got {result.shape[1]} channels: intervals.json excludes finer.json; "
+                "`python -m trct_monai reconstruct --size` gives both"
+            )
         for _ in range(self.times):
             result = self.inferer(result, self.refiner)
         return result

@@ -104,3 +104,15 @@ def test_the_pipeline_is_one_after_the_other() -> None:
         expected = RefinementInferer(8)(network(volume(8, 8, 8)), refiner)
         assert torch.equal(pipeline(volume(8, 8, 8), network), expected)
         assert InterpolatingInferer(4)(volume(8, 8, 8), network).shape == (1, 1, 4, 4, 4)
+
+
+def test_the_pipeline_refines_as_often_as_asked_and_one_volume_alone() -> None:
+    refiner, network = trained(1), torch.nn.Conv3d(1, 1, 1)
+    with torch.no_grad():
+        once = TwoStageInferer(refiner, RefinementInferer(8))(volume(8, 8, 8), network)
+        twice = TwoStageInferer(refiner, RefinementInferer(8), times=2)(volume(8, 8, 8), network)
+        assert torch.equal(twice, RefinementInferer(8)(once, refiner)) and twice.shape[-1] == 32
+        with pytest.raises(ValueError, match="a refiner takes one volume, got 5 channels"):
+            TwoStageInferer(refiner, RefinementInferer(8))(volume(8, 8, 8), torch.nn.Conv3d(1, 5, 1))
+    with pytest.raises(ValueError, match="times must be positive, got 0"):
+        TwoStageInferer(refiner, RefinementInferer(8), times=0)
