@@ -86,5 +86,5 @@ def test_help_shows_flags_and_defaults(capsys):
 
 
 def test_the_overview_names_all_commands(repository):
-    run = subprocess.run([sys.executable, "-m", "trct_monai", "--help"], cwd=repository, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "trct_monai", "--help"], cwd=repository, capture_output=True, encoding="utf-8")
     assert run.returncode == 0 and all(name in run.stdout for name in cli.COMMANDS)

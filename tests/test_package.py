@@ -29,13 +29,13 @@ def run(site: Path, *arguments: str) -> str:
         env={**os.environ, "PYTHONPATH": str(site)},
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     ).stdout
 
 
 def test_wheel_holds_the_whole_library(site: Path, repository: Path) -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "trct_monai"], cwd=repository, check=True, capture_output=True, text=True
+        ["git", "ls-files", "trct_monai"], cwd=repository, check=True, capture_output=True, encoding="utf-8"
     ).stdout.split()
     assert [name for name in listed if not (site / name).is_file()] == []
 

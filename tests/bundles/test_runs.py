@@ -384,7 +384,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(bundle: Path, data: D
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
     two = command(bundle, data(bundle), tmp_path / "two", *launcher, overlays=[COMMON / "multi_gpu.json"], batch_size=1)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(two, env=environment, capture_output=True, text=True, timeout=240)
+    finished = subprocess.run(two, env=environment, capture_output=True, encoding="utf-8", timeout=240)
     assert finished.returncode == 0, finished.stderr[-3000:]
     one = train(bundle, data(bundle), tmp_path / "one", batch_size=2)
     assert_same_weights(load(tmp_path / "two" / "resume" / "checkpoint.pt"), one, atol=2e-4, rtol=1e-3)
