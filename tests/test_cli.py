@@ -86,5 +86,7 @@ def test_help_shows_flags_and_defaults(capsys):
 
 
 def test_the_overview_names_all_commands(repository):
-    run = subprocess.run([sys.executable, "-m", "trct_monai", "--help"], cwd=repository, capture_output=True, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "trct_monai", "--help"], cwd=repository, capture_output=True, encoding="utf-8"
+    )
     assert run.returncode == 0 and all(name in run.stdout for name in cli.COMMANDS)

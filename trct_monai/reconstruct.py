@@ -22,7 +22,15 @@ from trct_monai.intensity import hu_to_unit, unit_to_hu
 from trct_monai.metrics.reprojection import relative_residual, reproject
 from trct_monai.networks.intervals import IntervalNetwork, load_intervals
 from trct_monai.networks.reconstruction import resize
-from trct_monai.transforms import read_radiograph, resize_radiographs, save_nifti, side_car_of
+from trct_monai.transforms import Radiograph, read_radiograph, resize_radiographs, save_nifti, side_car_of
+from trct_monai.transforms.dicom import (
+    OPPOSITE,
+    VIEW_POSITIONS,
+    check_series_folder,
+    is_dicom,
+    read_study,
+    write_ct_series,
+)
 
 ENDINGS = {"quantiles": "_quantiles.nii.gz", "figure": ".png", "page": ".json"}
 """What is written beside OUT, and how its name ends."""
@@ -48,12 +56,14 @@ class View:
         image: Line integrals (H, W) if quantitative, else the file's own scale.
         quantitative: Whether `image` holds line integrals.
         camera: Where it was taken.
+        notes: What its header says against that.
     """
 
     path: Path
     image: Float[Tensor, "H W"]
     quantitative: bool
     camera: Camera
+    notes: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -65,6 +75,7 @@ def reconstruct(
     size: int = 64,
     method: str = "any_view+small",
     device: str = "auto",
+    dicom: str | None = None,
 ) -> None:
     """Make a CT from radiographs: a frontal and a lateral one, or any that say where they were taken.
 
@@ -82,6 +93,8 @@ def reconstruct(
         size: Voxels along each side: 64, or refined in windows 128 or 256; intervals are interpolated.
         method: Bundle and overlays whose weights are used.
         device: cpu, cuda, or auto for a GPU where there is one.
+        dicom: A folder to which the CT is also written as a DICOM series, of the same patient and study if the first
+            radiograph is DICOM.
     """
     target = Path(out)
     stem = target.name.removesuffix(".gz").removesuffix(".nii")
@@ -90,6 +103,8 @@ def reconstruct(
     places = {kind: target.with_name(stem + ending) for kind, ending in ENDINGS.items()}
     views = read_views(pa, lat, radiographs, geometry)
     refuse_overwriting([target, *places.values()], views)
+    if dicom is not None:
+        check_series_folder(Path(dicom))
     loaded = load_method(method, choose_device(device), size)
     result = loaded.refined(solve(loaded.network, views, loaded.radiograph_size), views)
     extent = loaded.network.network.extent
@@ -124,6 +139,9 @@ def reconstruct(
         "software": f"trct_monai {__version__}",
     }
     write_atomically(places["page"], json.dumps(page, indent=1) + "\n")
+    if dicom is not None:
+        study = read_study(views[0].path) if is_dicom(views[0].path) else {}
+        write_ct_series(result.volume_hu.numpy(), affine, Path(dicom), study)
     save_nifti(result.volume_hu.round().short().numpy(), affine, target)
     for line in result.warnings:
         print(f"warning: {line}")
@@ -132,6 +150,8 @@ def reconstruct(
     )
     print(f"mean width of the 90 % interval in the body: {mean_width:.0f} HU")
     print(f"wrote {target}, and beside it {', '.join(place.name for place in places.values())}")
+    if dicom is not None:
+        print(f"wrote {dicom}, a DICOM series of {len(result.volume_hu)} slices")
     print(NOTICE)
 
 
@@ -181,11 +201,23 @@ def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometr
         if camera is None and not name:
             raise ValueError(f"{path} has no side-car that says where it was taken; give it as --pa or --lat")
         if camera is None:
-            camera = on_detector(cameras[name], (radiograph.image.shape[0], radiograph.image.shape[1]))
+            camera = on_detector(cameras[name], radiograph)
         # A file of floats may hold anything: only a side-car can say that it is line integrals.
         quantitative = radiograph.quantitative and radiograph.camera is not None
-        views.append(View(Path(path), radiograph.image, quantitative, camera))
+        notes = check_position(Path(path), radiograph.view_position, name)
+        views.append(View(Path(path), radiograph.image, quantitative, camera, notes))
     return views
+
+
+def check_position(path: Path, position: str, name: str) -> tuple[str, ...]:
+    """What a DICOM header's ViewPosition says against a radiograph's use as view `name`."""
+    means = VIEW_POSITIONS.get(position, name)
+    if name and means != name:
+        return (f"{path} is given as view {name!r}, while its header calls it {position}",)
+    if position in OPPOSITE:
+        taken = "PA" if means == "pa" else "LL"
+        return (f"{path} is {position} by its header; it was taken as {taken}, with source and detector exchanged",)
+    return ()
 
 
 def refuse_overwriting(outputs: Sequence[Path], views: Sequence[View]) -> None:
@@ -196,10 +228,11 @@ def refuse_overwriting(outputs: Sequence[Path], views: Sequence[View]) -> None:
             raise ValueError(f"{path} would be written over a radiograph or its side-car; give --out another name")
 
 
-def on_detector(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The camera with a picture of this size: its longer side fills the detector, its pixels are square."""
+def on_detector(camera: Camera, radiograph: Radiograph) -> Camera:
+    """The camera with this picture: its pixels are those of its header, else its longer side fills the detector."""
+    size = (radiograph.image.shape[0], radiograph.image.shape[1])
     pixel = max(n * spacing for n, spacing in zip(camera.size, camera.pixel_spacing)) / max(size)
-    return replace(camera, size=size, pixel_spacing=(pixel, pixel))
+    return replace(camera, size=size, pixel_spacing=radiograph.pixel_spacing or (pixel, pixel))
 
 
 def choose_device(name: str) -> torch.device:
@@ -307,7 +340,7 @@ def solve(network: IntervalNetwork, views: Sequence[View], size: int) -> Result:
     pictures = [resize_radiographs(view.image, size) for view in views]
     matrices = projection_matrices(cameras)[None].to(device)
     known = unit_to_hu(model.initial_volume.detach()[0].cpu(), model.hu_window)
-    warnings = [line for view in views for line in check_picture(view, known, model.extent)]
+    warnings = [line for view in views for line in (*view.notes, *check_picture(view, known, model.extent))]
     sure = [view.quantitative for view in views]
     intensities = model.linear_start.fit_pictures(torch.stack(pictures), cameras, sure)
     image = torch.stack([picture * gain + offset for picture, (gain, offset) in zip(pictures, intensities)])

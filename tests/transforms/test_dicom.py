@@ -1,4 +1,4 @@
-"""DICOM radiographs: whatever the photometric interpretation and intensity relationship, what attenuates is large."""
+"""DICOM: what attenuates is large and lies as we have it, and a written CT is read back as it was."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from trct_monai.data.dicom import find_series, read_series
 from trct_monai.transforms import read_radiograph
+from trct_monai.transforms.dicom import read_study, write_ct_series
 
 BITS = b"\x28\x00\x01\x01\x02\x00\x00\x00"  # BitsStored in implicit little endian
 PIXELS = np.linspace(100, 3900, 48).reshape(6, 8).round().astype(np.uint16)
@@ -16,6 +18,7 @@ PIXELS = np.linspace(100, 3900, 48).reshape(6, 8).round().astype(np.uint16)
 def write(path: Path, pixels: np.ndarray = PIXELS, colours: str = "MONOCHROME2", **tags: str) -> Path:
     """A DX image of 12 bits; tags by their numbers, such as t0028_1040."""
     image = itk.image_from_array(np.ascontiguousarray(pixels))
+    image.SetSpacing([0.1, 0.2])  # width and height of a pixel, which become ImagerPixelSpacing
     header = image.GetMetaDataDictionary()
     known = {
         "t0008_0016": "1.2.840.10008.5.1.4.1.1.1.1",
@@ -66,3 +69,64 @@ def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.dcm").write_bytes(write(tmp_path / "c.dcm").read_bytes()[:400])
     with pytest.raises(ValueError, match="b.dcm: not a radiograph that can be read"):
         read_radiograph(tmp_path / "b.dcm")
+
+
+@pytest.mark.parametrize(
+    ("lies", "turn"),
+    [
+        ("L\\F", lambda image: image),
+        ("P\\F", lambda image: image),
+        ("R\\F", lambda image: image[:, ::-1]),
+        ("A\\FL", lambda image: image[:, ::-1]),
+        ("L\\H", lambda image: image[::-1]),
+        ("F\\L", lambda image: image.T),
+        ("H\\R", lambda image: image.T[::-1, ::-1]),
+    ],
+)
+def test_a_picture_is_turned_as_its_header_says(lies: str, turn, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = write(tmp_path / "a.dcm", t0020_0020=lies, t0018_5101="LL")
+    radiograph = read_radiograph(path)
+    torch.testing.assert_close(radiograph.image, torch.tensor(turn(PIXELS / 4095).copy()).float())
+    assert radiograph.view_position == "LL"
+    assert radiograph.pixel_spacing == ((0.1, 0.2) if lies[0] in "FH" else (0.2, 0.1))
+
+
+def test_a_written_series_is_read_back_by_itk_as_it_was(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(-1024, 1476, (6, 7, 5)).astype(np.float32)
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    affine[:3, 3] = -7.5, 11.0, 30.0
+    study = {"PatientID": "p1", "StudyInstanceUID": "2.25.7", "PatientName": "Doe^Jane"}
+    written = write_ct_series(volume + 0.3, affine, tmp_path / "series", study)
+    (series,) = find_series(tmp_path / "series", 5)
+    assert (list(series.files), series.reason, series.patient_id) == (written, "", "p1")
+    read, to_world, _ = read_series(series.files)
+    index = np.array([5, 6, 0, 1])  # DICOM's first voxel is the most right and anterior one
+    np.testing.assert_allclose(to_world @ [0, 0, 0, 1], affine @ index, atol=1e-4)
+    np.testing.assert_allclose(to_world[:3, :3], np.diag([-2.0, -3.0, 4.0]), atol=1e-6)
+    np.testing.assert_array_equal(read.flip(0, 1).numpy(), volume)
+    assert read_study(written[2]).items() >= study.items()
+
+
+def test_a_written_series_says_that_it_is_derived_and_for_research(tmp_path: Path) -> None:
+    first, *_, last = write_ct_series(np.zeros((4, 4, 3)), np.eye(4), tmp_path / "series")
+    image_io = itk.GDCMImageIO.New(FileName=str(first))
+    image_io.ReadImageInformation()
+    header = image_io.GetMetaDataDictionary()
+    assert header["0008|0008"].startswith("DERIVED") and header["0018|9004"].strip() == "RESEARCH"
+    assert "RESEARCH ONLY" in header["0008|103e"] and "not for diagnosis" in header["0008|2111"]
+    assert len(header["0008|103e"]) <= 64
+    assert read_study(first)["StudyInstanceUID"] == read_study(last)["StudyInstanceUID"]
+
+
+def test_a_series_that_would_be_wrong_is_not_written(tmp_path: Path) -> None:
+    volume, folder = np.zeros((4, 4, 3)), tmp_path / "series"
+    with pytest.raises(ValueError, match="axes along R, A and S"):
+        write_ct_series(volume, np.diag([-1.0, 1.0, 1.0, 1.0]), folder)
+    with pytest.raises(ValueError, match="study may hold StudyDate, .*, got Modality"):
+        write_ct_series(volume, np.eye(4), folder, {"Modality": "MR"})
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "other.dcm").touch()
+    with pytest.raises(ValueError, match="series is not an empty folder"):
+        write_ct_series(volume, np.eye(4), folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["series"]

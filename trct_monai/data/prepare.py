@@ -51,6 +51,7 @@ from trct_monai.geometry import DEFAULT_EXTENT, Camera, preset
 from trct_monai.intensity import check_hu_window
 from trct_monai.physics import degrade
 from trct_monai.transforms import CTPreprocessing, read_radiograph, save_radiograph
+from trct_monai.transforms.dicom import write_ct_series
 
 RENDER_SPACING = 1.25
 """Voxel side in mm of the CT from which radiographs are rendered, unless it is coarser itself: finer than the label, or
@@ -71,6 +72,7 @@ class Options:
     hu_window: Sequence[float]
     remove_table: bool
     nifti: bool
+    dicom: bool
     photons: float | None
     scatter_fraction: float
     min_correlation: float
@@ -97,6 +99,7 @@ def prepare(
     hu_window: Sequence[float] | str = STORED_HU,
     remove_table: bool = False,
     nifti: bool = False,
+    dicom: bool = False,
     photons: float | None = None,
     scatter_fraction: float = 0.0,
     min_correlation: float = MIN_CORRELATION,
@@ -111,9 +114,9 @@ def prepare(
     """Turn a folder of CTs, with or without radiographs, into cases and a datalist.
 
     Understood, and found out by itself: DICOM (nested), NIfTI, MetaImage and NRRD; a CT with radiographs beside it
-    (NAME_pa_drr.png, _lat_drr, _frontal, _lateral, _pa, _lat, also .npy); X2CT's ct_xray_data.h5. Radiographs that
-    come with a CT are kept and their orientation is measured; others are rendered. The run can be interrupted; the
-    same command goes on where it stopped and does nothing twice.
+    (NAME_pa_drr.png, _lat_drr, _frontal, _lateral, _pa, _lat, also .npy and .dcm); X2CT's ct_xray_data.h5. Radiographs
+    that come with a CT are kept and their orientation is measured; others are rendered. The run can be interrupted;
+    the same command goes on where it stopped and does nothing twice.
 
     A folder with trainA, trainB, testA and testB holds pairs of a time average and phase 0 for the phase generator:
     they keep their voxels and their sections, and nothing of what is said here of cubes and radiographs applies.
@@ -129,6 +132,7 @@ def prepare(
         hu_window: Labels are clipped to it, as low,high.
         remove_table: Replace all outside the body by air.
         nifti: Write rendered radiographs as float NIfTI too.
+        dicom: Write the label as a DICOM series too, NAME_dicom.
         photons: Detected photons per pixel in the open beam, for quantum noise in rendered radiographs.
         scatter_fraction: Share of scatter in rendered radiographs.
         min_correlation: A radiograph that fits our projection less than this in every orientation is refused.
@@ -144,8 +148,8 @@ def prepare(
         geometry = f"circle-{views}"
     low, high = parse_numbers(hu_window.replace(",", "/") if isinstance(hu_window, str) else hu_window, 2, "hu_window")
     options = Options(
-        size, float(extent), geometry, radiograph_size, (low, high), remove_table, nifti, photons, scatter_fraction,
-        min_correlation, h5_axes,
+        size, float(extent), geometry, radiograph_size, (low, high), remove_table, nifti, dicom, photons,
+        scatter_fraction, min_correlation, h5_axes,
     )  # fmt: skip
     shares = check_fractions(fractions)
     parse_shard(shard)
@@ -224,6 +228,10 @@ def prepare_case(source: Source, options: Options, root: Path, output: Path) -> 
     with case_folder(output, source.case_id) as folder:
         label = f"{source.case_id}.nii.gz"
         voxels = write_label(folder / label, cube, cube.affine, options.hu_window)
+        if options.dicom:
+            stored = cube[0].as_tensor().clamp(*options.hu_window).numpy()
+            study = {"PatientID": source.patient_id}
+            write_ct_series(stored, cube.affine.numpy(), folder / f"{source.case_id}_dicom", study)
         if rendered:
             views = _render(source, fine[0], options, folder)
         else:

@@ -21,6 +21,7 @@ EXTENSIONS = {
     ".hdf5": "HDF5",
 }
 PICTURES = (".png", ".npy")
+"""Radiographs by their endings; .dcm is one if its name is that of a view."""
 
 VIEW_NAMES = {"pa": "pa", "frontal": "pa", "lat": "lat", "lateral": "lat"}
 """What others call our views in file names; ``viewN`` is understood as well."""
@@ -118,7 +119,12 @@ def safe_name(name: str) -> str:
 
 
 def _search_folder(root: Path, place: Path, names: list[str], found: Found, min_slices: int) -> None:
-    pictures = [name for name in names if name.lower().endswith(PICTURES)]
+    stems = {place.name, *(name[: -len(extension)] for name in names if (extension := extension_of(name)))}
+    pictures = [
+        name
+        for name in names
+        if name.lower().endswith(PICTURES) or (name.lower().endswith(".dcm") and _view_name(name, stems))
+    ]
     used: set[str] = set()
     dicom = False
     for name in names:
@@ -189,7 +195,7 @@ def _recorded_patient(folder: Path) -> str | None:
 
 
 def _view_name(name: str, stems: set[str]) -> str | None:
-    """The view of a picture ``STEM_VIEW.png`` or ``STEM_VIEW_drr.png``."""
+    """The view of a picture ``STEM_VIEW.png`` or ``STEM_VIEW_drr.png``, or with another ending."""
     rest = name.rsplit(".", 1)[0].removesuffix("_drr")
     for stem in sorted(stems, key=len, reverse=True):
         if rest.startswith(stem + "_"):

@@ -1,12 +1,76 @@
-"""DICOM radiographs, and what every reader of DICOM needs; ITK and GDCM do the reading."""
+"""DICOM radiographs in, CT series out, and what every reader of DICOM needs; ITK and GDCM do the work."""
 
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trct_monai import __version__
+
 RESCALE = (("0028|1053", 1.0), ("0028|1052", 0.0))
 """Slope and intercept, which ITK applies, and what they are where they are missing."""
+
+STUDY = {
+    "StudyDate": "0008|0020",
+    "StudyTime": "0008|0030",
+    "AccessionNumber": "0008|0050",
+    "ReferringPhysicianName": "0008|0090",
+    "StudyDescription": "0008|1030",
+    "PatientName": "0010|0010",
+    "PatientID": "0010|0020",
+    "PatientBirthDate": "0010|0030",
+    "PatientSex": "0010|0040",
+    "StudyInstanceUID": "0020|000d",
+    "StudyID": "0020|0010",
+}
+"""What a series shares with the others of its patient and study."""
+
+DERIVED_CT = {
+    "0008|0008": "DERIVED\\SECONDARY\\AXIAL",
+    "0008|0016": "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+    "0008|0060": "CT",
+    "0008|0070": "trct_monai",
+    "0008|103e": "CT from radiographs, RESEARCH ONLY",
+    "0008|2111": "Computed from radiographs by trct_monai: research only, not an examination, not for diagnosis",
+    "0018|0060": "",
+    "0018|1020": __version__,
+    "0018|5100": "HFS",
+    "0018|9004": "RESEARCH",
+    "0028|1050": "40",
+    "0028|1051": "400",
+    "0028|1052": "0",
+    "0028|1053": "1",
+    "0028|1054": "HU",
+}
+"""What every file of a written series says of itself: an image that was derived, for research."""
+
+VIEW_POSITIONS = {"PA": "pa", "AP": "pa", "LL": "lat", "LLD": "lat", "RL": "lat", "RLD": "lat", "LAT": "lat"}
+"""Which of our views a ViewPosition means."""
+
+OPPOSITE = ("AP", "RL", "RLD")
+"""Those with source and detector exchanged."""
+
+
+@dataclass(frozen=True)
+class DicomRadiograph:
+    """What a CR, DX or RF image holds.
+
+    Attributes:
+        values: Numbers (rows, columns) from 0 on that grow with attenuation, turned as our views are where the header
+            says how the picture lies.
+        top: Their greatest possible value.
+        view_position: ViewPosition as the header has it; empty if it does not say.
+        pixel_spacing: Height and width of a pixel on the detector in mm, if the header says it.
+    """
+
+    values: np.ndarray
+    top: float
+    view_position: str
+    pixel_spacing: tuple[float, float] | None
 
 
 def is_dicom(path: Path) -> bool:
@@ -18,18 +82,16 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dicom_radiograph(path: Path) -> tuple[np.ndarray, float]:
-    """A CR, DX or RF image as numbers that grow with attenuation, and their greatest possible value.
+def read_dicom_radiograph(path: Path) -> DicomRadiograph:
+    """A CR, DX or RF image.
 
     What is shown bright attenuates: MONOCHROME1, which shows large numbers dark, is turned round. Pixels proportional
     to the exposure (PixelIntensityRelationship LIN, such as in FOR PROCESSING images) go through the logarithm. What
-    gain and offset lead from there to line integrals no header says.
+    gain and offset lead from there to line integrals no header says. PatientOrientation, where it is given, tells how
+    the picture lies: it is flipped and turned so that rows run to the patient's left or back, and columns to the feet.
 
     Args:
         path: A DICOM file with one frame of grey pixels.
-
-    Returns:
-        Numbers (rows, columns) from 0 on, and their greatest possible value.
 
     Raises:
         ValueError: If it cannot be read, is no single grey image, or is a CT slice.
@@ -61,8 +123,32 @@ def read_dicom_radiograph(path: Path) -> tuple[np.ndarray, float]:
     if header_text(header, "0028|1040").upper() == "LIN":
         stored = top - values if colours == "MONOCHROME1" else values  # ITK has turned MONOCHROME1 round
         exposure = stored if (header_numbers(header, "0028|1041") or [1.0])[0] > 0 else top - stored
-        return top * (1 - np.log1p(exposure) / np.log1p(top)), top
-    return values, top
+        values = top * (1 - np.log1p(exposure) / np.log1p(top))
+    spacing = header_numbers(header, "0018|1164") or header_numbers(header, "0028|0030")
+    along_rows, along_columns = (header_text(header, "0020|0020").upper().split("\\") + ["", ""])[:2]
+    if along_rows[:1] in ("H", "F") and along_columns[:1] in tuple("LRAP"):
+        values, spacing = values.T, spacing[::-1]
+        along_rows, along_columns = along_columns, along_rows
+    values = values[:, ::-1] if along_rows[:1] in ("R", "A") else values
+    values = values[::-1] if along_columns[:1] == "H" else values
+    known = len(spacing) == 2 and min(spacing) > 0
+    return DicomRadiograph(
+        np.ascontiguousarray(values),
+        top,
+        header_text(header, "0018|5101").upper(),
+        (spacing[0], spacing[1]) if known else None,
+    )
+
+
+def read_study(path: Path) -> dict[str, str]:
+    """Patient and study of a DICOM file, by the keywords of `STUDY`; what is empty is left out."""
+    import itk
+
+    image_io = itk.GDCMImageIO.New()
+    image_io.SetFileName(str(path))
+    image_io.ReadImageInformation()
+    header = image_io.GetMetaDataDictionary()
+    return {keyword: text for keyword, tag in STUDY.items() if (text := header_text(header, tag))}
 
 
 def header_text(header: Any, tag: str) -> str:
@@ -77,3 +163,72 @@ def header_numbers(header: Any, tag: str) -> list[float]:
 def last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def write_ct_series(
+    volume_hu: np.ndarray, affine: np.ndarray, folder: Path, study: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write a CT as a DICOM series, one file for each axial slice, marked as derived and for research only.
+
+    Rows run to the patient's left and columns to the back, as in a scanner's images. All files are written to another
+    folder first.
+
+    Args:
+        volume_hu: HU (X, Y, Z) from -32768 to 32767; rounded.
+        affine: From voxel index to world mm in RAS; its axes run along those of the world.
+        folder: Where to write; made if need be, and empty or absent.
+        study: Patient and study by the keywords of `STUDY`; what is missing is empty, a StudyInstanceUID is made.
+
+    Returns:
+        The files, from the feet to the head.
+
+    Raises:
+        ValueError: If the axes are oblique, the folder holds files, or `study` has an unknown keyword.
+    """
+    import itk
+
+    study = {} if study is None else study
+    if unknown := sorted(set(study) - set(STUDY)):
+        raise ValueError(f"study may hold {', '.join(STUDY)}, got {', '.join(unknown)}")
+    sides = np.diag(affine)[:3]
+    if volume_hu.ndim != 3 or not np.allclose(affine[:3, :3], np.diag(sides)) or not (sides > 0).all():
+        raise ValueError(f"a series needs a volume (X, Y, Z) with axes along R, A and S, got {affine.tolist()}")
+    check_series_folder(folder)
+    slices = np.ascontiguousarray(volume_hu[::-1, ::-1].T.round().astype(np.int16))  # (Z, rows, columns)
+    corner = affine @ [*(np.array(volume_hu.shape) - 1), 1.0]  # the most right and anterior voxel, top slice
+    common = DERIVED_CT | {
+        "0018|0050": f"{sides[2]:g}",
+        "0018|0088": f"{sides[2]:g}",
+        "0020|000e": new_uid(),
+        "0020|0052": new_uid(),
+        **{tag: study.get(keyword, "") for keyword, tag in STUDY.items()},
+    }
+    common["0020|000d"] = common["0020|000d"] or new_uid()
+    partial = folder.with_name(f".partial.{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for number, pixels in enumerate(slices):
+        image = itk.image_from_array(pixels[None])
+        image.SetSpacing([float(side) for side in sides])
+        image.SetOrigin([-float(corner[0]), -float(corner[1]), float(affine[2, 3] + number * sides[2])])  # LPS
+        header = image.GetMetaDataDictionary()
+        for tag, text in {**common, "0008|0018": new_uid(), "0020|0013": str(number + 1)}.items():
+            header[tag] = text
+        image_io = itk.GDCMImageIO.New()
+        image_io.KeepOriginalUIDOn()
+        itk.imwrite(image, str(partial / f"{number + 1:04d}.dcm"), imageio=image_io)
+    if folder.exists():
+        folder.rmdir()
+    partial.replace(folder)
+    return sorted(folder.iterdir())
+
+
+def check_series_folder(folder: Path) -> None:
+    """Raise ValueError if a series cannot be written there: files of another would become part of it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not an empty folder; a DICOM series gets a new one")
+
+
+def new_uid() -> str:
+    """A unique identifier (DICOM PS3.5, annex B.2)."""
+    return f"2.25.{uuid.uuid4().int}"

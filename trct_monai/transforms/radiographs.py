@@ -55,11 +55,15 @@ class Radiograph:
         image: Line integrals (H, W) without unit if quantitative, else the file's own scale.
         quantitative: Whether `image` holds line integrals.
         camera: The view, if the file says it.
+        view_position: What a DICOM header calls the view, such as PA or LL.
+        pixel_spacing: Height and width of a pixel in mm, if a DICOM header says it.
     """
 
     image: Float[Tensor, "H W"]
     quantitative: bool
     camera: Camera | None
+    view_position: str = ""
+    pixel_spacing: tuple[float, float] | None = None
 
 
 def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, "H W"], camera: Camera) -> None:
@@ -117,7 +121,8 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        stored, full_scale = _read_numbers(path)
+        dicom = read_dicom_radiograph(path) if is_dicom(path) else None
+        stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
     except (OSError, EOFError, SyntaxError, ValueError, ImageFileError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
     stored = stored.squeeze()
@@ -128,7 +133,8 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
         raise ValueError(f"{path}: the radiograph holds values that are not finite (NaN or infinite)")
     page = _read_side_car(path)
     if page is None:
-        return Radiograph((image / full_scale).float(), quantitative=full_scale == 1.0, camera=None)
+        header = (dicom.view_position, dicom.pixel_spacing) if dicom else ("", None)
+        return Radiograph((image / full_scale).float(), full_scale == 1.0, None, *header)
     try:
         camera = Camera.from_dict(page["camera"]) if page.get("camera") else None
         scale, offset = float(page.get("scale", 1.0)), float(page.get("offset", 0.0))
@@ -301,7 +307,8 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, float]:
     elif name.endswith((".nii", ".nii.gz")):
         stored = np.asanyarray(nibabel.load(path).dataobj).squeeze().T
     elif is_dicom(path):
-        return read_dicom_radiograph(path)
+        dicom = read_dicom_radiograph(path)
+        return dicom.values, dicom.top
     elif name.endswith(".png"):
         with Image.open(path) as picture:
             if picture.mode not in ("L", "I;16", "I"):
