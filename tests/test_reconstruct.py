@@ -11,14 +11,22 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from tests.data.files import save_dx
 from trct_monai.bundle import CHECKSUMS, bundle_files
 from trct_monai.cli import main
 from trct_monai.data.datalist import load_datalist
+from trct_monai.data.dicom import find_series
+from trct_monai.data.orientation import correlation, opposite_camera
 from trct_monai.data.phantom_cases import phantoms as make_phantoms
+from trct_monai.data.readers import read_ct
+from trct_monai.data.sources import Source
 from trct_monai.geometry import preset
 from trct_monai.intensity import HU_WINDOW
 from trct_monai.metrics.protocols import psnr
-from trct_monai.reconstruct import on_detector, reconstruct
+from trct_monai.metrics.reprojection import reproject
+from trct_monai.reconstruct import on_detector, read_views, reconstruct
+from trct_monai.transforms import Radiograph
+from trct_monai.transforms.dicom import read_study
 
 SHIPPED = "any_view+small"
 WIDTH = "mean_width_of_90_percent_interval_in_the_body_hu"
@@ -82,6 +90,40 @@ def test_eight_bit_pictures_give_nearly_the_same(phantom: dict[str, str], pictur
     assert page(tmp_path / "b.json")["warnings"] == []
 
 
+def test_dicom_radiographs_give_a_series_of_the_same_patient(phantom: dict[str, str], tmp_path: Path) -> None:
+    header = {"t0010_0020": "patient 7", "t0020_000d": "2.25.99"}
+    for view, lies, position in (("pa", "R\\F", "PA"), ("lat", "P\\F", "LL")):
+        numbers = np.asarray(Image.open(phantom[view])).astype(float)
+        pixels = (numbers / numbers.max() * 4000).round().astype(np.uint16)
+        pixels = pixels[:, ::-1] if lies == "R\\F" else pixels
+        spacing = (500 / len(pixels),) * 2
+        save_dx(tmp_path / view, pixels, pixel_spacing=spacing, t0020_0020=lies, t0018_5101=position, **header)
+    out, series = tmp_path / "ct.nii.gz", tmp_path / "series"
+    reconstruct(str(out), pa=str(tmp_path / "pa"), lat=str(tmp_path / "lat"), geometry="x2ct", dicom=str(series))
+    assert page(tmp_path / "ct.json")["warnings"] == []
+    assert score(out, phantom) > 25
+    (found,) = find_series(series, 64)
+    assert found.patient_id == "patient 7" and read_study(found.files[0])["StudyInstanceUID"] == "2.25.99"
+    ct = read_ct(Source("ct", "ct", "DICOM", series, found.files))
+    nifti = nibabel.load(out)
+    np.testing.assert_array_equal(ct.ct_hu[0].flip(0, 1).numpy(), np.asarray(nifti.dataobj))
+    np.testing.assert_allclose(ct.affine.numpy() @ [63, 63, 0, 1], nifti.affine @ [0, 0, 0, 1], atol=1e-3)
+
+
+def test_a_picture_from_the_other_side_gets_its_own_camera(
+    phantom: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = preset("x2ct", 128)[1]
+    image = reproject(torch.from_numpy(truth(phantom)).float()[None], [opposite_camera(camera)], 5.0)[0]
+    pixels = (image / image.max() * 4000).round().numpy().astype(np.uint16)
+    right = save_dx(tmp_path / "rl", pixels, pixel_spacing=(500 / 128,) * 2, t0020_0020="A\\F", t0018_5101="RL")
+    (view,) = read_views(None, str(right), None, "x2ct")
+    assert view.camera.source == opposite_camera(camera).source and view.notes == ()
+    assert float(correlation(view.image, image)) > 0.999
+    reconstruct(str(tmp_path / "ct.nii.gz"), pa=str(right), geometry="x2ct")
+    assert "is given as view 'pa', while its header calls it RL" in capsys.readouterr().out
+
+
 def test_one_view_leaves_more_open_than_two(phantom: dict[str, str], tmp_path: Path) -> None:
     reconstruct(str(tmp_path / "one.nii.gz"), pa=phantom["pa"])
     reconstruct(str(tmp_path / "two.nii.gz"), radiographs=f"{phantom['pa']},{phantom['lat']}")
@@ -118,6 +160,7 @@ def test_what_looks_unlike_the_training_is_said(
         ({"pa": "{pa}", "geometry": "circle-8"}, "geometry must have the views pa and lat"),
         ({"pa": "{pa}", "method": "direct_regression+small"}, "bundle 'direct_regression.small' gives no intervals"),
         ({"pa": "{pa}", "size": "100"}, "size must be one of 64, 128, 256, got 100"),
+        ({"pa": "{pa}", "dicom": "{folder}"}, "is not an empty folder; a DICOM series gets a new one"),
         ({"pa": "{pa}", "device": "abacus"}, "no device 'abacus' here"),
         ({"radiographs": "{picture}"}, "pa.png has no side-car that says where it was taken; give it as --pa or --lat"),
     ],
@@ -126,7 +169,7 @@ def test_what_looks_unlike_the_training_is_said(
 def test_bad_input_is_one_line_and_writes_nothing(
     flags: dict[str, str], expected: str, phantom: dict[str, str], pictures: Path, tmp_path: Path
 ) -> None:
-    known = {**phantom, "picture": str(pictures / "pa.png")}
+    known = {**phantom, "picture": str(pictures / "pa.png"), "folder": str(pictures)}
     options = {"out": "ct.nii.gz", **{key: value.format(**known) for key, value in flags.items()}}
     options["out"] = str(tmp_path / options["out"]) if options["out"] != "ct.dcm" else "ct.dcm"
     typed: dict[str, object] = {key: int(value) if key == "size" else value for key, value in options.items()}
@@ -167,6 +210,9 @@ def test_damaged_weights_are_refused(
     assert code == 2 and "is not the file that" in capsys.readouterr().err
 
 
-def test_a_picture_fills_the_detector_with_square_pixels() -> None:
-    camera = on_detector(preset("clinic")[0], (300, 200))
+def test_a_picture_fills_the_detector_with_square_pixels_unless_it_knows_its_own() -> None:
+    picture = torch.zeros(300, 200)
+    camera = on_detector(preset("clinic")[0], Radiograph(picture, False, None))
     assert camera.size == (300, 200) and camera.pixel_spacing == pytest.approx((430 / 300, 430 / 300))
+    camera = on_detector(preset("clinic")[0], Radiograph(picture, False, None, pixel_spacing=(1.2, 1.1)))
+    assert camera.size == (300, 200) and camera.pixel_spacing == (1.2, 1.1)

@@ -14,7 +14,7 @@ from trct_monai import __version__
 from trct_monai.bundle import bundle_files, load_frozen
 from trct_monai.data.cases import digest_file
 from trct_monai.data.datalist import write_atomically
-from trct_monai.data.orientation import MIN_CORRELATION, correlation, measure
+from trct_monai.data.orientation import MIN_CORRELATION, correlation, measure, opposite_camera
 from trct_monai.figures import reconstruction_figure, save_figure
 from trct_monai.geometry import Camera, preset, projection_matrices, voxel_to_world
 from trct_monai.inferers import RefinementInferer
@@ -200,24 +200,18 @@ def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometr
         camera = radiograph.camera
         if camera is None and not name:
             raise ValueError(f"{path} has no side-car that says where it was taken; give it as --pa or --lat")
+        image, position = radiograph.image, radiograph.view_position
         if camera is None:
             camera = on_detector(cameras[name], radiograph)
+            if position in OPPOSITE:
+                camera, image = opposite_camera(camera), image.flip(-1)
         # A file of floats may hold anything: only a side-car can say that it is line integrals.
         quantitative = radiograph.quantitative and radiograph.camera is not None
-        notes = check_position(Path(path), radiograph.view_position, name)
-        views.append(View(Path(path), radiograph.image, quantitative, camera, notes))
+        notes: tuple[str, ...] = ()
+        if name and VIEW_POSITIONS.get(position, name) != name:
+            notes = (f"{path} is given as view {name!r}, while its header calls it {position}",)
+        views.append(View(Path(path), image, quantitative, camera, notes))
     return views
-
-
-def check_position(path: Path, position: str, name: str) -> tuple[str, ...]:
-    """What a DICOM header's ViewPosition says against a radiograph's use as view `name`."""
-    means = VIEW_POSITIONS.get(position, name)
-    if name and means != name:
-        return (f"{path} is given as view {name!r}, while its header calls it {position}",)
-    if position in OPPOSITE:
-        taken = "PA" if means == "pa" else "LL"
-        return (f"{path} is {position} by its header; it was taken as {taken}, with source and detector exchanged",)
-    return ()
 
 
 def refuse_overwriting(outputs: Sequence[Path], views: Sequence[View]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+BITS = b"\x28\x00\x01\x01\x02\x00\x00\x00"  # BitsStored in implicit little endian
+
 
 def save_nifti(path: Path, ct_hu: np.ndarray, affine: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,3 +62,34 @@ def save_series(
         writer = itk.ImageFileWriter[type(image)].New(image, FileName=str(paths[-1]), ImageIO=image_io)
         writer.Update()
     return paths
+
+
+def save_dx(
+    path: Path,
+    pixels: np.ndarray,
+    colours: str = "MONOCHROME2",
+    pixel_spacing: tuple[float, float] = (0.2, 0.1),
+    **tags: str,
+) -> Path:
+    """Write a DX image of 12 bits; tags by their numbers, such as t0028_1040."""
+    import itk
+
+    image = itk.image_from_array(np.ascontiguousarray(pixels))
+    image.SetSpacing(pixel_spacing[::-1])  # becomes ImagerPixelSpacing
+    header = image.GetMetaDataDictionary()
+    known = {
+        "t0008_0016": "1.2.840.10008.5.1.4.1.1.1.1",
+        "t0008_0060": "DX",
+    }
+    for tag, value in {**known, **tags}.items():
+        header[tag[1:].replace("_", "|")] = value
+    image_io = itk.GDCMImageIO.New()
+    image_io.KeepOriginalUIDOn()
+    writer = itk.ImageFileWriter[type(image)].New(image, FileName=str(path), ImageIO=image_io)
+    writer.Update()
+    written = path.read_bytes()  # ITK does not let these two be chosen
+    for before, after in ((b"MONOCHROME2", colours.encode()), (BITS + b"\x10\x00", BITS + b"\x0c\x00")):
+        assert written.count(before) == 1
+        written = written.replace(before, after)
+    path.write_bytes(written)
+    return path

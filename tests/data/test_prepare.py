@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.files import save_nifti
+from tests.data.files import save_dx, save_nifti
 from trct_monai.data import load_datalist, read_datalist
 from trct_monai.data.check import check
+from trct_monai.data.dicom import find_series
 from trct_monai.data.orientation import opposite_camera, project_cube, shift_camera
 from trct_monai.data.prepare import STORED_HU, Options, prepare, prepare_case
-from trct_monai.data.sources import find_sources
+from trct_monai.data.readers import read_ct
+from trct_monai.data.sources import Source, find_sources
 from trct_monai.data.split import split
 from trct_monai.geometry import Camera, preset
 from trct_monai.transforms import CTPreprocessing, CTPreprocessingd, LoadRadiographsd, save_radiograph
@@ -214,6 +216,24 @@ def test_radiographs_beside_a_ct_are_kept_and_their_orientation_is_measured(tmp_
     check(str(tmp_path / "out" / "datalist.json"))
 
 
+def test_dicom_radiographs_beside_a_ct_are_kept_and_its_cube_becomes_a_series(tmp_path, phantom):
+    images = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))
+    save_layout_2(tmp_path / "in", phantom, {})
+    for view, image, lies in zip(("pa", "lat"), images, ("R\\F", "P\\F")):
+        pixels = (image / image.max() * 4000).round().numpy().astype(np.uint16)
+        pixels = pixels[:, ::-1] if lies == "R\\F" else pixels
+        save_dx(tmp_path / "in" / "p1" / f"p1_{view}.dcm", pixels, t0020_0020=lies)
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), dicom=True, **SMALL)
+    case = one_case(tmp_path / "out")
+    assert [view["transform"] for view in case["orientation"]] == ["identity", "identity"]
+    assert (LoadRadiographsd()(case)["image"] - images).abs().max() < 0.05 * images.max()
+    (series,) = find_series(tmp_path / "out" / "p1" / "p1_dicom", 8)
+    ct = read_ct(Source("p1", "p1", "DICOM", tmp_path, series.files))
+    label = nibabel.load(case["label"])
+    np.testing.assert_array_equal(ct.ct_hu[0].flip(0, 1).numpy(), np.asarray(label.dataobj).round())
+    assert series.patient_id == case["patient_id"]
+
+
 def test_float_radiographs_that_fit_are_quantitative(tmp_path, phantom):
     images = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))
     save_layout_2(tmp_path / "in", phantom, {"_pa.npy": images[0].numpy(), "_lat.npy": images[1].numpy()})
@@ -286,7 +306,7 @@ def test_a_missing_radiograph_is_refused(tmp_path, phantom):
 
 
 def _first_refusal(folder, out):
-    options = Options(16, 320.0, "x2ct", 32, STORED_HU, False, False, None, 0.0, 0.7, "SPL")
+    options = Options(16, 320.0, "x2ct", 32, STORED_HU, False, False, False, None, 0.0, 0.7, "SPL")
     prepare_case(find_sources(folder).sources[0], options, folder, out)
 
 

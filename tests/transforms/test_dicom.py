@@ -7,43 +7,22 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.files import save_dx
 from trct_monai.data.dicom import find_series, read_series
 from trct_monai.transforms import read_radiograph
 from trct_monai.transforms.dicom import read_study, write_ct_series
 
-BITS = b"\x28\x00\x01\x01\x02\x00\x00\x00"  # BitsStored in implicit little endian
 PIXELS = np.linspace(100, 3900, 48).reshape(6, 8).round().astype(np.uint16)
 
 
-def write(path: Path, pixels: np.ndarray = PIXELS, colours: str = "MONOCHROME2", **tags: str) -> Path:
-    """A DX image of 12 bits; tags by their numbers, such as t0028_1040."""
-    image = itk.image_from_array(np.ascontiguousarray(pixels))
-    image.SetSpacing([0.1, 0.2])  # width and height of a pixel, which become ImagerPixelSpacing
-    header = image.GetMetaDataDictionary()
-    known = {
-        "t0008_0016": "1.2.840.10008.5.1.4.1.1.1.1",
-        "t0008_0060": "DX",
-    }
-    for tag, value in {**known, **tags}.items():
-        header[tag[1:].replace("_", "|")] = value
-    writer = itk.ImageFileWriter[type(image)].New(image, FileName=str(path), ImageIO=itk.GDCMImageIO.New())
-    writer.Update()
-    written = path.read_bytes()  # ITK does not let these two be chosen
-    for before, after in ((b"MONOCHROME2", colours.encode()), (BITS + b"\x10\x00", BITS + b"\x0c\x00")):
-        assert written.count(before) == 1
-        written = written.replace(before, after)
-    path.write_bytes(written)
-    return path
-
-
 def test_monochrome2_is_taken_as_it_is(tmp_path: Path) -> None:
-    radiograph = read_radiograph(write(tmp_path / "a.dcm"))
+    radiograph = read_radiograph(save_dx(tmp_path / "a.dcm", PIXELS))
     assert not radiograph.quantitative and radiograph.camera is None
     torch.testing.assert_close(radiograph.image, torch.tensor(PIXELS / 4095).float())
 
 
 def test_monochrome1_is_turned_round(tmp_path: Path) -> None:
-    radiograph = read_radiograph(write(tmp_path / "a.dcm", colours="MONOCHROME1"))
+    radiograph = read_radiograph(save_dx(tmp_path / "a.dcm", PIXELS, colours="MONOCHROME1"))
     torch.testing.assert_close(radiograph.image, torch.tensor(1 - PIXELS / 4095).float())
 
 
@@ -52,21 +31,21 @@ def test_exposure_goes_through_the_logarithm(sign: str, tmp_path: Path) -> None:
     attenuation = np.linspace(0, 3, 48).reshape(6, 8)
     exposure = 4095 * np.exp(-attenuation)
     pixels = (exposure if sign == "1" else 4095 - exposure).round().astype(np.uint16)
-    path = write(tmp_path / "a.dcm", pixels, t0028_1040="LIN", t0028_1041=sign, colours="MONOCHROME1")
+    path = save_dx(tmp_path / "a.dcm", pixels, t0028_1040="LIN", t0028_1041=sign, colours="MONOCHROME1")
     image = read_radiograph(path).image.double().numpy()
     assert np.corrcoef(image.ravel(), attenuation.ravel())[0, 1] > 0.99999
 
 
 def test_signed_pixels_keep_both_halves(tmp_path: Path) -> None:
     pixels = np.linspace(-2000, 2000, 48).reshape(6, 8).round().astype(np.int16)
-    image = read_radiograph(write(tmp_path / "a.dcm", pixels)).image
+    image = read_radiograph(save_dx(tmp_path / "a.dcm", pixels)).image
     torch.testing.assert_close(image, torch.tensor((pixels + 2048.0) / 4095).float())
 
 
 def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.dcm: not a radiograph .*expected one grey radiograph .*, got CT"):
-        read_radiograph(write(tmp_path / "a.dcm", t0008_0060="CT"))
-    (tmp_path / "b.dcm").write_bytes(write(tmp_path / "c.dcm").read_bytes()[:400])
+        read_radiograph(save_dx(tmp_path / "a.dcm", PIXELS, t0008_0060="CT"))
+    (tmp_path / "b.dcm").write_bytes(save_dx(tmp_path / "c.dcm", PIXELS).read_bytes()[:400])
     with pytest.raises(ValueError, match="b.dcm: not a radiograph that can be read"):
         read_radiograph(tmp_path / "b.dcm")
 
@@ -84,7 +63,7 @@ def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_picture_is_turned_as_its_header_says(lies: str, turn, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    path = write(tmp_path / "a.dcm", t0020_0020=lies, t0018_5101="LL")
+    path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020=lies, t0018_5101="LL")
     radiograph = read_radiograph(path)
     torch.testing.assert_close(radiograph.image, torch.tensor(turn(PIXELS / 4095).copy()).float())
     assert radiograph.view_position == "LL"
@@ -116,6 +95,8 @@ def test_a_written_series_says_that_it_is_derived_and_for_research(tmp_path: Pat
     assert "RESEARCH ONLY" in header["0008|103e"] and "not for diagnosis" in header["0008|2111"]
     assert len(header["0008|103e"]) <= 64
     assert read_study(first)["StudyInstanceUID"] == read_study(last)["StudyInstanceUID"]
+    again = write_ct_series(np.zeros((4, 4, 3)), np.eye(4), tmp_path / "again")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in sorted(first.parent.iterdir())]
 
 
 def test_a_series_that_would_be_wrong_is_not_written(tmp_path: Path) -> None:

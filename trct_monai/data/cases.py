@@ -112,7 +112,8 @@ def write_page(folder: Path, case: Mapping[str, Any], options: Mapping[str, Any]
         options: What made the case: another value makes another case.
         source: What identifies the source.
     """
-    digests = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
     pixels = case.get("pixels") or [digest_radiograph(folder / name) for name in case["image"]]
     provenance = {**case["provenance"], "tool": f"trct_monai {__version__}", "options": options}
     case = {**case, "pixels": pixels, "sha256": digests, "provenance": provenance}

@@ -1,7 +1,7 @@
 """DICOM radiographs in, CT series out, and what every reader of DICOM needs; ITK and GDCM do the work."""
 
+import hashlib
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ VIEW_POSITIONS = {"PA": "pa", "AP": "pa", "LL": "lat", "LLD": "lat", "RL": "lat"
 """Which of our views a ViewPosition means."""
 
 OPPOSITE = ("AP", "RL", "RLD")
-"""Those with source and detector exchanged."""
+"""Those with source and detector on the other side."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,14 @@ def write_ct_series(
 ) -> list[Path]:
     """Write a CT as a DICOM series, one file for each axial slice, marked as derived and for research only.
 
-    Rows run to the patient's left and columns to the back, as in a scanner's images. All files are written to another
-    folder first.
+    Rows run to the patient's left and columns to the back, as in a scanner's images. The same volume gives the same
+    files. They are written to another folder first.
 
     Args:
         volume_hu: HU (X, Y, Z) from -32768 to 32767; rounded.
         affine: From voxel index to world mm in RAS; its axes run along those of the world.
         folder: Where to write; made if need be, and empty or absent.
-        study: Patient and study by the keywords of `STUDY`; what is missing is empty, a StudyInstanceUID is made.
+        study: Patient and study by the keywords of `STUDY`; what is missing is empty, and a StudyInstanceUID is made.
 
     Returns:
         The files, from the feet to the head.
@@ -196,14 +196,15 @@ def write_ct_series(
     check_series_folder(folder)
     slices = np.ascontiguousarray(volume_hu[::-1, ::-1].T.round().astype(np.int16))  # (Z, rows, columns)
     corner = affine @ [*(np.array(volume_hu.shape) - 1), 1.0]  # the most right and anterior voxel, top slice
+    content = (slices.tobytes(), affine.tobytes(), repr(sorted(study.items())).encode())
     common = DERIVED_CT | {
         "0018|0050": f"{sides[2]:g}",
         "0018|0088": f"{sides[2]:g}",
-        "0020|000e": new_uid(),
-        "0020|0052": new_uid(),
+        "0020|000e": uid_of(b"series", *content),
+        "0020|0052": uid_of(b"frame", *content),
         **{tag: study.get(keyword, "") for keyword, tag in STUDY.items()},
     }
-    common["0020|000d"] = common["0020|000d"] or new_uid()
+    common["0020|000d"] = common["0020|000d"] or uid_of(b"study", *content)
     partial = folder.with_name(f".partial.{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -212,7 +213,11 @@ def write_ct_series(
         image.SetSpacing([float(side) for side in sides])
         image.SetOrigin([-float(corner[0]), -float(corner[1]), float(affine[2, 3] + number * sides[2])])  # LPS
         header = image.GetMetaDataDictionary()
-        for tag, text in {**common, "0008|0018": new_uid(), "0020|0013": str(number + 1)}.items():
+        for tag, text in {
+            **common,
+            "0008|0018": uid_of(b"%d" % number, *content),
+            "0020|0013": str(number + 1),
+        }.items():
             header[tag] = text
         image_io = itk.GDCMImageIO.New()
         image_io.KeepOriginalUIDOn()
@@ -229,6 +234,6 @@ def check_series_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is not an empty folder; a DICOM series gets a new one")
 
 
-def new_uid() -> str:
-    """A unique identifier (DICOM PS3.5, annex B.2)."""
-    return f"2.25.{uuid.uuid4().int}"
+def uid_of(*parts: bytes) -> str:
+    """A unique identifier of what it is made from, the same whenever it is made (DICOM PS3.5, annex B.2)."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(b'|'.join(parts)).digest()[:16], 'big')}"
