@@ -5,7 +5,7 @@ import torch
 
 from trct_monai.geometry import preset
 from trct_monai.intensity import HU_WINDOW, unit_to_attenuation
-from trct_monai.networks.linear_start import LinearStart
+from trct_monai.networks.linear_start import LinearStart, solve
 from trct_monai.projector import project
 
 SIZE, EXTENT, PIXELS = 8, 320.0, 16
@@ -17,8 +17,8 @@ def volumes(number: int = 6) -> torch.Tensor:
     return 0.3 + 0.4 * torch.rand(number, 1, SIZE, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def fitted(num_modes: int = 5, noise: float = 1e-3) -> LinearStart:
-    start = LinearStart(num_modes, size=SIZE, image_size=PIXELS, extent=EXTENT, noise=noise)
+def fitted(num_modes: int = 5, noise: float = 1e-3, exposure: tuple[float, float] = (0.0, 0.0)) -> LinearStart:
+    start = LinearStart(num_modes, size=SIZE, image_size=PIXELS, extent=EXTENT, noise=noise, exposure=exposure)
     start.fit(volumes())
     return start
 
@@ -35,17 +35,41 @@ def test_modes_have_the_covariance_of_the_training_volumes() -> None:
 
 def test_a_volume_of_the_model_is_found_from_its_radiographs() -> None:
     start, truth = fitted(), volumes()[2:3]
-    found = start.mean + start(radiographs(truth), CAMERAS, ALL)
-    torch.testing.assert_close(found, truth, atol=1e-3, rtol=0)
+    added, mended = start(radiographs(truth), CAMERAS, ALL)
+    torch.testing.assert_close(start.mean + added, truth, atol=1e-3, rtol=0)
+    assert not mended.any()
+
+
+def test_gain_and_hardening_are_found_with_the_volume_and_taken_off() -> None:
+    start, truth = fitted(exposure=(0.1, 0.1)), volumes()[2:3]
+    right = radiographs(truth)
+    wrong = right.clone()
+    wrong[:, 1] *= 1.08
+    wrong[:, 2] = right[:, 2] * (1 - 0.07 * right[:, 2] / right[:, 2].max())
+    added, mended = start(wrong, CAMERAS, ALL)
+    torch.testing.assert_close(start.mean + added, truth, atol=2e-2, rtol=0)
+    assert (wrong + mended - right).square().mean() < 0.02 * (wrong - right).square().mean()
+    without = fitted()(wrong, CAMERAS, ALL)[0]
+    assert (start.mean + added - truth).square().mean() < 0.1 * (start.mean + without - truth).square().mean()
+
+
+def test_what_lies_under_a_shutter_does_not_count() -> None:
+    start, image = fitted(noise=0.5, exposure=(0.1, 0.1)), radiographs(volumes()[2:3])
+    shut = image.clone()
+    shut[:, 0, :3] = shut[:, 0].max()  # as radiographs have it: all that a shutter covers is the largest value
+    darker = shut.clone()
+    darker[:, 0, :3] = darker[:, 0].max() + 3.0
+    torch.testing.assert_close(start(shut, CAMERAS, ALL)[0], start(image, CAMERAS, ALL)[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(start(darker, CAMERAS, ALL)[0], start(shut, CAMERAS, ALL)[0], atol=0.02, rtol=0)
 
 
 def test_a_missing_view_is_as_if_it_had_not_been_taken() -> None:
     start, image = fitted(noise=0.5), radiographs(volumes()[:1])
     gone = ALL.clone()
     gone[0, 1] = False
-    without = start(image[:, [0, 2, 3]], [[CAMERAS[0][i] for i in (0, 2, 3)]], ALL[:, :3])
-    torch.testing.assert_close(start(image, CAMERAS, gone), without, atol=1e-5, rtol=1e-4)
-    assert not start(image, CAMERAS, torch.zeros_like(ALL)).any()
+    without = start(image[:, [0, 2, 3]], [[CAMERAS[0][i] for i in (0, 2, 3)]], ALL[:, :3])[0]
+    torch.testing.assert_close(start(image, CAMERAS, gone)[0], without, atol=1e-5, rtol=1e-4)
+    assert not start(image, CAMERAS, torch.zeros_like(ALL))[0].any()
 
 
 def test_every_view_leaves_less_open_and_none_leaves_all() -> None:
@@ -71,7 +95,7 @@ def test_gain_and_offset_of_pictures_are_found_with_the_volume(known: list[bool]
 def test_before_it_is_fitted_and_beyond_the_rank_it_adds_nothing() -> None:
     start = LinearStart(8, size=SIZE, image_size=PIXELS, extent=EXTENT)
     image = radiographs(volumes()[:1])
-    assert not start(image, CAMERAS, ALL).any()
+    assert not start(image, CAMERAS, ALL)[0].any()
     start.fit(volumes(3))
     assert start.modes[:2].flatten(1).any(dim=1).all() and not start.modes[2:].any()
 
@@ -79,3 +103,14 @@ def test_before_it_is_fitted_and_beyond_the_rank_it_adds_nothing() -> None:
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="num_modes and noise must be positive, got 0 and 0.2"):
         LinearStart(0, extent=EXTENT)
+    with pytest.raises(ValueError, match=r"exposure must be two numbers that are not negative, got \(0.1, -1.0\)"):
+        LinearStart(extent=EXTENT, exposure=(0.1, -1.0))
+
+
+def test_the_solution_by_elimination_is_that_of_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX has no solver."""
+    half = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
+    matrix, right = half @ half.T + 0.1 * torch.eye(7), half[:, 0]
+    expected = solve(matrix, right)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    torch.testing.assert_close(solve(matrix, right), expected, atol=1e-4, rtol=1e-4)

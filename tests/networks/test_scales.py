@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.test_contracts import NETWORKS, perturbed, radiographs
-from trct_monai.networks import DirectRegression, MultiScaleCNN, PatchViT, TRCTGenerator
+from trct_monai.networks import AnyView, DirectRegression, MultiScaleCNN, PatchViT, TRCTGenerator
 from trct_monai.networks.reconstruction import ReconstructionNetwork, resize
 
 
@@ -66,6 +66,22 @@ def test_image_columns_of_the_patch_vit_lie_where_the_patient_does() -> None:
     network.eval()(torch.zeros(1, 2, 32, 32))
     place = seen[0][0, 0].sum(dim=1).nonzero()
     assert place.tolist() == [[3, 3]]
+
+
+def test_more_steps_start_where_fewer_ended(tmp_path: Path) -> None:
+    sizes = {
+        "encoder_channels": (4, 8),
+        "decoder_channels": (8, 4),
+        "num_blocks": 1,
+        "view_channels": 4,
+        "step_size": 16,
+    }
+    fewer = perturbed(AnyView(8, num_steps=0, **sizes)).eval()  # type: ignore[arg-type]
+    torch.save(fewer.state_dict(), tmp_path / "model.pt")
+    more = AnyView(8, num_steps=2, **sizes).eval()  # type: ignore[arg-type]
+    more.start_from_coarser(tmp_path / "model.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(more(radiographs()), fewer(radiographs()), atol=1e-6, rtol=1e-6)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

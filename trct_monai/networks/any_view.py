@@ -12,6 +12,7 @@ from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
 from trct_monai.intensity import HU_WINDOW, check_hu_window, unit_to_attenuation
 from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, PreActivationBlock, residual_blocks
 from trct_monai.networks.cross_view import USUAL_VIEWS, lift_with_direction
+from trct_monai.networks.lifting import lift
 from trct_monai.networks.linear_start import LinearStart
 from trct_monai.networks.reconstruction import ReconstructionNetwork, resize, zero_head
 from trct_monai.projector import project
@@ -27,8 +28,8 @@ class AnyView(ReconstructionNetwork):
     All views share one encoder. At each level of the decoder their features are lifted along each view's own rays and
     merged by `ViewMerge`; each level adds its correction at its own scale (see `ReconstructionNetwork`). Then
     `num_steps` times the volume so far is projected with the case's own cameras, and what the radiographs show beyond
-    that is encoded, lifted, merged and turned into a further correction: an unrolled gradient step whose adjoint is
-    learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018).
+    that is encoded, lifted, averaged and turned into a further correction, at the volume's own scale: an unrolled
+    gradient step whose adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018).
 
     The order of the views does not matter, their number may be anything from 1 to `max_views`, and one may be missing
     (NaN). Without `matrices` the views are those of the geometry.
@@ -44,6 +45,7 @@ class AnyView(ReconstructionNetwork):
         view_channels: Channels of a view's features, at every scale, when they are lifted.
         num_modes: Principal components of the linear start; see `LinearStart`.
         num_steps: Steps toward agreement.
+        step_channels: Channels of a step, which works on every voxel of the volume.
         step_size: Rows and columns of the projections in a step.
         max_views: Largest number of views.
         deep_supervision: While training, return the volumes of all scales and steps; see `ReconstructionNetwork`.
@@ -54,6 +56,8 @@ class AnyView(ReconstructionNetwork):
     Raises:
         ValueError: If the sizes do not fit each other.
     """
+
+    extends_coarser = True  # by steps
 
     def __init__(
         self,
@@ -68,7 +72,8 @@ class AnyView(ReconstructionNetwork):
         view_channels: int = 64,
         num_modes: int = 64,
         num_steps: int = 2,
-        step_size: int = 64,
+        step_channels: int = 32,
+        step_size: int = 128,
         max_views: int = 8,
         deep_supervision: bool = False,
         num_bands: int = 4,
@@ -110,13 +115,20 @@ class AnyView(ReconstructionNetwork):
             self.levels.append(residual_blocks(3, channels, channels, num_blocks))
             self.heads.append(zero_head(channels))
             before = channels
-        self.steps = nn.ModuleList(AgreementStep(before, view_channels) for _ in range(num_steps))
+        centers = voxel_centers((volume_size,) * 3, extent / volume_size).float()
+        self.register_buffer("centers", centers, persistent=False)
+        self.finer = nn.Conv3d(before, step_channels, 1) if num_steps else nn.Identity()
+        self.steps = nn.ModuleList(AgreementStep(step_channels) for _ in range(num_steps))
 
-    def start(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """See `ReconstructionNetwork.start`: the initial volume, and what a linear model adds to it."""
+    def start(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
+        """See `ReconstructionNetwork.start`: the initial volume with what a linear model adds to it, and the
+        radiographs without what that model takes for errors of their exposure."""
         present = are_present(image)
-        added = self.linear_start(image.nan_to_num(0.0), self.cameras(matrices, len(image)), present)
-        return resize(self.initial_volume, self.volume_size) + resize(added, self.volume_size)
+        added, mended = self.linear_start(image.nan_to_num(0.0), self.cameras(matrices, len(image)), present)
+        volume = resize(self.initial_volume, self.volume_size) + resize(added, self.volume_size)
+        return volume, image + mended
 
     def correct(
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
@@ -143,9 +155,12 @@ class AnyView(ReconstructionNetwork):
             correction = resize(correction, residual.shape[-1]) + residual if level else residual
             yield residual
         seen = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
+        x = F.interpolate(self.finer(x), scale_factor=2, mode="trilinear") if self.steps else x
         for step in self.steps:
-            beyond = seen - self._project(start + correction, cameras)
-            x, residual = step(x, torch.stack([beyond, seen], dim=2), matrices, present, centers)
+            volume = start + correction
+            beyond = seen - self._project(volume, cameras)
+            images = torch.stack([beyond, seen], dim=2)
+            x, residual = step(x, volume, images, matrices, present, self.get_buffer("centers"))
             correction = correction + residual
             yield residual
 
@@ -207,37 +222,41 @@ class ViewMerge(nn.Module):
 class AgreementStep(nn.Module):
     """A correction from what the radiographs show beyond the projections of the volume so far.
 
+    What each view says is lifted and averaged, as by the projector's adjoint.
+
     Args:
-        channels: Channels of the decoder's finest features.
-        view_channels: Channels of what is lifted.
+        channels: Channels of the features, of each view's and of each voxel's.
     """
 
-    def __init__(self, channels: int, view_channels: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.encode = nn.Sequential(
-            nn.Conv2d(2, view_channels, 3, padding=1), PreActivationBlock(2, view_channels, view_channels)
-        )
-        self.merge = ViewMerge(view_channels, channels)
+        self.encode = nn.Sequential(nn.Conv2d(2, channels, 3, padding=1), PreActivationBlock(2, channels, channels))
+        self.known = nn.Conv3d(1, channels, 1)
         self.block = PreActivationBlock(3, channels, channels)
-        self.head = zero_head(channels)
+        self.head = nn.Conv3d(channels, 1, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(
         self,
         x: Float[Tensor, "B C X Y Z"],
+        volume: Float[Tensor, "B 1 X Y Z"],
         images: Float[Tensor, "B V 2 h w"],
         matrices: Float[Tensor, "_ V 3 4"],
         present: Bool[Tensor, "B V"],
         centers: Float[Tensor, "X Y Z 3"],
-    ) -> tuple[Float[Tensor, "B C X Y Z"], Float[Tensor, "B 1 _ _ _"]]:
-        """The features for the next step, and the correction, twice as fine.
+    ) -> tuple[Float[Tensor, "B C X Y Z"], Float[Tensor, "B 1 X Y Z"]]:
+        """The features for the next step, and the correction.
 
         Args:
             x: Features of every voxel.
+            volume: The volume so far, in [0, 1].
             images: Of each view what is shown beyond the projection, and the radiograph.
             matrices: World-to-detector matrices, one set for all cases or one for each.
             present: Which views there are.
             centers: Centres of the voxels in mm from the isocentre.
         """
-        encoded = self.encode(images.flatten(0, 1)).unflatten(0, present.shape)
-        x = self.block(x + self.merge(encoded, matrices, present, centers))
+        weight = present / present.sum(dim=1, keepdim=True).clamp(min=1)
+        encoded = self.encode(images.flatten(0, 1)).unflatten(0, present.shape) * weight[:, :, None, None, None]
+        x = self.block(x + self.known(2 * volume - 1) + lift(encoded, matrices, centers).sum(dim=1))
         return x, CAUTION * self.head(x)

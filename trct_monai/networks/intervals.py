@@ -70,7 +70,7 @@ class IntervalNetwork(nn.Module):
         present = are_present(image)
         with torch.no_grad():
             volume = network(image, matrices)
-            start = network.start(image, given).expand_as(volume)
+            start = network.start(image, given)[0].expand_as(volume)
             cameras = network.cameras(given, len(image))
             known = network.linear_start.standard_deviation(image.nan_to_num(0.0), cameras, present)
             known = resize(known, volume.shape[-1]) + LEAST_SPREAD

@@ -1,5 +1,6 @@
 """Where a reconstruction from any views can start: the most probable volume of a linear model."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import HU_WINDOW, MU_WATER, check_hu_window, unit_to_attenuation
-from trct_monai.projector import project
+from trct_monai.projector import is_traced, project
 
 
 class LinearStart(nn.Module):
@@ -17,8 +18,12 @@ class LinearStart(nn.Module):
 
     A volume is taken as mean + sum of c_k * modes_k with independent standard normal c, and the radiographs as its
     projections and white noise. Then c solves (H^T H + noise^2) c = H^T (radiographs - projected mean), H being the
-    projected modes (Tarantola, Inverse Problem Theory, 2005, section 3.2): linear in the radiographs, for any number of
-    views from anywhere, and the more they are the more is known. Before `fit` it adds nothing.
+    projected modes (Tarantola, Inverse Problem Theory, 2005, section 3.2), for any number of views from anywhere, and
+    the more they are the more is known. Before `fit` it adds nothing.
+
+    What a radiograph holds may be off: for each view a gain and a quadratic term (by which beam hardening is corrected:
+    Brooks and Di Chiro, Phys. Med. Biol. 21, 1976) are unknowns of the same equation, and pixels at its upper end,
+    which lay under a shutter or were cut off, do not count.
 
     Args:
         num_modes: Principal components.
@@ -27,6 +32,8 @@ class LinearStart(nn.Module):
         extent: Side of the volume in mm.
         hu_window: HU of 0 and 1.
         noise: Standard deviation of what the components cannot explain in a line integral.
+        exposure: Standard deviations of each view's gain and quadratic term before it is seen, the latter as a share of
+            the largest line integral.
     """
 
     mean: Tensor
@@ -41,11 +48,15 @@ class LinearStart(nn.Module):
         extent: float,
         hu_window: Sequence[float] = HU_WINDOW,
         noise: float = 0.2,
+        exposure: Sequence[float] = (0.1, 0.1),
     ) -> None:
         super().__init__()
         if num_modes < 1 or noise <= 0:
             raise ValueError(f"num_modes and noise must be positive, got {num_modes} and {noise}")
+        if len(exposure) != 2 or min(exposure) < 0:
+            raise ValueError(f"exposure must be two numbers that are not negative, got {tuple(exposure)}")
         self.image_size, self.extent, self.noise = image_size, extent, noise
+        self.exposure = tuple(float(deviation) for deviation in exposure)
         self.hu_window = check_hu_window(hu_window)
         self.register_buffer("mean", torch.zeros(1, 1, size, size, size))
         self.register_buffer("modes", torch.zeros(num_modes, 1, size, size, size))
@@ -71,8 +82,8 @@ class LinearStart(nn.Module):
     @torch.no_grad()
     def forward(
         self, image: Float[Tensor, "B V H W"], cameras: Sequence[Sequence[Camera]], present: Bool[Tensor, "B V"]
-    ) -> Float[Tensor, "B 1 X Y Z"]:
-        """What is to be added to the mean of the training volumes.
+    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
+        """What is to be added to the mean of the training volumes, and what to the radiographs to mend their exposure.
 
         Args:
             image: Line integrals.
@@ -80,9 +91,12 @@ class LinearStart(nn.Module):
             present: Which views there are.
         """
         with torch.autocast(image.device.type, enabled=False):
-            found = [torch.linalg.solve(normal, seen) for normal, seen in self._equations(image, cameras, present)]
-            result: Tensor = torch.tensordot(torch.stack(found), self.modes, dims=1)
-            return result
+            image = image.float()
+            found = [solve(normal, seen) for normal, seen in self._equations(image, cameras, present)]
+            number = len(self.modes)
+            added: Tensor = torch.tensordot(torch.stack([c[:number] for c in found]), self.modes, dims=1)
+            errors = torch.stack([c[number:] for c in found]).unflatten(1, (-1, 2, 1, 1))
+            return added, -(errors * self._exposures(image)).sum(dim=2)
 
     @torch.no_grad()
     def standard_deviation(
@@ -90,15 +104,17 @@ class LinearStart(nn.Module):
     ) -> Float[Tensor, "B 1 X Y Z"]:
         """What the views leave open within the components: large in their null space, less with every view.
 
-        The covariance of c is noise^2 (H^T H + noise^2)^-1 (Tarantola, section 3.2). Arguments as in `forward`.
+        The covariance of all unknowns is noise^2 (H^T H + noise^2)^-1 (Tarantola, section 3.2). Arguments as in
+        `forward`.
         """
+        number = len(self.modes)
         with torch.autocast(image.device.type, enabled=False):
-            roots = [
-                torch.linalg.solve_triangular(torch.linalg.cholesky(normal), self.modes.flatten(1), upper=False)
-                for normal, _ in self._equations(image, cameras, present)
-            ]
-            deviation = torch.stack([root.square().sum(dim=0).sqrt() for root in roots]) * self.noise
-            return deviation.view(-1, *self.mean.shape[1:])
+            deviations = []
+            for normal, _ in self._equations(image.float(), cameras, present):
+                unknown = F.pad(self.modes.flatten(1), (0, 0, 0, len(normal) - number))
+                root = torch.linalg.solve_triangular(torch.linalg.cholesky(normal), unknown, upper=False)
+                deviations.append(root.square().sum(dim=0).sqrt() * self.noise)
+            return torch.stack(deviations).view(-1, *self.mean.shape[1:])
 
     @torch.no_grad()
     def fit_pictures(
@@ -120,13 +136,9 @@ class LinearStart(nn.Module):
         """
         size = (self.image_size,) * 2
         views = [camera.resized(size) for camera in cameras]
-        mean = project(unit_to_attenuation(self.mean, self.hu_window), views, self._spacing)[0].double().cpu()
-        modes = project(self._attenuating_modes(), views, self._spacing).double().cpu()
+        mean, modes = (images.double().cpu() for images in self._projected(views))
         images = F.adaptive_avg_pool2d(pictures.double().cpu(), size)
-        low, high = pictures.amin((1, 2), keepdim=True), pictures.amax((1, 2), keepdim=True)
-        inside = (pictures < high - 1e-4 * (high - low)).double().cpu()  # resampling has rounded what was one value
-        counted = F.adaptive_avg_pool2d(inside, size) > 0.999
-        counted |= torch.tensor(known)[:, None, None]
+        counted = self._inside(pictures.cpu()) | torch.tensor(known)[:, None, None]
         blocks, targets = [], []
         for view, (image, there) in enumerate(zip(images, counted)):
             scale = torch.zeros(int(there.sum()), 2 * len(images), dtype=torch.float64)
@@ -147,20 +159,51 @@ class LinearStart(nn.Module):
     def _equations(
         self, image: Tensor, cameras: Sequence[Sequence[Camera]], present: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """H^T H + noise^2 (K, K) and H^T (radiographs - projected mean) (K) of each case."""
-        mean, modes, spacing = unit_to_attenuation(self.mean, self.hu_window), self._attenuating_modes(), self._spacing
-        radiographs = F.adaptive_avg_pool2d(image.float(), self.image_size)
-        for case, seen, there in zip(cameras, radiographs, present):
-            views = [camera.resized((self.image_size,) * 2) for camera in case]
-            h = project(modes, views, spacing)[:, there].flatten(1)
-            beyond = (seen - project(mean, views, spacing)[0])[there].flatten()
-            yield h @ h.T + self.noise**2 * torch.eye(len(h), device=h.device), h @ beyond
+        """H^T H + noise^2 and H^T (radiographs - projected mean) of each case: modes first, then 2 rows a view."""
+        radiographs = F.adaptive_avg_pool2d(image, self.image_size)
+        counted = self._inside(image) & present[:, :, None, None]
+        for case, seen, there in zip(cameras, radiographs, counted.float()):
+            mean, modes = self._projected([camera.resized((self.image_size,) * 2) for camera in case])
+            each = torch.eye(len(seen), device=seen.device)[:, None, :, None, None]
+            errors = (self._exposures(seen)[:, :, None] * each).flatten(0, 1)  # those of a view say nothing of others
+            h = (torch.cat([modes, errors]) * there).flatten(1)
+            yield h @ h.T + self.noise**2 * torch.eye(len(h), device=h.device), h @ ((seen - mean) * there).flatten()
 
-    @property
-    def _spacing(self) -> float:
-        return self.extent / self.mean.shape[-1]
-
-    def _attenuating_modes(self) -> Float[Tensor, "K 1 X Y Z"]:
-        """The modes in 1/mm."""
+    def _projected(self, views: list[Camera]) -> tuple[Float[Tensor, "V h w"], Float[Tensor, "K V h w"]]:
+        """Line integrals of the mean and of the modes; constants of a traced network."""
         low, high = self.hu_window
-        return self.modes * (MU_WATER * (high - low) / 1000)
+        modes = self.modes * (MU_WATER * (high - low) / 1000)
+        volumes = torch.cat([unit_to_attenuation(self.mean, self.hu_window), modes])
+        images = constant(project(volumes, views, self.extent / self.mean.shape[-1]))
+        return images[0], images[1:]
+
+    def _exposures(self, image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 2 H W"]:
+        """What one standard deviation of gain and quadratic term adds to each view."""
+        top = image.amax((-2, -1), keepdim=True).clamp(min=1e-6)
+        terms = torch.stack([image, image.square() / top], dim=-3)
+        return terms * terms.new_tensor(self.exposure).view(2, 1, 1)
+
+    def _inside(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
+        """Where no pixel lies at the upper end of its view."""
+        low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
+        inside = (image < high - 1e-4 * (high - low)).float()  # resampling has rounded what was one value
+        return F.adaptive_avg_pool2d(inside, self.image_size) > 0.999
+
+
+def constant(tensor: Tensor) -> Tensor:
+    """The tensor itself; while a network is traced, its values: what led to them does not become part of the trace."""
+    if not is_traced():
+        return tensor
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return torch.from_numpy(tensor.detach().cpu().numpy()).to(tensor.device)
+
+
+def solve(matrix: Float[Tensor, "K K"], right: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """The solution of a positive definite system. ONNX has no solver: there it is Gauss and Jordan's elimination."""
+    if not torch.onnx.is_in_onnx_export():
+        return torch.linalg.solve(matrix, right)
+    both, one = torch.cat([matrix, right[:, None]], dim=1), torch.eye(len(matrix), device=matrix.device)
+    for k in range(len(matrix)):
+        both = both - (both[:, k : k + 1] - one[:, k : k + 1]) * (both[k : k + 1] / both[k : k + 1, k : k + 1])
+    return both[:, -1]

@@ -46,7 +46,7 @@ class ReconstructionNetwork(nn.Module):
     matrices: Tensor
 
     extends_coarser = False
-    """Whether a network with fewer scales is a part of this one, weight for weight."""
+    """Whether a network with fewer scales or steps is a part of this one, weight for weight."""
 
     def __init__(
         self,
@@ -96,9 +96,10 @@ class ReconstructionNetwork(nn.Module):
         self.initial_volume.copy_(resize(volume, self.initial_volume.shape[-1]))
 
     def start_from_coarser(self, path: str | os.PathLike[str]) -> None:
-        """Take over the weights of the same method with fewer scales: its interpolated result is where training starts.
+        """Take over the weights of the same method with fewer scales or steps: its interpolated result is the start.
 
-        The initial volume is interpolated with it. Finer scales keep what they were initialised with, which is zero.
+        The initial volume is interpolated with it. Finer scales and further steps keep what they were initialised with,
+        which is zero.
 
         Args:
             path: A flat state dict, as `trct_monai.handlers.BestModel` writes it.
@@ -150,10 +151,9 @@ class ReconstructionNetwork(nn.Module):
         if views != (self.num_views if matrices is None else matrices.shape[1]):
             known = "none" if matrices is None else str(matrices.shape[1])
             raise ValueError(f"{views} radiographs need the matrices of {views} cameras, got {known}")
-        scaled = (image - self.image_mean) / self.image_scale
         matrices = self.matrices[None] if matrices is None else matrices
-        start = self.start(image, matrices)
-        residuals = self.correct(scaled, matrices, start)
+        start, image = self.start(image, matrices)
+        residuals = self.correct((image - self.image_mean) / self.image_scale, matrices, start)
         volumes: list[Tensor] = []
         correction = torch.zeros(())
         last = len(self.sizes) - 1 - self.sizes[::-1].index(self.output_size)  # a size may come more than once
@@ -168,14 +168,17 @@ class ReconstructionNetwork(nn.Module):
         whole = resize(start, self.volume_size) + resize(correction, self.volume_size)
         return whole.clamp(0.0, 1.0)
 
-    def start(self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]) -> Float[Tensor, "_ 1 X Y Z"]:
-        """The volume that is corrected: the initial volume, the same for every case, unless a subclass knows better.
+    def start(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+    ) -> tuple[Float[Tensor, "_ 1 X Y Z"], Float[Tensor, "B V H W"]]:
+        """The volume that is corrected, and the radiographs by which it is: unless a subclass knows better, the initial
+        volume, the same for every case, and the radiographs as they are.
 
         Args:
             image: Radiographs as line integrals.
             matrices: World-to-detector matrices, one set for all cases or one for each.
         """
-        return self.initial_volume
+        return self.initial_volume, image
 
     @abstractmethod
     def correct(
