@@ -14,10 +14,9 @@ from trct_monai.bundle import CHECKSUMS, find_bundle, load_frozen, require_check
 def make_bundle(folder: Path) -> Path:
     (folder / "configs").mkdir(parents=True)
     (folder / "configs" / "metadata.json").write_text('{"version": "0"}', encoding="utf-8")
-    (folder / "configs" / "train.json").write_text(
-        '{"imports": ["$from trct_monai.bundle import find_bundle"], "bundle_root": "$find_bundle(\'mine\')"}',
-        encoding="utf-8",
-    )
+    page = '{"imports": ["$from trct_monai.bundle import find_bundle"], "bundle_root": "$find_bundle(\'mine\')"}'
+    for name in ("train.json", "inference.json"):
+        (folder / "configs" / name).write_text(page, encoding="utf-8")
     return folder
 
 
@@ -30,8 +29,8 @@ def test_the_running_workflow_knows_best(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_workflow_it_is_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(make_bundle(tmp_path / "mine"))
-    assert find_bundle("mine") == str(tmp_path / "mine")
+    monkeypatch.chdir(make_bundle(tmp_path / "by_another_name"))
+    assert find_bundle("mine") == str(tmp_path / "by_another_name")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="found no bundle 'mine' at .*; pass --bundle_root"):
         find_bundle("mine")

@@ -141,7 +141,7 @@ def lift_with_direction(
         embed: Unit vectors (..., 3) to features (..., D).
     """
     lifted = lift(features, matrices, centers)
-    direction = embed(voxel_directions(matrices, centers)).movedim(-1, 2).to(lifted.dtype)
+    direction = embed(voxel_directions(matrices, centers)).permute(0, 1, 5, 2, 3, 4).to(lifted.dtype)
     return F.silu(lifted + direction)
 
 

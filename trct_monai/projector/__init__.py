@@ -133,11 +133,20 @@ class Projector(nn.Module):
         return backproject(radiographs, self.cameras, self.shape, self.voxel_spacing, method=self.method)
 
 
+def is_traced() -> bool:
+    """Whether TorchScript or ONNX is being made of what runs."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # PyTorch has no types here
+
+
+def _project(volume: Tensor, cases: list[list[View]]) -> Tensor:
+    return torch.stack([torch.stack([view.forward(v[0]) for view in views]) for v, views in zip(volume, cases)])
+
+
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, volume: Tensor, cases: list[list[View]]) -> Tensor:
         ctx.cases = cases
-        return torch.stack([torch.stack([view.forward(v[0]) for view in views]) for v, views in zip(volume, cases)])
+        return _project(volume, cases)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -162,6 +171,8 @@ class _Backproject(torch.autograd.Function):
 def _apply(function: type[torch.autograd.Function], tensor: Tensor, cases: list[list[View]]) -> Tensor:
     """`function.apply`, whatever autocast says."""
     with torch.autocast(tensor.device.type, enabled=False):
+        if is_traced() and function is _Project:  # a trace cannot hold what autograd does not see into
+            return _project(tensor, cases)
         result: Tensor = function.apply(tensor, cases)  # type: ignore[no-untyped-call]  # PyTorch has no types here
     return result
 
@@ -183,6 +194,8 @@ def _views(
     cases = _cases(cameras, batch)
     matrix = _affine(shape, voxel_spacing, affine)
     num_x, num_y, num_z = (int(n) for n in shape)
+    if method == "auto" and is_traced():
+        method = "slab"  # of operations that TorchScript and ONNX have
     return [
         [make_view(camera, (num_x, num_y, num_z), matrix, method, like.dtype, like.device) for camera in case]
         for case in cases
