@@ -15,6 +15,7 @@ import nibabel
 import pytest
 import torch
 
+import trct_monai.networks
 from tests.test_contracts import perturbed, radiographs
 
 
@@ -63,6 +64,7 @@ def lifted_cnn(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setitem(sys.modules, spec.name, module)
+    monkeypatch.setattr(trct_monai.networks, "lifted_cnn", module, raising=False)
     return module
 
 
