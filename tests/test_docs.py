@@ -96,8 +96,8 @@ def test_the_new_bundle_trains_and_reconstructs(repository: Path, phantoms: Path
     smoke = str(repository / "bundles" / "common" / "smoke.json")
     files = [str(bundle / "configs" / "train.json"), smoke]
     monai.bundle.run(run_id="training", config_file=files, output_dir=str(tmp_path / "output"), **paths)
-    state = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert state["head.conv_block.weight"].any()
+    state = torch.load(tmp_path / "output" / "resume" / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 2 and state["network"]["head.conv_block.weight"].any()
     files = [str(bundle / "configs" / "inference.json")]
     sizes = {"volume_size": 16, "radiograph_size": 32, "output_dir": str(tmp_path / "predictions")}
     monai.bundle.run(config_file=files, **paths, **sizes)
