@@ -1,4 +1,4 @@
-# Everything runs in .venv, made here on a fresh machine with Python 3.10 or later.
+# Everything runs in .venv, made here on a fresh machine with Python 3.11 or later.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
