@@ -1,9 +1,7 @@
 """Every bundle, exported: its folder alone runs, says what it is, and gives what PyTorch gives."""
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import nibabel
 import pytest
 import torch
 
+from tests.bundles.test_configs import verify_metadata
 from trct_monai.bundle import CHECKSUMS
 from trct_monai.cli import main
 from trct_monai.data import load_datalist
@@ -27,8 +26,6 @@ BUNDLES = [
     "hybrid_cnn_vit+small",
     "ct_phase_pix2pix+small",
 ]
-
-SCHEMA = Path(__file__).with_name("metadata_schema.json")
 
 
 @pytest.fixture(scope="module", params=BUNDLES)
@@ -96,9 +93,7 @@ def load(path: str) -> dict[str, Any]:
 
 def test_monai_verifies_it(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(exported)
-    shutil.copyfile(SCHEMA, tmp_path / "schema.json")
-    digest = hashlib.sha256(SCHEMA.read_bytes()).hexdigest()
-    monai.bundle.verify_metadata(metadata(exported), str(tmp_path / "schema.json"), hash_val=digest, hash_type="sha256")
+    verify_metadata(exported, tmp_path)
     monai.bundle.verify_net_in_out("network_def", metadata(exported), config(exported), device="cpu")
 
 
