@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from trct_monai.bundle import CHECKSUMS, find_bundle, load_frozen, require_checkpoint
+from trct_monai.bundle import CHECKSUMS, bundle_files, find_bundle, load_frozen, require_checkpoint
 
 
 def make_bundle(folder: Path) -> Path:
@@ -61,6 +61,16 @@ def test_a_mistyped_flag_is_refused(tmp_path: Path) -> None:
 def test_another_bundle_in_the_working_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_bundle(tmp_path / "mine"))
     assert find_bundle("any_view").endswith("bundles/any_view")
+
+
+def test_a_folder_may_have_a_plus_in_its_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one+two")
+    (bundle / "models" / "small").mkdir(parents=True)
+    (bundle / "configs" / "small.json").touch()
+    for place in (bundle / "models", bundle / "models" / "small"):
+        (place / "model.pt").touch()
+    assert bundle_files(str(bundle))[1][1] == bundle / "models" / "model.pt"
+    assert bundle_files(f"{bundle}+small")[1][1] == bundle / "models" / "small" / "model.pt"
 
 
 def test_weights_are_those_that_the_checksums_list(tmp_path: Path) -> None:

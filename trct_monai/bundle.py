@@ -116,6 +116,8 @@ def bundle_files(spec: str, checkpoint: str | None = None) -> tuple[str, tuple[l
         ValueError: If a file is missing.
     """
     bundle, *overlays = spec.split("+")
+    while overlays and Path(f"{bundle}+{overlays[0]}", "configs").is_dir():  # a folder may have a plus in its name
+        bundle = f"{bundle}+{overlays.pop(0)}"
     root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
     config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
     place = root / "models"

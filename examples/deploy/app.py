@@ -17,8 +17,7 @@ from monai.deploy.core import (
 )
 from radiographs import find_radiographs, study_of
 
-from trct_monai.geometry import voxel_to_world
-from trct_monai.reconstruct import NOTICE, choose_device, load_method, read_views, solve
+from trct_monai.reconstruct import NOTICE, choose_device, load_method, read_views
 from trct_monai.transforms import save_nifti
 from trct_monai.transforms.dicom import check_series_folder, write_ct_series
 
@@ -74,10 +73,9 @@ class Reconstruction(Operator):
         radiographs = op_input.receive("radiographs")
         files = {view: str(path) for view, path in radiographs.items()}
         views = read_views(files.get("pa"), files.get("lat"), None, self.geometry)
-        result = self.loaded.refined(solve(self.loaded.network, views, self.loaded.radiograph_size), views)
+        result = self.loaded.reconstruct(views)
         for line in result.warnings:
             log.warning("%s", line)
-        shape = result.volume_hu.shape
         page = {
             "notice": NOTICE,
             "warnings": result.warnings,
@@ -86,8 +84,8 @@ class Reconstruction(Operator):
             "radiographs": files,
             "method": self.method,
         }
-        affine = voxel_to_world(shape, self.loaded.network.network.extent / shape[0]).numpy()
-        ct = {"volume_hu": result.volume_hu.numpy(), "affine": affine, "study": study_of(radiographs), "page": page}
+        ct = {"volume_hu": result.volume_hu.numpy(), "affine": result.affine}
+        ct |= {"study": study_of(radiographs), "page": page}
         op_output.emit(ct, "ct")
 
 

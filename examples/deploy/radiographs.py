@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trct_monai.data.sources import VIEW_NAMES
-from trct_monai.transforms.dicom import VIEW_POSITIONS, is_dicom, read_study
+from trct_monai.transforms.dicom import VIEW_POSITIONS, is_dicom, read_header, read_study
 
 DESCRIPTIONS = ("0008|103e", "0018|1030", "0018|1400")
 """Where a DICOM header without ViewPosition may name the view: series, protocol, processing."""
@@ -66,14 +66,3 @@ def study_of(radiographs: Mapping[str, Path]) -> dict[str, str]:
         if len({study.get(keyword, "") for study in studies.values()}) > 1:
             raise ValueError(f"{' and '.join(map(str, studies))} differ in {keyword}")
     return next(iter(studies.values()), {})
-
-
-def read_header(path: Path, tags: tuple[str, ...]) -> list[str]:
-    """Texts of a DICOM file's header, empty where it has none."""
-    import itk
-
-    image_io = itk.GDCMImageIO.New()
-    image_io.SetFileName(str(path))
-    image_io.ReadImageInformation()
-    header = image_io.GetMetaDataDictionary()
-    return [str(header[tag]).strip() if header.HasKey(tag) else "" for tag in tags]
