@@ -1,21 +1,22 @@
-# Everything runs in .venv, made here on a fresh machine with Python 3.10 or later.
+# Everything runs in .venv, made here on a fresh machine with Python 3.11 or later.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help install test lint demo clean
+.PHONY: help install test lint docs demo clean
 
 help:
 	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: in demo/"
-	@echo "make test   linter, type checker and all tests"
-	@echo "make clean  remove .venv and demo/"
+	@echo "make test   linter, type checker, pages and all tests"
+	@echo "make docs   the pages of docs/ and of the library, in build/docs/"
+	@echo "make clean  remove .venv, demo/ and build/"
 
 install: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 lint: install
@@ -23,7 +24,13 @@ lint: install
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-test: lint
+# The pages' source folder is the whole checkout, so that their links are the same in both.
+docs: install
+	rm -rf docs/api
+	$(RUN) sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs . build/docs
+	@echo "wrote build/docs/docs/index.html"
+
+test: lint docs
 	$(RUN) pytest
 
 DEMO ?= demo
@@ -49,4 +56,4 @@ demo: install
 		--lat $(DEMO)/phantoms/phantom_000130/phantom_000130_lat_drr.png
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build docs/api

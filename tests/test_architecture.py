@@ -19,7 +19,7 @@ FLOORS = [
     ["data"],
     ["scoring", "evaluate_phases"],
     ["evaluate"],
-    ["leaderboard", "report", "reconstruct"],
+    ["leaderboard", "report", "reconstruct", "export"],
     ["cli"],
     ["__main__"],
 ]

@@ -8,16 +8,15 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from trct_monai.bundle import CHECKSUMS, find_bundle, load_frozen, require_checkpoint
+from trct_monai.bundle import CHECKSUMS, bundle_files, find_bundle, load_frozen, require_checkpoint
 
 
 def make_bundle(folder: Path) -> Path:
     (folder / "configs").mkdir(parents=True)
     (folder / "configs" / "metadata.json").write_text('{"version": "0"}', encoding="utf-8")
-    (folder / "configs" / "train.json").write_text(
-        '{"imports": ["$from trct_monai.bundle import find_bundle"], "bundle_root": "$find_bundle(\'mine\')"}',
-        encoding="utf-8",
-    )
+    page = '{"imports": ["$from trct_monai.bundle import find_bundle"], "bundle_root": "$find_bundle(\'mine\')"}'
+    for name in ("train.json", "inference.json"):
+        (folder / "configs" / name).write_text(page, encoding="utf-8")
     return folder
 
 
@@ -30,8 +29,8 @@ def test_the_running_workflow_knows_best(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_workflow_it_is_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(make_bundle(tmp_path / "mine"))
-    assert find_bundle("mine") == str(tmp_path / "mine")
+    monkeypatch.chdir(make_bundle(tmp_path / "by_another_name"))
+    assert find_bundle("mine") == str(tmp_path / "by_another_name")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="found no bundle 'mine' at .*; pass --bundle_root"):
         find_bundle("mine")
@@ -62,6 +61,16 @@ def test_a_mistyped_flag_is_refused(tmp_path: Path) -> None:
 def test_another_bundle_in_the_working_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_bundle(tmp_path / "mine"))
     assert find_bundle("any_view").endswith("bundles/any_view")
+
+
+def test_a_folder_may_have_a_plus_in_its_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one+two")
+    (bundle / "models" / "small").mkdir(parents=True)
+    (bundle / "configs" / "small.json").touch()
+    for place in (bundle / "models", bundle / "models" / "small"):
+        (place / "model.pt").touch()
+    assert bundle_files(str(bundle))[1][1] == bundle / "models" / "model.pt"
+    assert bundle_files(f"{bundle}+small")[1][1] == bundle / "models" / "small" / "model.pt"
 
 
 def test_weights_are_those_that_the_checksums_list(tmp_path: Path) -> None:

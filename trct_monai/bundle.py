@@ -32,7 +32,8 @@ def find_bundle(name: str) -> str:
         ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has.
     """
     here = Path(__file__).resolve()
-    own = [Path.cwd()] if Path.cwd().name == name else []
+    # Beside the library lies the bundle that it was exported with, a source checkout's bundles, or a wheel's.
+    own = [folder for folder in (Path.cwd(), here.parents[1]) if _is_bundle(folder, name)]
     candidates = [*own, here.parents[1] / "bundles" / name, here.parent / "bundles" / name]
     frame, workflow = inspect.currentframe(), None
     while frame is not None:
@@ -46,6 +47,12 @@ def find_bundle(name: str) -> str:
         if (candidate / "configs" / "metadata.json").is_file():
             return str(candidate)
     raise ValueError(f"found no bundle {name!r} at {', '.join(map(str, candidates))}; pass --bundle_root FOLDER")
+
+
+def _is_bundle(folder: Path, name: str) -> bool:
+    """Whether a folder is the bundle of this name, whatever the folder is called."""
+    config = folder / "configs" / "inference.json"
+    return config.is_file() and f"find_bundle('{name}')" in config.read_text(encoding="utf-8")
 
 
 def _refuse_unknown(flags: Iterable[str], config_files: str | Sequence[str] | None) -> None:
@@ -96,24 +103,27 @@ def verify_checksum(path: str | os.PathLike[str]) -> None:
         )
 
 
-def bundle_files(spec: str) -> tuple[str, tuple[list[Path], Path]]:
+def bundle_files(spec: str, checkpoint: str | None = None) -> tuple[str, tuple[list[Path], Path]]:
     """Name, inference configuration files and weights of BUNDLE[+OVERLAY...], such as any_view+small.
 
     Weights of an overlay lie in models/OVERLAY/, if there is such a folder; else in models/.
 
     Args:
         spec: The bundle by its name or folder, and overlays in its configs.
+        checkpoint: Weights in place of those that come with it.
 
     Raises:
         ValueError: If a file is missing.
     """
     bundle, *overlays = spec.split("+")
+    while overlays and Path(f"{bundle}+{overlays[0]}", "configs").is_dir():  # a folder may have a plus in its name
+        bundle = f"{bundle}+{overlays.pop(0)}"
     root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
     config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
     place = root / "models"
     for overlay in overlays:  # one that changes the network has weights of its own, another has not
         place = place / overlay if (place / overlay).is_dir() else place
-    weights = place / "model.pt"
+    weights = Path(checkpoint) if checkpoint else place / "model.pt"
     for path in (*config, weights):
         if not path.is_file():
             raise ValueError(f"bundle {spec!r} has no {path}; train it, or give another bundle or overlay")

@@ -26,10 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plant": ("trct_monai.data.plant:plant", "plant spheres in CTs and radiographs, to see which a method shows"),
     "evaluate": ("trct_monai.evaluate:evaluate", "score predicted CTs by every protocol, beside the mean volume"),
     "leaderboard": ("trct_monai.leaderboard:leaderboard", "compare methods and baselines on one datalist in one table"),
-    "reconstruct": (
-        "trct_monai.reconstruct:reconstruct",
-        "make a CT with intervals from your radiographs",
-    ),
+    "reconstruct": ("trct_monai.reconstruct:reconstruct", "make a CT with intervals from your radiographs"),
+    "export": ("trct_monai.export:export", "make a bundle one folder that runs anywhere, with TorchScript and ONNX"),
     "report": ("trct_monai.report:report", "write an evaluation as one HTML page with a viewer for every case"),
 }
 

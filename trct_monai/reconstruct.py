@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from monai.bundle import ConfigParser
@@ -106,20 +107,17 @@ def reconstruct(
     if dicom is not None:
         check_series_folder(Path(dicom))
     loaded = load_method(method, choose_device(device), size)
-    result = loaded.refined(solve(loaded.network, views, loaded.radiograph_size), views)
-    extent = loaded.network.network.extent
+    result = loaded.reconstruct(views)
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    spacing = extent / len(result.volume_hu)
-    affine = voxel_to_world(result.volume_hu.shape, spacing).numpy()
-    save_nifti(result.quantiles_hu.round().short().numpy(), affine, places["quantiles"])
+    save_nifti(result.quantiles_hu.round().short().numpy(), result.affine, places["quantiles"])
     width = result.quantiles_hu[..., -1] - result.quantiles_hu[..., 0]
     mean_width = float(width[result.volume_hu > BODY_HU].mean().nan_to_num())
     title = f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in result.warnings)
     figure = reconstruction_figure(
         *(result.volume_hu, width, result.radiographs, result.reprojections),
         view_names=[view.camera.name for view in views],
-        voxel_spacing=spacing,
+        voxel_spacing=result.extent / len(result.volume_hu),
         title=title,
     )
     save_figure(figure, places["figure"])
@@ -141,8 +139,8 @@ def reconstruct(
     write_atomically(places["page"], json.dumps(page, indent=1) + "\n")
     if dicom is not None:
         study = read_study(views[0].path) if is_dicom(views[0].path) else {}
-        write_ct_series(result.volume_hu.numpy(), affine, Path(dicom), study)
-    save_nifti(result.volume_hu.round().short().numpy(), affine, target)
+        write_ct_series(result.volume_hu.numpy(), result.affine, Path(dicom), study)
+    save_nifti(result.volume_hu.round().short().numpy(), result.affine, target)
     for line in result.warnings:
         print(f"warning: {line}")
     print(
@@ -168,6 +166,7 @@ class Result:
         usual_residual: The largest one of the validation cases.
         intensities: Gain and offset from each file's numbers to line integrals.
         warnings: What speaks against it.
+        extent: Side of the volume in mm.
     """
 
     volume_hu: Float[Tensor, "X Y Z"]
@@ -178,6 +177,12 @@ class Result:
     usual_residual: float
     intensities: list[tuple[float, float]]
     warnings: list[str]
+    extent: float
+
+    @property
+    def affine(self) -> np.ndarray:
+        """From voxel index to world mm in RAS, the isocentre at 0."""
+        return voxel_to_world(self.volume_hu.shape, self.extent / len(self.volume_hu)).numpy()
 
 
 def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometry: str) -> list[View]:
@@ -261,6 +266,14 @@ class Method:
     refiner: nn.Module | None
     inferer: RefinementInferer
     times: int
+
+    def reconstruct(self, views: Sequence[View]) -> Result:
+        """The CT of some radiographs.
+
+        Raises:
+            ValueError: If there are more views than the network takes.
+        """
+        return self.refined(solve(self.network, views, self.radiograph_size), views)
 
     def refined(self, result: Result, views: Sequence[View]) -> Result:
         """A result with as many voxels as were asked for; its intervals stay around it as they were, interpolated."""
@@ -348,7 +361,7 @@ def solve(network: IntervalNetwork, views: Sequence[View], size: int) -> Result:
             f"the reconstruction does not explain the radiographs: relative residual {residual:.3f}, while the largest "
             f"of the validation cases was {usual:.3f}; they look unlike what the network was trained on"
         )
-    return Result(hu[0], hu[1:].movedim(0, -1), image, again, residual, usual, intensities, warnings)
+    return Result(hu[0], hu[1:].movedim(0, -1), image, again, residual, usual, intensities, warnings, model.extent)
 
 
 def check_picture(view: View, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:

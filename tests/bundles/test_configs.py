@@ -1,15 +1,19 @@
 """What every bundle's configuration promises, read without running it."""
 
+import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import monai.bundle
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMON = REPOSITORY / "bundles" / "common"
+SCHEMA = REPOSITORY / "tests" / "metadata_schema.json"
 BUNDLES = sorted(path.parents[1] for path in (REPOSITORY / "bundles").glob("*/configs/train.json"))
 OWN_FILES = {"train.json", "inference.json", "metadata.json"}
 RADIOGRAPHS = [bundle for bundle in BUNDLES if bundle.name != "ct_phase_pix2pix"]
@@ -54,6 +58,19 @@ def test_bundle_is_complete(bundle: Path) -> None:
     assert (bundle / "docs" / "README.md").is_file() and (bundle / "docs" / "data_license.txt").is_file()
     metadata = read(bundle / "configs" / "metadata.json")
     assert metadata["version"] in metadata["changelog"]
+
+
+def verify_metadata(bundle: Path, tmp_path: Path) -> None:
+    """MONAI's own verification, which would fetch its schema from the network if there were no such file."""
+    shutil.copyfile(SCHEMA, tmp_path / "schema.json")
+    digest = hashlib.sha256(SCHEMA.read_bytes()).hexdigest()
+    page, schema = str(bundle / "configs" / "metadata.json"), str(tmp_path / "schema.json")
+    monai.bundle.verify_metadata(page, schema, hash_val=digest, hash_type="sha256")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_monai_verifies_the_metadata(bundle: Path, tmp_path: Path) -> None:
+    verify_metadata(bundle, tmp_path)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)

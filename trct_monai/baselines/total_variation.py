@@ -23,9 +23,9 @@ way there does: on thorax phantoms, 2 and 8 views, 25 to 100 is fastest."""
 class TotalVariation(nn.Module):
     """The volume that fits the radiographs and varies least, for about four views and more; no training case.
 
-    It minimises, over attenuation x >= 0 in units of water,
+    It minimises, over attenuation x >= 0 in units of water::
 
-        1/2 mean_pixels (A x - y)^2 + weight * mean_voxels |grad x|,    grad in 1/mm,
+        1/2 mean_pixels (A x - y)^2 + weight * mean_voxels |grad x|,    grad in 1/mm
 
     by the primal-dual method of Chambolle and Pock (J. Math. Imaging and Vision 40, 2011; for CT: Sidky, Jorgensen and
     Pan, Phys. Med. Biol. 57(10), 2012) with diagonal steps (Pock and Chambolle, ICCV 2011), from `mean_backprojection`

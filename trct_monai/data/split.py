@@ -98,11 +98,11 @@ def check_fractions(fractions: str | float | Sequence[float]) -> tuple[float, ..
     """Three shares, scaled to a sum of 1.
 
     Raises:
-        ValueError: If they are not three numbers of at least 0, and the first above 0.
+        ValueError: If they are not three numbers of at least 0, and one above 0.
     """
     numbers = parse_numbers(fractions, 3, "fractions")
-    if min(numbers) < 0 or numbers[0] <= 0:
-        raise ValueError(f"fractions must not be negative, and training must get some, got {fractions!r}")
+    if min(numbers) < 0 or sum(numbers) <= 0:
+        raise ValueError(f"fractions must not be negative, and one must be above 0, got {fractions!r}")
     return tuple(number / sum(numbers) for number in numbers)
 
 

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 
 class LaplaceNLLLoss(nn.Module):
-    """Negative log-likelihood of the truth under a Laplace distribution in each voxel: log(2 s) + |truth - volume| / s.
+    """Negative log-likelihood of the truth under a Laplace distribution in each voxel.
+
+    It is ``log(2 s) + |truth - volume| / s``.
 
     What `torch.nn.GaussianNLLLoss` is to the squared error this is to the absolute one, and large errors, which edges
     in the wrong place make, count less (Kendall and Gal, NeurIPS 2017, section 3.1).

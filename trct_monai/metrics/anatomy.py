@@ -61,9 +61,9 @@ def mae_by_tissue(
 
 
 def dice_by_threshold(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y Z"]) -> dict[str, float]:
-    """Dice overlap 2 |A and B| / (|A| + |B|) of ``air`` (below -500 HU), ``bone`` (above 200 HU) and ``soft_tissue``.
+    """Dice overlap ``2 |A and B| / (|A| + |B|)`` of air, bone and soft tissue.
 
-    1 where neither volume has the tissue.
+    ``air`` is below -500 HU, ``bone`` above 200 HU, ``soft_tissue`` between; 1 where neither volume has the tissue.
     """
     bounds = {"air": (-inf, LUNG_HU), "soft_tissue": (LUNG_HU, BONE_HU), "bone": (BONE_HU, inf)}
     scores = {}

@@ -119,11 +119,11 @@ def observe(cases: Iterable[Mapping[str, Any]], load: Callable[[str], tuple[Arra
 def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]:
     """Contrast against size: one row for each diameter and contrast, ascending.
 
-    auc: Probability that the observer says more of a patient with a sphere than of one without (ties count half);
-        0.5 = a coin, 1 = always.
-    paired: Share of patients of whom it says more with the sphere than without (ties count half).
-    d_prime: Difference of the means over the root mean square of both standard deviations.
-    recovered_contrast: Mean share of the true contrast that the reconstruction shows: 1 = all, 0 = none.
+    - ``auc``: Probability that the observer says more of a patient with a sphere than of one without (ties count half);
+      0.5 = a coin, 1 = always.
+    - ``paired``: Share of patients of whom it says more with the sphere than without (ties count half).
+    - ``d_prime``: Difference of the means over the root mean square of both standard deviations.
+    - ``recovered_contrast``: Mean share of the true contrast that the reconstruction shows: 1 = all, 0 = none.
 
     Raises:
         ValueError: If the truths themselves do not show the spheres.

@@ -19,10 +19,10 @@ SSIM_WINDOW = 7
 def hu_metrics(hu_window: Sequence[float] = HU_WINDOW) -> dict[str, CumulativeIterationMetric]:
     """MONAI metrics by name, for volumes in HU above the floor of the window (see `above_floor`).
 
-    psnr: 10 log10(width^2 / MSE) over the whole volume, in dB, width = that of the window.
-    ssim: mean structural similarity with a uniform 7 x 7 x 7 window, K1 = .01, K2 = .03, range = width
-        (Wang et al., IEEE Trans. Image Process. 13(4), 2004).
-    mae: mean absolute error in HU.
+    - ``psnr``: 10 log10(width^2 / MSE) over the whole volume, in dB, width = that of the window.
+    - ``ssim``: mean structural similarity with a uniform 7 x 7 x 7 window, K1 = .01, K2 = .03, range = width
+      (Wang et al., IEEE Trans. Image Process. 13(4), 2004).
+    - ``mae``: mean absolute error in HU.
 
     Args:
         hu_window: Lowest and highest HU.

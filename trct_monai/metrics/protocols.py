@@ -6,10 +6,10 @@ a protocol clips and scales them itself.
 
 Let x be the prediction and y the truth in [0, 1] of the protocol's HU window, X = trunc(2500 x), Y = trunc(2500 y).
 
-=============  ==========================================================================================
+============== ==========================================================================================
 ``x2ct``       X2CT-GAN (kylekma/X2CT, 3DGAN/test.py). psnr_3d = 20 log10(4095 / rmse(X - Y)); psnr_avg is the
                mean over the three axes of the mean over slices of 20 log10(4095 / slice rmse); ssim is 2-D,
-               7 x 7, range 1 on x and y, mean over slices and axes; mae = mean |X - Y|.
+               7 x 7, range 1 on x and y, mean over slices and axes; mae = ``mean |X - Y|``.
 ``ccx``        CCX-rayNet. psnr_3d on x and y with peak 4096/2500, psnr_avg on X and Y with peak 4096, ssim as
                x2ct with range 4096/2500.
 ``psct``       PSCT-Net. As x2ct on X and Y with peak 2500; ssim on X and Y with range 2500 over the slices of the
@@ -23,7 +23,7 @@ Let x be the prediction and y the truth in [0, 1] of the protocol's HU window, X
 ``sax``        SAX-NeRF. psnr_3d with peak 1; ssim 3-D, range 2, on [0, 1].
 ``hu``         Ours, the headline. HU in the stated window, no truncation; psnr_3d with peak = width of the window; ssim
                3-D, 7 x 7 x 7, range = width; mae in HU.
-=============  ==========================================================================================
+============== ==========================================================================================
 
 SSIM windows are uniform with the sample covariance, K1 = .01, K2 = .03, the border of 3 voxels dropped (Wang et al.,
 IEEE Trans. Image Process. 13(4), 2004, as scikit-image computes it). Where two slices or volumes are equal, the PSNR

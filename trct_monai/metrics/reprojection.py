@@ -27,7 +27,7 @@ def reproject(volume_hu: Float[Tensor, "1 X Y Z"], cameras: Sequence[Camera], vo
 def relative_residual(
     projections: Float[Tensor, "V H W"], radiographs: Float[Tensor, "V H W"], *, fit: bool = False
 ) -> float:
-    """|projections - radiographs| / |radiographs|, in the Euclidean norm over all views.
+    """``|projections - radiographs| / |radiographs|``, in the Euclidean norm over all views.
 
     Args:
         projections: Line integrals of a prediction.

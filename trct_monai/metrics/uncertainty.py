@@ -31,10 +31,10 @@ def interval_scores(
 ) -> Mapping[str, float]:
     """Scores of predicted intervals among the voxels of a mask.
 
-    coverage_50, coverage_90: Share of voxels whose truth lies in the interval, its ends included.
-    width_90: Mean width of the 90 % interval in HU.
-    spread_error_correlation: Spearman's rank correlation between the width of the 90 % interval and the absolute error;
-        NaN where one of them is the same everywhere.
+    - ``coverage_50``, ``coverage_90``: Share of voxels whose truth lies in the interval, its ends included.
+    - ``width_90``: Mean width of the 90 % interval in HU.
+    - ``spread_error_correlation``: Spearman's rank correlation between the width of the 90 % interval and the absolute
+      error; NaN where one of them is the same everywhere.
 
     Args:
         quantiles: The `QUANTILES` of each voxel in HU.

@@ -44,7 +44,7 @@ class PreActivationBlock(nn.Module):
         self.identity = nn.Sequential(pool, project)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, *spatial) to (B, out_channels, *spatial / stride)."""
+        """Features ``(B, C, *spatial)`` to ``(B, out_channels, *spatial / stride)``."""
         result: Tensor = self.identity(x) + self.residual(x)
         return result
 

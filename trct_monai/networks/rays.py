@@ -41,7 +41,7 @@ def pixel_rays(
 def squared_distance_to_rays(
     points: Float[Tensor, "N 3"], nearest: Float[Tensor, "*batch M 3"], direction: Float[Tensor, "*batch M 3"]
 ) -> Float[Tensor, "*batch N M"]:
-    """Squared distance in mm^2 from each point to each ray: |p - q|^2 - ((p - q) . d)^2.
+    """Squared distance in mm^2 from each point to each ray: ``|p - q|^2 - ((p - q) . d)^2``.
 
     Args:
         points: World mm.

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,13 +142,19 @@ def read_dicom_radiograph(path: Path) -> DicomRadiograph:
 
 def read_study(path: Path) -> dict[str, str]:
     """Patient and study of a DICOM file, by the keywords of `STUDY`; what is empty is left out."""
+    texts = read_header(path, list(STUDY.values()))
+    return {keyword: text for keyword, text in zip(STUDY, texts) if text}
+
+
+def read_header(path: Path, tags: Sequence[str]) -> list[str]:
+    """Texts of a DICOM file's header by their tags, such as ``0018|5101``; empty where it has none."""
     import itk
 
     image_io = itk.GDCMImageIO.New()
     image_io.SetFileName(str(path))
     image_io.ReadImageInformation()
     header = image_io.GetMetaDataDictionary()
-    return {keyword: text for keyword, tag in STUDY.items() if (text := header_text(header, tag))}
+    return [header_text(header, tag) for tag in tags]
 
 
 def header_text(header: Any, tag: str) -> str:

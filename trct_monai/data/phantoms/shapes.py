@@ -45,7 +45,7 @@ def smooth_min(a: Array | Number, b: Array | Number, width: Number) -> Array:
 
 
 def superellipse_distance(x: Array, y: Array, a: Array | Number, b: Array | Number, exponent: Number) -> Array:
-    """First-order distance in mm to |x/a|^n + |y/b|^n = 1 in the plane; `a`, `b` half axes in mm (may vary with z)."""
+    """First-order distance in mm to ``|x/a|^n + |y/b|^n = 1`` in the plane; `a`, `b` half axes in mm, maybe by z."""
     u, v = np.maximum(np.abs(x), 1e-3), np.maximum(np.abs(y), 1e-3)
     un, vn = (u / a) ** exponent, (v / b) ** exponent
     total = un + vn

@@ -1,0 +1,138 @@
+"""Two radiographs in a folder to a CT as DICOM series and NIfTI, as an application of the MONAI Deploy App SDK."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from monai.deploy.conditions import CountCondition
+from monai.deploy.core import (
+    AppContext,
+    Application,
+    ExecutionContext,
+    InputContext,
+    Operator,
+    OperatorSpec,
+    OutputContext,
+)
+from radiographs import find_radiographs, study_of
+
+from trct_monai.reconstruct import NOTICE, choose_device, load_method, read_views
+from trct_monai.transforms import save_nifti
+from trct_monai.transforms.dicom import check_series_folder, write_ct_series
+
+log = logging.getLogger(__name__)
+
+
+class RadiographLoader(Operator):
+    """Find the radiographs of one examination.
+
+    Named output:
+        radiographs: Their files by view, ``pa`` and ``lat``.
+    """
+
+    def __init__(self, fragment: Application, *args: Any, folder: Path, **kwargs: Any) -> None:
+        self.folder = folder
+        super().__init__(fragment, *args, **kwargs)  # last: it calls setup
+
+    def setup(self, spec: OperatorSpec) -> None:
+        spec.output("radiographs")
+
+    def compute(self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext) -> None:
+        radiographs = find_radiographs(self.folder)
+        log.info("radiographs: %s", ", ".join(f"{view} {path.name}" for view, path in radiographs.items()))
+        op_output.emit(radiographs, "radiographs")
+
+
+class Reconstruction(Operator):
+    """Make the CT, with what speaks against believing it.
+
+    Named input:
+        radiographs: Files by view.
+
+    Named output:
+        ct: ``volume_hu`` (X, Y, Z), ``affine`` from voxel index to mm in RAS, ``study`` and ``page``, what to tell the
+            reader.
+    """
+
+    def __init__(
+        self, fragment: Application, *args: Any, method: str, geometry: str, size: int, device: str, **kwargs: Any
+    ) -> None:
+        self.method, self.geometry, self.size, self.device = method, geometry, size, device
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        spec.input("radiographs")
+        spec.output("ct")
+
+    def start(self) -> None:
+        """Load the weights once, before the first examination."""
+        self.loaded = load_method(self.method, choose_device(self.device), self.size)
+
+    def compute(self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext) -> None:
+        radiographs = op_input.receive("radiographs")
+        files = {view: str(path) for view, path in radiographs.items()}
+        views = read_views(files.get("pa"), files.get("lat"), None, self.geometry)
+        result = self.loaded.reconstruct(views)
+        for line in result.warnings:
+            log.warning("%s", line)
+        page = {
+            "notice": NOTICE,
+            "warnings": result.warnings,
+            "relative_residual": round(result.residual, 4),
+            "largest_residual_in_validation": round(result.usual_residual, 4),
+            "radiographs": files,
+            "method": self.method,
+        }
+        ct = {"volume_hu": result.volume_hu.numpy(), "affine": result.affine}
+        ct |= {"study": study_of(radiographs), "page": page}
+        op_output.emit(ct, "ct")
+
+
+class CTWriter(Operator):
+    """Write ``ct.nii.gz``, ``dicom/`` with one file for each axial slice, and ``ct.json``.
+
+    Named input:
+        ct: What `Reconstruction` emits.
+    """
+
+    def __init__(self, fragment: Application, *args: Any, folder: Path, **kwargs: Any) -> None:
+        self.folder = folder
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        spec.input("ct")
+
+    def start(self) -> None:
+        """Refuse to mix two series before time is spent."""
+        check_series_folder(self.folder / "dicom")
+
+    def compute(self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext) -> None:
+        ct = op_input.receive("ct")
+        save_nifti(ct["volume_hu"].round().astype("int16"), ct["affine"], self.folder / "ct.nii.gz")
+        slices = write_ct_series(ct["volume_hu"], ct["affine"], self.folder / "dicom", ct["study"])
+        (self.folder / "ct.json").write_text(json.dumps(ct["page"], indent=1) + "\n", encoding="utf-8")
+        log.info("wrote ct.nii.gz, ct.json and dicom/ (%d slices) to %s. %s", len(slices), self.folder, NOTICE)
+
+
+class RadiographsToCT(Application):
+    """Loader, reconstruction, writer. ``--model`` is a bundle's folder; without it the package's own weights serve."""
+
+    def compose(self) -> None:
+        paths: AppContext = Application.init_app_context(self.argv)
+        settings = self.kwargs("reconstruction")
+        bundle = Path(paths.model_path)
+        if (bundle / "configs").is_dir():
+            name, *overlays = settings["method"].split("+")
+            settings["method"] = "+".join([str(bundle), *overlays])
+        loader = RadiographLoader(self, CountCondition(self, 1), folder=Path(paths.input_path), name="loader")
+        reconstruction = Reconstruction(self, **settings, name="reconstruction")
+        writer = CTWriter(self, folder=Path(paths.output_path), name="writer")
+        self.add_flow(loader, reconstruction, {("radiographs", "radiographs")})
+        self.add_flow(reconstruction, writer, {("ct", "ct")})
+
+
+if __name__ == "__main__":
+    application = RadiographsToCT()
+    application.config(str(Path(__file__).with_name("app.yaml")))
+    application.run()

@@ -1,0 +1,68 @@
+"""Which files of a folder are the frontal and the lateral radiograph, and whose they are. Needs no Deploy SDK."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from trct_monai.data.sources import VIEW_NAMES
+from trct_monai.transforms.dicom import VIEW_POSITIONS, is_dicom, read_header, read_study
+
+DESCRIPTIONS = ("0008|103e", "0018|1030", "0018|1400")
+"""Where a DICOM header without ViewPosition may name the view: series, protocol, processing."""
+
+log = logging.getLogger(__name__)
+
+
+def find_radiographs(folder: Path) -> dict[str, Path]:
+    """The radiographs below a folder, by view: ``pa``, ``lat``, or one of them.
+
+    Files of which no view is known are named in a warning and left out.
+
+    Raises:
+        ValueError: If there is none, two show the same view, or they are of two patients or studies.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix.lower() != ".png" and not is_dicom(path):
+            continue
+        view = view_of(path)
+        if view is None:
+            log.warning("%s is left out: neither header nor name says that it is a frontal or lateral view", path)
+        elif view in found:
+            raise ValueError(f"{found[view]} and {path} are both view {view!r}; give one examination")
+        else:
+            found[view] = path
+    if not found:
+        raise ValueError(
+            f"no radiograph in {folder}: expected DICOM files with ViewPosition, or NAME_pa.png and NAME_lat.png"
+        )
+    study_of(found)
+    return {view: found[view] for view in ("pa", "lat") if view in found}
+
+
+def view_of(path: Path) -> str | None:
+    """``pa`` or ``lat``: DICOM by ViewPosition, else by its descriptions, a PNG by its name; None if unknown."""
+    if not is_dicom(path):
+        return named_view(path.stem)
+    position, *descriptions = read_header(path, ("0018|5101", *DESCRIPTIONS))
+    return VIEW_POSITIONS.get(position.upper()) if position else named_view(" ".join(descriptions))
+
+
+def named_view(text: str) -> str | None:
+    """The view that the words of a text name, if it is one; AP is none, since only a header turns the camera round."""
+    views = {VIEW_NAMES[word] for word in re.split("[^a-z]+", text.lower()) if word in VIEW_NAMES}
+    return views.pop() if len(views) == 1 else None
+
+
+def study_of(radiographs: Mapping[str, Path]) -> dict[str, str]:
+    """Patient and study of the DICOM files among the radiographs; empty if there are none.
+
+    Raises:
+        ValueError: If they are of two patients or studies.
+    """
+    studies = {path: read_study(path) for path in radiographs.values() if is_dicom(path)}
+    for keyword in ("PatientID", "StudyInstanceUID"):
+        if len({study.get(keyword, "") for study in studies.values()}) > 1:
+            raise ValueError(f"{' and '.join(map(str, studies))} differ in {keyword}")
+    return next(iter(studies.values()), {})

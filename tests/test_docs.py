@@ -1,0 +1,136 @@
+"""The pages of docs/ keep their word: listings and the notebook run as printed, the Slurm script calls what exists."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import monai.bundle
+import nibabel
+import pytest
+import torch
+
+import trct_monai.networks
+from tests.test_contracts import perturbed, radiographs
+
+
+def listings(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_the_tutorial_runs_and_holds_no_outputs(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
+    plt.switch_backend("agg")
+    page = json.loads((repository / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(page["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    plt.close("all")
+    score = {
+        name: names["PROTOCOLS"]["hu"](ct, names["truth_hu"])["psnr_3d"] for name, ct in names["predictions"].items()
+    }
+    assert score["any_view"] > score["ridge_pca"] > score["mean_volume"]
+
+
+def test_the_method_of_the_comparison_page_writes_a_ct_for_each_case(
+    repository: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    (program,) = listings(repository / "docs" / "compare.md", "python")
+    (tmp_path / "my_method.py").write_text(program, encoding="utf-8")
+    command = [sys.executable, "my_method.py", str(phantoms), "my_predictions"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    for case in json.loads(phantoms.read_text(encoding="utf-8"))["test"]:
+        prediction = nibabel.load(tmp_path / "my_predictions" / f"{case['case_id']}.nii.gz")
+        assert prediction.shape == nibabel.load(phantoms.parent / case["label"]).shape
+
+
+@pytest.fixture
+def lifted_cnn(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The network of the page about new methods, as the module that the page puts it into."""
+    source = tmp_path / "lifted_cnn.py"
+    source.write_text(listings(repository / "docs" / "add_a_method.md", "python")[0], encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("trct_monai.networks.lifted_cnn", source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    monkeypatch.setattr(trct_monai.networks, "lifted_cnn", module, raising=False)
+    return module
+
+
+def test_the_new_method_keeps_the_contract(repository: Path, lifted_cnn: ModuleType) -> None:
+    line = listings(repository / "docs" / "add_a_method.md", "python")[1]
+    make = eval(f"{{{line}}}", vars(lifted_cnn))["lifted_cnn"]
+    network = perturbed(make(8)).train()
+    network(radiographs()).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+    volume = network.eval()(radiographs())
+    assert volume.shape == (2, 1, 8, 8, 8) and 0 <= volume.min() and volume.max() <= 1
+
+
+@pytest.mark.usefixtures("lifted_cnn")
+def test_the_new_bundle_trains_and_reconstructs(repository: Path, phantoms: Path, tmp_path: Path) -> None:
+    page = repository / "docs" / "add_a_method.md"
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "direct_regression").symlink_to(repository / "bundles" / "direct_regression")
+    subprocess.run(["bash", "-e", "-c", listings(page, "bash")[0]], cwd=tmp_path, check=True)
+    bundle = tmp_path / "bundles" / "lifted_cnn"
+    for name in ("train", "inference"):
+        path = bundle / "configs" / f"{name}.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        keys = list(config)
+        for key in keys[keys.index("encoder_channels") : keys.index("use_checkpoint") + 1]:
+            del config[key]
+        path.write_text(json.dumps(config | json.loads(listings(page, "json")[0])), encoding="utf-8")
+    paths = {"datalist": str(phantoms), "ckpt_path": str(tmp_path / "model.pt")}
+    smoke = str(repository / "bundles" / "common" / "smoke.json")
+    files = [str(bundle / "configs" / "train.json"), smoke]
+    monai.bundle.run(run_id="training", config_file=files, output_dir=str(tmp_path / "output"), **paths)
+    state = torch.load(tmp_path / "output" / "resume" / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 2 and state["network"]["head.conv_block.weight"].any()
+    files = [str(bundle / "configs" / "inference.json")]
+    sizes = {"volume_size": 16, "radiograph_size": 32, "output_dir": str(tmp_path / "predictions")}
+    monai.bundle.run(config_file=files, **paths, **sizes)
+    assert len(list((tmp_path / "predictions").iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script")
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_slurm_script_starts_one_torchrun_a_machine(repository: Path, tmp_path: Path, stopped: bool) -> None:
+    commands = {
+        "scontrol": "echo first; echo second",
+        "srun": 'echo "threads $OMP_NUM_THREADS"; "$@"',
+        "torchrun": 'echo "$@"',
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    if stopped:
+        (tmp_path / "output" / "resume").mkdir(parents=True)
+        (tmp_path / "output" / "resume" / "checkpoint.pt").touch()
+    slurm = {"JOB_ID": "7", "JOB_NODELIST": "two", "JOB_NUM_NODES": "2", "GPUS_ON_NODE": "4", "CPUS_PER_TASK": "32"}
+    environment = {
+        **os.environ,
+        **{f"SLURM_{key}": value for key, value in slurm.items()},
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "OUTPUT": str(tmp_path / "output"),
+    }
+    script = repository / "examples" / "slurm" / "train.sbatch"
+    said = subprocess.run(
+        ["bash", str(script), "direct_regression", "datalist.json", "--epochs", "3"],
+        env=environment, cwd=repository, check=True, capture_output=True, encoding="utf-8",
+    ).stdout  # fmt: skip
+    assert said.startswith("threads 8\n--nnodes 2 --nproc_per_node 4 --rdzv_id 7") and "first:29500" in said
+    assert f"--resume {stopped} --epochs 3" in said
+    for path in re.findall(r"'(bundles/[^']+)'", said):
+        assert (repository / path).is_file()

@@ -1,0 +1,251 @@
+"""`export`: one folder that holds all of a bundle: configuration, weights, TorchScript, documentation and our code."""
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import monai.bundle
+import torch
+from monai.bundle import ConfigParser
+
+from trct_monai import __version__
+from trct_monai.bundle import CHECKSUMS, bundle_files, load_frozen, verify_checksum
+from trct_monai.data.cases import digest_file
+from trct_monai.data.datalist import write_atomically
+
+PACKAGE = "trct_monai"
+
+TRUSTED = ("monai", "torch", "ignite", PACKAGE)
+"""Where a configuration's callables may come from without being named."""
+
+FOR_INFERENCE = "inference.json"
+"""An overlay whose description names this file goes after it, and not after train.json."""
+
+TOLERANCE = 1e-3
+"""Largest difference in [0, 1] between PyTorch's result and that of TorchScript or ONNX."""
+
+SIZES = ("radiograph_size", "size")
+"""Names of the configuration's rows and columns of the network's input."""
+
+
+def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = False) -> None:
+    """Make a bundle one self-contained folder, as a model zoo or MONAI Deploy takes it.
+
+    Overlays are resolved into one inference.json and one train.json, metadata.json gets their sizes, model.pt comes
+    with a traced model.ts, and our library with a list of the packages that it needs. The folder then runs anywhere:
+
+        pip install -r OUT/requirements.txt
+        python -m monai.bundle run --config_file OUT/configs/inference.json --datalist datalist.json
+
+    Args:
+        bundle: BUNDLE[+OVERLAY...], such as any_view+small.
+        out: A new folder.
+        checkpoint: Weights in place of those that come with the bundle.
+        onnx: Write model.onnx as well (pip install 'trct-monai[export]').
+    """
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is there already; give --out a new folder")
+    name, (config, weights) = bundle_files(bundle, checkpoint)
+    verify_checksum(weights)
+    root = config[0].parent.parent
+    partial = target.with_name(f".partial.{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_configs(config, partial / "configs")
+        _copy_models(weights, partial / "models", alone=checkpoint is not None)
+        _copy_documents(root, weights, partial)
+        _copy_library(partial)
+        for line in foreign_targets(partial / "configs"):
+            print(f"note: {line}")
+        _complete_metadata(partial)
+        for kind, difference in _convert(partial, onnx):
+            print(f"{kind} differs from PyTorch by {difference:.1e} at most")
+        sums = [f"{digest_file(path)}  {path.name}\n" for path in sorted((partial / "models").glob("*.*"))]
+        (partial / "models" / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
+        (partial / "docs" / "export.md").write_text(_page(name, weights), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"wrote {target} ({size / 2**20:.0f} MiB); {target / 'docs' / 'export.md'} says how to run it")
+
+
+def write_configs(config: Sequence[Path], folder: Path) -> None:
+    """Write inference.json and train.json with their overlays resolved, and the files beside them.
+
+    MONAI looks for the bundle's own code only when it runs, not before: what `initialize` held goes to the head of
+    `run`.
+
+    Args:
+        config: inference.json and the overlays after it.
+        folder: Where to write.
+    """
+    folder.mkdir(parents=True)
+    source = config[0].parent
+    overlays = config[1:]
+    trained = [path for path in overlays if FOR_INFERENCE not in _load(path).get("_desc_", "")]
+    for name, files in (("inference.json", config), ("train.json", [source / "train.json", *trained])):
+        page = ConfigParser.load_config_files([str(path) for path in files])
+        page.pop("_desc_", None)
+        page["run"] = [*page.pop("initialize", []), *page["run"]]
+        write_atomically(folder / name, json.dumps(page, indent=4, ensure_ascii=False) + "\n")
+    for name in ("metadata.json", "logging.conf"):
+        shutil.copyfile(source / name, folder / name)
+    common = source.parent.parent / "common"
+    for name in ("evaluate.json", "multi_gpu.json"):
+        if (common / name).is_file():  # a wheel has none
+            shutil.copyfile(common / name, folder / name)
+
+
+def foreign_targets(folder: Path) -> Iterator[str]:
+    """A line for each callable of the configurations that is not of `TRUSTED`: a configuration is code."""
+    for path in sorted(folder.glob("*.json")):
+        for target in sorted(set(_targets(_load(path)))):
+            if "." in target and target.split(".")[0] not in TRUSTED:
+                yield f"{path.name} calls {target}"
+
+
+def _targets(page: Any) -> Iterable[str]:
+    if isinstance(page, dict):
+        own = [page["_target_"]] if isinstance(page.get("_target_"), str) else []
+        return [*own, *(target for value in page.values() for target in _targets(value))]
+    return [target for value in page for target in _targets(value)] if isinstance(page, list) else []
+
+
+def _copy_models(weights: Path, folder: Path, alone: bool) -> None:
+    """The weights, and what lies beside them: intervals, a refiner, checksums."""
+    if alone:
+        folder.mkdir()
+        shutil.copyfile(weights, folder / "model.pt")
+    else:
+        shutil.copytree(weights.parent, folder, ignore=shutil.ignore_patterns("README.md"))
+    try:
+        state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{weights}: not weights that can be read ({str(error).splitlines()[0]})") from error
+    torch.save(state, folder / "model.pt")
+
+
+def _copy_documents(root: Path, weights: Path, folder: Path) -> None:
+    shutil.copyfile(root / "LICENSE", folder / "LICENSE")
+    shutil.copytree(root / "docs", folder / "docs")
+    card = weights.with_name("README.md")
+    if card.is_file():
+        shutil.copyfile(card, folder / "docs" / "model_card.md")
+
+
+def _copy_library(folder: Path) -> None:
+    """Our code, and the packages that it needs."""
+    here = Path(__file__).parent
+    shutil.copytree(here, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", "bundles", "*.pyc"))
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError as error:
+        raise ValueError("trct_monai is not installed, so its requirements are not known: pip install it") from error
+    needed = [line for line in lines if "extra ==" not in line]
+    (folder / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
+
+
+def _complete_metadata(folder: Path) -> None:
+    """Give the metadata the sizes of this configuration's network."""
+    path = folder / "configs" / "metadata.json"
+    metadata, config = _load(path), _parser(folder)
+    size = next((int(config[name]) for name in SIZES if name in config), None)
+    formats = metadata["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    image["spatial_shape"] = [size or n for n in image["spatial_shape"]]
+    network = load_frozen(config.get_parsed_content("network_def"), str(folder / "models" / "model.pt"))
+    with torch.no_grad():
+        result = network(torch.zeros(1, image["num_channels"], *image["spatial_shape"]))
+    pred["spatial_shape"] = list(result.shape[2:])
+    write_atomically(path, json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
+
+
+def _convert(folder: Path, onnx: bool) -> Iterator[tuple[str, float]]:
+    """Write model.ts and model.onnx, and compare what they give with PyTorch.
+
+    Yields:
+        Name of the file, and the largest difference.
+
+    Raises:
+        ValueError: If it is larger than `TOLERANCE`.
+    """
+    configs, models = folder / "configs", folder / "models"
+    metadata = _load(configs / "metadata.json")
+    image = metadata["network_data_format"]["inputs"]["image"]
+    shape = [1, image["num_channels"], *image["spatial_shape"]]
+    paths = {"config_file": str(configs / "inference.json"), "meta_file": str(configs / "metadata.json")}
+    paths["ckpt_file"] = str(models / "model.pt")
+    options = {"net_id": "network_def", "use_trace": True, "input_shape": shape, "bundle_root": str(folder)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sizes and geometry become constants, and that other exporters are newer
+        monai.bundle.ckpt_export(filepath=str(models / "model.ts"), **paths, **options)
+        if onnx:
+            # The exporter by torch.export cannot follow geometry that is computed in Python.
+            by_trace = {"converter_kwargs": {"dynamo": False}}
+            monai.bundle.onnx_export(filepath=str(models / "model.onnx"), **by_trace, **paths, **options)
+    network = load_frozen(_parser(folder).get_parsed_content("network_def"), paths["ckpt_file"])
+    low, high = image["value_range"]
+    radiographs = low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(radiographs)
+        traced = torch.jit.load(models / "model.ts")(radiographs)  # type: ignore[no-untyped-call]
+    results = {"model.ts": traced, **({"model.onnx": run_onnx(models / "model.onnx", radiographs)} if onnx else {})}
+    for name, result in results.items():
+        difference = float((result - expected).abs().max())
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{name} differs from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}")
+        yield name, difference
+
+
+def run_onnx(path: Path, image: torch.Tensor) -> torch.Tensor:
+    """The result of an ONNX file for one input."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    return torch.from_numpy(result)
+
+
+def _parser(folder: Path) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    parser["bundle_root"] = str(folder)
+    return parser
+
+
+def _load(path: Path) -> dict[str, Any]:
+    page: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return page
+
+
+def _page(name: str, weights: Path) -> str:
+    return re.sub(
+        r"^        ",
+        "",
+        f"""\
+        # {name}, exported
+
+        By trct_monai {__version__}, from weights with the SHA-256 {digest_file(weights)}. Research software, not a
+        medical device. A configuration is code: run it as you would run a program.
+
+            pip install -r requirements.txt
+            python -m monai.bundle run --config_file configs/inference.json --datalist DATALIST.json
+            python -m monai.bundle run training --config_file configs/train.json --datalist DATALIST.json
+
+        from any folder, with the paths of these files. MONAI's other commands (`verify_net_in_out`, `ckpt_export`,
+        `onnx_export`) run from this folder, or with it on `PYTHONPATH`. `trct_monai/` is the library that the
+        configuration calls; `python -m trct_monai --help`, run here, lists its commands.
+        """,
+        flags=re.MULTILINE,
+    )
