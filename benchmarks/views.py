@@ -1,14 +1,16 @@
 """What views are worth: PSNR of an any-view bundle and of classical methods against the number of views, and of the
-bundle against errors of pose and against noise.
+bundle against errors of pose, noise and what else exposures do.
 
     python benchmarks/views.py --bundle hybrid_cnn_vit --ckpt_path MODEL --datalist DATALIST --output OUT
 
 The datalist's cases have their views spread over 180 degrees, such as those of `phantoms --geometry circle-8`. N of V
 views are the ones nearest to an even spread from the first. A pose error turns each stated camera by that angle about a
 random axis through the isocentre; the radiographs stay. Noise is that of so many photons in a pixel without patient.
+An exposure is each change of `trct_monai.transforms.RandRadiographd` alone, and all together with its own probability.
 Written are `views.csv`, `robustness.csv` and a picture of each.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf, radians
 from pathlib import Path
@@ -31,12 +33,16 @@ from trct_monai.geometry import Camera
 from trct_monai.intensity import unit_to_hu
 from trct_monai.metrics.protocols import hu_protocol
 from trct_monai.physics import add_quantum_noise
-from trct_monai.transforms import CameraMatricesd, CTPreprocessingd, LoadRadiographsd
+from trct_monai.transforms import CameraMatricesd, CTPreprocessingd, LoadRadiographsd, RandRadiographd
 from trct_monai.transforms.views import rigid_motion
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 POSE_ERRORS_DEG = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 PHOTONS = (inf, 1e5, 1e4, 1e3, 1e2)
+CHANGES = {name: inspect.signature(RandRadiographd).parameters[name].default for name in (
+    "gain", "gamma", "hardening", "scatter", "blur", "collimation", "window"
+)}  # fmt: skip
+EXPOSURES = ("none", *CHANGES, "all")
 Case = Mapping[str, Any]
 Reconstruct = Callable[[Tensor, Tensor, Sequence[Camera]], Tensor]
 
@@ -107,9 +113,12 @@ def views(
     rows = []
     for number in (int(text) for text in _listed(robustness_views)):
         chosen = spread(number, len(loaded[0]["cameras"]))
-        for kind, values in (("pose error (degrees)", POSE_ERRORS_DEG), ("photons", PHOTONS)):
+        for kind, disturb, values in (
+            ("pose error (degrees)", misplaced, POSE_ERRORS_DEG),
+            ("photons", noisy, PHOTONS),
+            ("exposure", exposed, EXPOSURES),
+        ):
             for value in values:
-                disturb = misplaced if kind.startswith("pose") else noisy
                 scores = _score(
                     loaded,
                     lambda case, c=chosen, d=disturb, v=value: d(*_chosen(case, c), v, case["seed"]),
@@ -152,6 +161,14 @@ def noisy(image: Tensor, matrices: Tensor, cameras: Sequence[Camera], photons: f
     """Radiographs with quantum noise."""
     generator = torch.Generator().manual_seed(seed)
     return add_quantum_noise(image[None], photons, generator)[0], matrices, cameras
+
+
+def exposed(image: Tensor, matrices: Tensor, cameras: Sequence[Camera], change: str, seed: int) -> Any:
+    """Radiographs after one of `EXPOSURES`."""
+    strengths: dict[str, Any] = {name: strength * (name == change) for name, strength in CHANGES.items()}
+    transform = RandRadiographd(prob=1.0, photons=None, **strengths) if change != "all" else RandRadiographd()
+    transform.set_random_state(seed)
+    return transform({"image": image})["image"], matrices, cameras
 
 
 def _load(

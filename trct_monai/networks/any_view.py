@@ -234,8 +234,8 @@ class AgreementStep(nn.Module):
         self.known = nn.Conv3d(1, channels, 1)
         self.block = PreActivationBlock(3, channels, channels)
         self.head = nn.Conv3d(channels, 1, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,

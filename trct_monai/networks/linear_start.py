@@ -1,6 +1,5 @@
 """Where a reconstruction from any views can start: the most probable volume of a linear model."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import HU_WINDOW, MU_WATER, check_hu_window, unit_to_attenuation
-from trct_monai.projector import is_traced, project
+from trct_monai.projector import project, untraced
 
 
 class LinearStart(nn.Module):
@@ -95,7 +94,7 @@ class LinearStart(nn.Module):
             found = [solve(normal, seen) for normal, seen in self._equations(image, cameras, present)]
             number = len(self.modes)
             added: Tensor = torch.tensordot(torch.stack([c[:number] for c in found]), self.modes, dims=1)
-            errors = torch.stack([c[number:] for c in found]).unflatten(1, (-1, 2, 1, 1))
+            errors = torch.stack([c[number:] for c in found]).view(len(image), -1, 2, 1, 1)
             return added, -(errors * self._exposures(image)).sum(dim=2)
 
     @torch.no_grad()
@@ -163,18 +162,18 @@ class LinearStart(nn.Module):
         radiographs = F.adaptive_avg_pool2d(image, self.image_size)
         counted = self._inside(image) & present[:, :, None, None]
         for case, seen, there in zip(cameras, radiographs, counted.float()):
-            mean, modes = self._projected([camera.resized((self.image_size,) * 2) for camera in case])
+            mean, modes = untraced(self._projected, [camera.resized((self.image_size,) * 2) for camera in case])
             each = torch.eye(len(seen), device=seen.device)[:, None, :, None, None]
             errors = (self._exposures(seen)[:, :, None] * each).flatten(0, 1)  # those of a view say nothing of others
             h = (torch.cat([modes, errors]) * there).flatten(1)
             yield h @ h.T + self.noise**2 * torch.eye(len(h), device=h.device), h @ ((seen - mean) * there).flatten()
 
     def _projected(self, views: list[Camera]) -> tuple[Float[Tensor, "V h w"], Float[Tensor, "K V h w"]]:
-        """Line integrals of the mean and of the modes; constants of a traced network."""
+        """Line integrals of the mean and of the modes."""
         low, high = self.hu_window
         modes = self.modes * (MU_WATER * (high - low) / 1000)
         volumes = torch.cat([unit_to_attenuation(self.mean, self.hu_window), modes])
-        images = constant(project(volumes, views, self.extent / self.mean.shape[-1]))
+        images = project(volumes, views, self.extent / self.mean.shape[-1])
         return images[0], images[1:]
 
     def _exposures(self, image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 2 H W"]:
@@ -190,19 +189,11 @@ class LinearStart(nn.Module):
         return F.adaptive_avg_pool2d(inside, self.image_size) > 0.999
 
 
-def constant(tensor: Tensor) -> Tensor:
-    """The tensor itself; while a network is traced, its values: what led to them does not become part of the trace."""
-    if not is_traced():
-        return tensor
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return torch.from_numpy(tensor.detach().cpu().numpy()).to(tensor.device)
-
-
 def solve(matrix: Float[Tensor, "K K"], right: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
     """The solution of a positive definite system. ONNX has no solver: there it is Gauss and Jordan's elimination."""
     if not torch.onnx.is_in_onnx_export():
-        return torch.linalg.solve(matrix, right)
+        result: Tensor = torch.linalg.solve(matrix, right)
+        return result
     both, one = torch.cat([matrix, right[:, None]], dim=1), torch.eye(len(matrix), device=matrix.device)
     for k in range(len(matrix)):
         both = both - (both[:, k : k + 1] - one[:, k : k + 1]) * (both[k : k + 1] / both[k : k + 1, k : k + 1])

@@ -21,8 +21,9 @@ Three ways compute that sum; `method` chooses one by name, ``"auto"`` the fast o
     The same sample points as the fast path, gathered by one 3-D `grid_sample`. Plain, slow and large: for tests.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,7 @@ from trct_monai.projector.views import KINDS, Affine, View, make_view
 
 Method = Literal["auto", "separable", "slab", "reference"]
 Cameras = Sequence[Camera] | Sequence[Sequence[Camera]]
+T = TypeVar("T")
 
 
 def project(
@@ -138,6 +140,14 @@ def is_traced() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # PyTorch has no types here
 
 
+def untraced(function: Callable[..., T], *arguments: Any) -> T:
+    """A function's result; while a network is traced it is a constant, for a trace sees its own thread only."""
+    if not is_traced():
+        return function(*arguments)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def _project(volume: Tensor, cases: list[list[View]]) -> Tensor:
     return torch.stack([torch.stack([view.forward(v[0]) for view in views]) for v, views in zip(volume, cases)])
 
@@ -197,7 +207,7 @@ def _views(
     if method == "auto" and is_traced():
         method = "slab"  # of operations that TorchScript and ONNX have
     return [
-        [make_view(camera, (num_x, num_y, num_z), matrix, method, like.dtype, like.device) for camera in case]
+        [untraced(make_view, camera, (num_x, num_y, num_z), matrix, method, like.dtype, like.device) for camera in case]
         for case in cases
     ]
 
