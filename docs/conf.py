@@ -26,6 +26,7 @@ include_patterns = [
     "docs/**",
     "data/README.md",
     "benchmarks/README.md",
+    "examples/*/README.md",
     "bundles/*/docs/README.md",
     "bundles/*/models/small/README.md",
 ]
