@@ -17,7 +17,7 @@ from trct_monai.bundle import CHECKSUMS
 from trct_monai.cli import main
 from trct_monai.data import load_datalist
 from trct_monai.data.phantom_cases import phantoms as make_phantoms
-from trct_monai.export import foreign_targets
+from trct_monai.export import foreign_targets, write_configs
 
 BUNDLES = [
     "direct_regression+small",
@@ -82,8 +82,8 @@ def test_it_runs_from_an_empty_folder_by_its_own_code(exported: Path, phantom: P
     flags = ["--config_file", config(exported), *data, "--output_dir", str(tmp_path / "output")]
     done = python("monai.bundle", "run", *flags, cwd=probe, PYTHONPATH=str(probe))
     assert f"OURS {exported / 'trct_monai' / '__init__.py'}" in done.stderr
-    ((written,), named) = [list((tmp_path / "output").glob("*.nii.gz")), load(metadata(exported))]
-    pred = named["network_data_format"]["outputs"]["pred"]["spatial_shape"]
+    (written,) = [path for path in (tmp_path / "output").glob("*.nii.gz") if "_quantiles" not in path.name]
+    pred = load(metadata(exported))["network_data_format"]["outputs"]["pred"]["spatial_shape"]
     assert len(pred) == 2 or list(nibabel.load(written).shape[:3]) in (pred, [2 * n for n in pred])
 
 
@@ -116,6 +116,16 @@ def test_a_program_of_others_in_a_configuration_is_named(tmp_path: Path) -> None
     }
     (tmp_path / "inference.json").write_text(json.dumps(page), encoding="utf-8")
     assert list(foreign_targets(tmp_path)) == ["inference.json calls os.system"]
+
+
+def test_an_overlay_goes_where_its_description_says(repository: Path, tmp_path: Path) -> None:
+    folder = repository / "bundles" / "any_view" / "configs"
+    files = [folder / f"{name}.json" for name in ("inference", "small", "many_views", "train_intervals", "intervals")]
+    write_configs(files, tmp_path / "configs")
+    inference, train = (load(str(tmp_path / "configs" / f"{name}.json")) for name in ("inference", "train"))
+    assert "calibrate" in str(train["run"]) and "calibrate" not in str(inference["run"])
+    assert inference["step_channels"] == train["step_channels"] == load(str(folder / "small.json"))["step_channels"]
+    assert str(inference["run"]).count("set_determinism") == 1 and "initialize" not in inference
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,15 @@ def test_dicom_radiographs_give_a_series_of_the_same_patient(phantom: dict[str, 
     np.testing.assert_allclose(ct.affine.numpy() @ [63, 63, 0, 1], nifti.affine @ [0, 0, 0, 1], atol=1e-3)
 
 
+def test_pictures_of_two_patients_are_refused(phantom: dict[str, str], tmp_path: Path) -> None:
+    pixels = np.full((8, 6), 100, dtype=np.uint16)
+    pa, lat = (save_dx(tmp_path / name, pixels, t0010_0020=name) for name in ("anna", "bert"))
+    with pytest.raises(ValueError, match="anna and .*bert differ in PatientID"):
+        reconstruct(str(tmp_path / "ct.nii.gz"), pa=str(pa), lat=str(lat))
+    (view,) = read_views(None, str(save_dx(tmp_path / "decubitus", pixels, t0018_5101="LLD")), None, "clinic")
+    assert "is given as view 'lat', while its header calls it LLD" in view.notes[0]
+
+
 def test_a_picture_from_the_other_side_gets_its_own_camera(
     phantom: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

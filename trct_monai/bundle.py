@@ -145,7 +145,7 @@ def load_frozen(network: nn.Module, path: str, device: str | torch.device = "cpu
     require_checkpoint(path)
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, UnpicklingError) as error:
+    except (RuntimeError, EOFError, TypeError, UnpicklingError) as error:
         first = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} does not hold the weights of this {type(network).__name__}: {first}") from error
     return network.to(device).eval().requires_grad_(False)

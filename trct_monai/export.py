@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,8 +25,11 @@ PACKAGE = "trct_monai"
 TRUSTED = ("monai", "torch", "ignite", PACKAGE)
 """Where a configuration's callables may come from without being named."""
 
-FOR_INFERENCE = "inference.json"
-"""An overlay whose description names this file goes after it, and not after train.json."""
+FOR_INFERENCE, FOR_TRAINING = "inference.json", "train.json"
+"""An overlay whose description names one of these files alone goes after that one only."""
+
+COMPANIONS = ("intervals.pt", "refiner")
+"""What may lie beside weights and belongs to them."""
 
 TOLERANCE = 1e-3
 """Largest difference in [0, 1] between PyTorch's result and that of TorchScript or ONNX."""
@@ -52,6 +56,8 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already; give --out a new folder")
+    if onnx and not all(find_spec(package) for package in ("onnx", "onnxruntime")):
+        raise ValueError("onnx and onnxruntime are needed for --onnx: pip install 'trct-monai[export]'")
     name, (config, weights) = bundle_files(bundle, checkpoint)
     verify_checksum(weights)
     root = config[0].parent.parent
@@ -59,10 +65,10 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
     shutil.rmtree(partial, ignore_errors=True)
     try:
         write_configs(config, partial / "configs")
-        _copy_models(weights, partial / "models", alone=checkpoint is not None)
+        _copy_models(weights, partial / "models")
         _copy_documents(root, weights, partial)
         _copy_library(partial)
-        for line in foreign_targets(partial / "configs"):
+        for line in (*foreign_targets(partial / "configs"), *missing_files(partial)):
             print(f"note: {line}")
         _complete_metadata(partial)
         for kind, difference in _convert(partial, onnx):
@@ -92,9 +98,11 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
     """
     folder.mkdir(parents=True)
     source = config[0].parent
-    overlays = config[1:]
-    trained = [path for path in overlays if FOR_INFERENCE not in _load(path).get("_desc_", "")]
-    for name, files in (("inference.json", config), ("train.json", [source / "train.json", *trained])):
+    notes = {path: str(_load(path).get("_desc_", "")) for path in config[1:]}
+    inferred = [path for path, note in notes.items() if FOR_INFERENCE in note or FOR_TRAINING not in note]
+    trained = [path for path, note in notes.items() if FOR_INFERENCE not in note]
+    for name, files in ((FOR_INFERENCE, inferred), (FOR_TRAINING, trained)):
+        files = [source / name, *files]
         page = ConfigParser.load_config_files([str(path) for path in files])
         page.pop("_desc_", None)
         page["run"] = [*page.pop("initialize", []), *page["run"]]
@@ -108,7 +116,10 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
 
 
 def foreign_targets(folder: Path) -> Iterator[str]:
-    """A line for each callable of the configurations that is not of `TRUSTED`: a configuration is code."""
+    """A line for each `_target_` of the configurations that is not of `TRUSTED`.
+
+    A configuration is code: expressions, which begin with a dollar sign, may call anything and are not looked at.
+    """
     for path in sorted(folder.glob("*.json")):
         for target in sorted(set(_targets(_load(path)))):
             if "." in target and target.split(".")[0] not in TRUSTED:
@@ -122,18 +133,32 @@ def _targets(page: Any) -> Iterable[str]:
     return [target for value in page for target in _targets(value)] if isinstance(page, list) else []
 
 
-def _copy_models(weights: Path, folder: Path, alone: bool) -> None:
-    """The weights, and what lies beside them: intervals, a refiner, checksums."""
-    if alone:
-        folder.mkdir()
-        shutil.copyfile(weights, folder / "model.pt")
-    else:
-        shutil.copytree(weights.parent, folder, ignore=shutil.ignore_patterns("README.md"))
+def _copy_models(weights: Path, folder: Path) -> None:
+    """The weights, for a CPU, and what belongs to them: intervals, a refiner."""
+    folder.mkdir()
+    for name in COMPANIONS:
+        companion = weights.with_name(name)
+        if companion.is_dir():
+            shutil.copytree(companion, folder / name)
+        elif companion.is_file():
+            verify_checksum(companion)
+            shutil.copyfile(companion, folder / name)
     try:
-        state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError) as error:
-        raise ValueError(f"{weights}: not weights that can be read ({str(error).splitlines()[0]})") from error
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        first = (str(error).splitlines() or ["empty"])[0]
+        raise ValueError(f"{weights}: not weights that can be read ({first})") from error
     torch.save(state, folder / "model.pt")
+
+
+def missing_files(folder: Path) -> Iterator[str]:
+    """A line for each file of the bundle's models that the configuration names and that is not there."""
+    config = _parser(folder)
+    for key in [key for key in config.get() if key.endswith("_path")]:
+        path = config.get_parsed_content(key)
+        if isinstance(path, str) and Path(path).is_relative_to(folder / "models") and not Path(path).exists():
+            place = Path(path).relative_to(folder)
+            yield f"{key} names {place}, which does not lie beside the weights; put it there if it is to be used"
 
 
 def _copy_documents(root: Path, weights: Path, folder: Path) -> None:
@@ -245,7 +270,8 @@ def _page(name: str, weights: Path) -> str:
 
         from any folder, with the paths of these files. MONAI's other commands (`verify_net_in_out`, `ckpt_export`,
         `onnx_export`) run from this folder, or with it on `PYTHONPATH`. `trct_monai/` is the library that the
-        configuration calls; `python -m trct_monai --help`, run here, lists its commands.
+        configuration calls; `python -m trct_monai --help`, run here, lists its commands. `multi_gpu.json` needs this
+        folder on `PYTHONPATH`.
         """,
         flags=re.MULTILINE,
     )

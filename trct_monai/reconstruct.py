@@ -28,8 +28,7 @@ from trct_monai.transforms.dicom import (
     OPPOSITE,
     VIEW_POSITIONS,
     check_series_folder,
-    is_dicom,
-    read_study,
+    common_study,
     write_ct_series,
 )
 
@@ -94,8 +93,8 @@ def reconstruct(
         size: Voxels along each side: 64, or refined in windows 128 or 256; intervals are interpolated.
         method: Bundle and overlays whose weights are used.
         device: cpu, cuda, or auto for a GPU where there is one.
-        dicom: A folder to which the CT is also written as a DICOM series, of the same patient and study if the first
-            radiograph is DICOM.
+        dicom: A folder to which the CT is also written as a DICOM series, of the patient and study of DICOM
+            radiographs.
     """
     target = Path(out)
     stem = target.name.removesuffix(".gz").removesuffix(".nii")
@@ -104,6 +103,7 @@ def reconstruct(
     places = {kind: target.with_name(stem + ending) for kind, ending in ENDINGS.items()}
     views = read_views(pa, lat, radiographs, geometry)
     refuse_overwriting([target, *places.values()], views)
+    study = common_study(view.path for view in views)
     if dicom is not None:
         check_series_folder(Path(dicom))
     loaded = load_method(method, choose_device(device), size)
@@ -138,7 +138,6 @@ def reconstruct(
     }
     write_atomically(places["page"], json.dumps(page, indent=1) + "\n")
     if dicom is not None:
-        study = read_study(views[0].path) if is_dicom(views[0].path) else {}
         write_ct_series(result.volume_hu.numpy(), result.affine, Path(dicom), study)
     save_nifti(result.volume_hu.round().short().numpy(), result.affine, target)
     for line in result.warnings:
@@ -213,7 +212,7 @@ def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometr
         # A file of floats may hold anything: only a side-car can say that it is line integrals.
         quantitative = radiograph.quantitative and radiograph.camera is not None
         notes: tuple[str, ...] = ()
-        if name and VIEW_POSITIONS.get(position, name) != name:
+        if name and position and VIEW_POSITIONS.get(position) != name:
             notes = (f"{path} is given as view {name!r}, while its header calls it {position}",)
         views.append(View(Path(path), image, quantitative, camera, notes))
     return views

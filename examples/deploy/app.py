@@ -15,11 +15,11 @@ from monai.deploy.core import (
     OperatorSpec,
     OutputContext,
 )
-from radiographs import find_radiographs, study_of
+from radiographs import find_radiographs
 
 from trct_monai.reconstruct import NOTICE, choose_device, load_method, read_views
 from trct_monai.transforms import save_nifti
-from trct_monai.transforms.dicom import check_series_folder, write_ct_series
+from trct_monai.transforms.dicom import check_series_folder, common_study, write_ct_series
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Reconstruction(Operator):
             "method": self.method,
         }
         ct = {"volume_hu": result.volume_hu.numpy(), "affine": result.affine}
-        ct |= {"study": study_of(radiographs), "page": page}
+        ct |= {"study": common_study(radiographs.values()), "page": page}
         op_output.emit(ct, "ct")
 
 

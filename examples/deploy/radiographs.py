@@ -2,11 +2,10 @@
 
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from trct_monai.data.sources import VIEW_NAMES
-from trct_monai.transforms.dicom import VIEW_POSITIONS, is_dicom, read_header, read_study
+from trct_monai.transforms.dicom import VIEW_POSITIONS, common_study, is_dicom, read_header
 
 DESCRIPTIONS = ("0008|103e", "0018|1030", "0018|1400")
 """Where a DICOM header without ViewPosition may name the view: series, protocol, processing."""
@@ -37,7 +36,7 @@ def find_radiographs(folder: Path) -> dict[str, Path]:
         raise ValueError(
             f"no radiograph in {folder}: expected DICOM files with ViewPosition, or NAME_pa.png and NAME_lat.png"
         )
-    study_of(found)
+    common_study(found.values())
     return {view: found[view] for view in ("pa", "lat") if view in found}
 
 
@@ -53,16 +52,3 @@ def named_view(text: str) -> str | None:
     """The view that the words of a text name, if it is one; AP is none, since only a header turns the camera round."""
     views = {VIEW_NAMES[word] for word in re.split("[^a-z]+", text.lower()) if word in VIEW_NAMES}
     return views.pop() if len(views) == 1 else None
-
-
-def study_of(radiographs: Mapping[str, Path]) -> dict[str, str]:
-    """Patient and study of the DICOM files among the radiographs; empty if there are none.
-
-    Raises:
-        ValueError: If they are of two patients or studies.
-    """
-    studies = {path: read_study(path) for path in radiographs.values() if is_dicom(path)}
-    for keyword in ("PatientID", "StudyInstanceUID"):
-        if len({study.get(keyword, "") for study in studies.values()}) > 1:
-            raise ValueError(f"{' and '.join(map(str, studies))} differ in {keyword}")
-    return next(iter(studies.values()), {})

@@ -1,5 +1,6 @@
 """DICOM: what attenuates is large and lies as we have it, and a written CT is read back as it was."""
 
+import json
 from pathlib import Path
 
 import itk
@@ -9,6 +10,7 @@ import torch
 
 from tests.data.files import save_dx
 from trct_monai.data.dicom import find_series, read_series
+from trct_monai.geometry import preset
 from trct_monai.transforms import read_radiograph
 from trct_monai.transforms.dicom import read_study, write_ct_series
 
@@ -103,6 +105,8 @@ def test_a_series_that_would_be_wrong_is_not_written(tmp_path: Path) -> None:
     volume, folder = np.zeros((4, 4, 3)), tmp_path / "series"
     with pytest.raises(ValueError, match="axes along R, A and S"):
         write_ct_series(volume, np.diag([-1.0, 1.0, 1.0, 1.0]), folder)
+    with pytest.raises(ValueError, match="HU from -32767 to 32767"):
+        write_ct_series(volume + 40000, np.eye(4), folder)
     with pytest.raises(ValueError, match="study may hold StudyDate, .*, got Modality"):
         write_ct_series(volume, np.eye(4), folder, {"Modality": "MR"})
     assert not folder.exists()
@@ -111,3 +115,23 @@ def test_a_series_that_would_be_wrong_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="series is not an empty folder"):
         write_ct_series(volume, np.eye(4), folder)
     assert [path.name for path in tmp_path.iterdir()] == ["series"]
+
+
+@pytest.mark.parametrize(("charset", "encoding"), [("ISO_IR 100", "latin-1"), ("ISO_IR 192", "utf-8")])
+def test_a_name_keeps_its_letters(charset: str, encoding: str, tmp_path: Path) -> None:
+    path = save_dx(tmp_path / "a.dcm", PIXELS, t0010_0010="M#ller^Jo", t0008_0005=charset)
+    name = "M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller^Jo".encode(encoding)
+    raw = path.read_bytes()
+    assert raw.count(b"M#ller^Jo ") == 1
+    path.write_bytes(raw.replace(b"M#ller^Jo ", name.ljust(10)))
+    study = read_study(path)
+    assert study["PatientName"] == name.decode(encoding)
+    first = write_ct_series(np.zeros((4, 4, 3)), np.eye(4), tmp_path / "series", study)[0]
+    assert read_study(first)["PatientName"] == name.decode(encoding)
+
+
+def test_a_camera_beside_the_picture_is_that_of_the_picture_as_it_is_stored(tmp_path: Path) -> None:
+    path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020="R\\F")
+    page = {"format_version": 1, "scale": 1.0, "offset": 0.0, "camera": preset("x2ct", (6, 8))[0].to_dict()}
+    (tmp_path / "a.json").write_text(json.dumps(page), encoding="utf-8")
+    torch.testing.assert_close(read_radiograph(path).image, torch.tensor(PIXELS.astype(np.float32)))

@@ -51,7 +51,7 @@ from trct_monai.geometry import DEFAULT_EXTENT, Camera, preset
 from trct_monai.intensity import check_hu_window
 from trct_monai.physics import degrade
 from trct_monai.transforms import CTPreprocessing, read_radiograph, save_radiograph
-from trct_monai.transforms.dicom import write_ct_series
+from trct_monai.transforms.dicom import RESAMPLED, write_ct_series
 
 RENDER_SPACING = 1.25
 """Voxel side in mm of the CT from which radiographs are rendered, unless it is coarser itself: finer than the label, or
@@ -231,7 +231,7 @@ def prepare_case(source: Source, options: Options, root: Path, output: Path) -> 
         if options.dicom:
             stored = cube[0].as_tensor().clamp(*options.hu_window).numpy()
             study = {"PatientID": source.patient_id}
-            write_ct_series(stored, cube.affine.numpy(), folder / f"{source.case_id}_dicom", study)
+            write_ct_series(stored, cube.affine.numpy(), folder / f"{source.case_id}_dicom", study, RESAMPLED)
         if rendered:
             views = _render(source, fine[0], options, folder)
         else:

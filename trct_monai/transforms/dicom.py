@@ -2,7 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,8 @@ DERIVED_CT = {
     "0008|0008": "DERIVED\\SECONDARY\\AXIAL",
     "0008|0016": "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
     "0008|0060": "CT",
+    "0008|0005": "ISO_IR 192",  # UTF-8
     "0008|0070": "trct_monai",
-    "0008|103e": "CT from radiographs, RESEARCH ONLY",
-    "0008|2111": "Computed from radiographs by trct_monai: research only, not an examination, not for diagnosis",
     "0018|0060": "",
     "0018|1020": __version__,
     "0018|5100": "HFS",
@@ -48,10 +48,26 @@ DERIVED_CT = {
 }
 """What every file of a written series says of itself: an image that was derived, for research."""
 
-VIEW_POSITIONS = {"PA": "pa", "AP": "pa", "LL": "lat", "LLD": "lat", "RL": "lat", "RLD": "lat", "LAT": "lat"}
-"""Which of our views a ViewPosition means."""
+RECONSTRUCTED = (
+    "CT from radiographs, RESEARCH ONLY",
+    "Computed from radiographs by trct_monai: research only, not an examination, not for diagnosis",
+)
+RESAMPLED = ("Resampled CT, RESEARCH ONLY", "CT cropped and resampled by trct_monai: research only, not for diagnosis")
+"""SeriesDescription and DerivationDescription."""
 
-OPPOSITE = ("AP", "RL", "RLD")
+CHARACTER_SETS = {
+    "ISO_IR 100": "latin-1",
+    "ISO_IR 101": "iso8859-2",
+    "ISO_IR 109": "iso8859-3",
+    "ISO_IR 144": "iso8859-5",
+    "ISO_IR 192": "utf-8",
+}
+"""Python's names of SpecificCharacterSet; any other is read as ASCII."""
+
+VIEW_POSITIONS = {"PA": "pa", "AP": "pa", "LL": "lat", "RL": "lat", "LAT": "lat"}
+"""Which of our views a ViewPosition means. LLD and RLD are none: frontal views of a patient who lies on the side."""
+
+OPPOSITE = ("AP", "RL")
 """Those with source and detector on the other side."""
 
 
@@ -82,7 +98,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dicom_radiograph(path: Path) -> DicomRadiograph:
+def read_dicom_radiograph(path: Path, turn: bool = True) -> DicomRadiograph:
     """A CR, DX or RF image.
 
     What is shown bright attenuates: MONOCHROME1, which shows large numbers dark, is turned round. Pixels proportional
@@ -92,6 +108,7 @@ def read_dicom_radiograph(path: Path) -> DicomRadiograph:
 
     Args:
         path: A DICOM file with one frame of grey pixels.
+        turn: Whether PatientOrientation counts.
 
     Raises:
         ValueError: If it cannot be read, is no single grey image, or is a CT slice.
@@ -125,7 +142,8 @@ def read_dicom_radiograph(path: Path) -> DicomRadiograph:
         exposure = stored if (header_numbers(header, "0028|1041") or [1.0])[0] > 0 else top - stored
         values = top * (1 - np.log1p(exposure) / np.log1p(top))
     spacing = header_numbers(header, "0018|1164") or header_numbers(header, "0028|0030")
-    along_rows, along_columns = (header_text(header, "0020|0020").upper().split("\\") + ["", ""])[:2]
+    lies = header_text(header, "0020|0020").upper() if turn else ""
+    along_rows, along_columns = (lies.split("\\") + ["", ""])[:2]
     if along_rows[:1] in ("H", "F") and along_columns[:1] in tuple("LRAP"):
         values, spacing = values.T, spacing[::-1]
         along_rows, along_columns = along_columns, along_rows
@@ -142,8 +160,23 @@ def read_dicom_radiograph(path: Path) -> DicomRadiograph:
 
 def read_study(path: Path) -> dict[str, str]:
     """Patient and study of a DICOM file, by the keywords of `STUDY`; what is empty is left out."""
-    texts = read_header(path, list(STUDY.values()))
+    characters, *texts = read_header(path, ["0008|0005", *STUDY.values()])
+    encoding = CHARACTER_SETS.get(characters.split("\\")[-1].strip(), "ascii")
+    texts = [text.encode("utf-8", "surrogateescape").decode(encoding, "replace") for text in texts]
     return {keyword: text for keyword, text in zip(STUDY, texts) if text}
+
+
+def common_study(paths: Iterable[Path]) -> dict[str, str]:
+    """Patient and study of the DICOM files among some files; empty if there are none.
+
+    Raises:
+        ValueError: If they are of two patients or studies.
+    """
+    studies = {path: read_study(path) for path in paths if is_dicom(path)}
+    for keyword in ("PatientID", "StudyInstanceUID"):
+        if len({study.get(keyword, "") for study in studies.values()}) > 1:
+            raise ValueError(f"{' and '.join(map(str, studies))} differ in {keyword}")
+    return next(iter(studies.values()), {})
 
 
 def read_header(path: Path, tags: Sequence[str]) -> list[str]:
@@ -172,7 +205,11 @@ def last_line(error: Exception) -> str:
 
 
 def write_ct_series(
-    volume_hu: np.ndarray, affine: np.ndarray, folder: Path, study: Mapping[str, str] | None = None
+    volume_hu: np.ndarray,
+    affine: np.ndarray,
+    folder: Path,
+    study: Mapping[str, str] | None = None,
+    descriptions: tuple[str, str] = RECONSTRUCTED,
 ) -> list[Path]:
     """Write a CT as a DICOM series, one file for each axial slice, marked as derived and for research only.
 
@@ -184,12 +221,14 @@ def write_ct_series(
         affine: From voxel index to world mm in RAS; its axes run along those of the world.
         folder: Where to write; made if need be, and empty or absent.
         study: Patient and study by the keywords of `STUDY`; what is missing is empty, and a StudyInstanceUID is made.
+        descriptions: SeriesDescription and DerivationDescription.
 
     Returns:
         The files, from the feet to the head.
 
     Raises:
-        ValueError: If the axes are oblique, the folder holds files, or `study` has an unknown keyword.
+        ValueError: If the axes are oblique, a value does not fit 16 bits, the folder holds files, or `study` has an
+            unknown keyword.
     """
     import itk
 
@@ -199,11 +238,14 @@ def write_ct_series(
     sides = np.diag(affine)[:3]
     if volume_hu.ndim != 3 or not np.allclose(affine[:3, :3], np.diag(sides)) or not (sides > 0).all():
         raise ValueError(f"a series needs a volume (X, Y, Z) with axes along R, A and S, got {affine.tolist()}")
+    if not np.isfinite(volume_hu).all() or np.abs(volume_hu).max(initial=0) > 32767:
+        raise ValueError("a series holds HU from -32767 to 32767, got a value that is not finite or beyond")
     check_series_folder(folder)
     slices = np.ascontiguousarray(volume_hu[::-1, ::-1].T.round().astype(np.int16))  # (Z, rows, columns)
     corner = affine @ [*(np.array(volume_hu.shape) - 1), 1.0]  # the most right and anterior voxel, top slice
-    content = (slices.tobytes(), affine.tobytes(), repr(sorted(study.items())).encode())
-    common = DERIVED_CT | {
+    said = DERIVED_CT | {"0008|103e": descriptions[0], "0008|2111": descriptions[1]}
+    content = (slices.tobytes(), affine.tobytes(), repr((sorted(study.items()), sorted(said.items()))).encode())
+    common = said | {
         "0018|0050": f"{sides[2]:g}",
         "0018|0088": f"{sides[2]:g}",
         "0020|000e": uid_of(b"series", *content),
@@ -214,23 +256,23 @@ def write_ct_series(
     partial = folder.with_name(f".partial.{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for number, pixels in enumerate(slices):
-        image = itk.image_from_array(pixels[None])
-        image.SetSpacing([float(side) for side in sides])
-        image.SetOrigin([-float(corner[0]), -float(corner[1]), float(affine[2, 3] + number * sides[2])])  # LPS
-        header = image.GetMetaDataDictionary()
-        for tag, text in {
-            **common,
-            "0008|0018": uid_of(b"%d" % number, *content),
-            "0020|0013": str(number + 1),
-        }.items():
-            header[tag] = text
-        image_io = itk.GDCMImageIO.New()
-        image_io.KeepOriginalUIDOn()
-        itk.imwrite(image, str(partial / f"{number + 1:04d}.dcm"), imageio=image_io)
-    if folder.exists():
-        folder.rmdir()
-    partial.replace(folder)
+    try:
+        for number, pixels in enumerate(slices):
+            image = itk.image_from_array(pixels[None])
+            image.SetSpacing([float(side) for side in sides])
+            image.SetOrigin([-float(corner[0]), -float(corner[1]), float(affine[2, 3] + number * sides[2])])  # LPS
+            header = image.GetMetaDataDictionary()
+            for tag, text in {**common, "0008|0018": uid_of(b"%d" % number, *content)}.items():
+                header[tag] = text
+            header["0020|0013"] = str(number + 1)
+            image_io = itk.GDCMImageIO.New()
+            image_io.KeepOriginalUIDOn()
+            itk.imwrite(image, str(partial / f"{number + 1:04d}.dcm"), imageio=image_io)
+        if folder.exists():
+            folder.rmdir()
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return sorted(folder.iterdir())
 
 
@@ -242,4 +284,4 @@ def check_series_folder(folder: Path) -> None:
 
 def uid_of(*parts: bytes) -> str:
     """A unique identifier of what it is made from, the same whenever it is made (DICOM PS3.5, annex B.2)."""
-    return f"2.25.{int.from_bytes(hashlib.sha256(b'|'.join(parts)).digest()[:16], 'big')}"
+    return f"2.25.{uuid.UUID(bytes=hashlib.sha256(b'|'.join(parts)).digest()[:16], version=5).int}"

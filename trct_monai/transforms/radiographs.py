@@ -121,7 +121,8 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        dicom = read_dicom_radiograph(path) if is_dicom(path) else None
+        known = _read_side_car(path) or {}  # a camera that is known is that of the picture as it is stored
+        dicom = read_dicom_radiograph(path, turn=not known.get("camera")) if is_dicom(path) else None
         stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
     except (OSError, EOFError, SyntaxError, ValueError, ImageFileError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
