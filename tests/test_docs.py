@@ -126,9 +126,10 @@ def test_the_slurm_script_starts_one_torchrun_a_machine(repository: Path, tmp_pa
         "OUTPUT": str(tmp_path / "output"),
     }
     script = repository / "examples" / "slurm" / "train.sbatch"
+    # Not in the repository: an environment there would be activated, and its torchrun would wait for another.
     said = subprocess.run(
         ["bash", str(script), "direct_regression", "datalist.json", "--epochs", "3"],
-        env=environment, cwd=repository, check=True, capture_output=True, encoding="utf-8",
+        env=environment, cwd=tmp_path, check=True, capture_output=True, encoding="utf-8",
     ).stdout  # fmt: skip
     assert said.startswith("threads 8\n--nnodes 2 --nproc_per_node 4 --rdzv_id 7") and "first:29500" in said
     assert f"--resume {stopped} --epochs 3" in said
