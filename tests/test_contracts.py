@@ -53,7 +53,13 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
         size, encoder_channels=(4, 8, 16), channels=(4, 8), num_heads=4, window_size=2, num_exchange_layers=1
     ),
     "any_view": lambda size: AnyView(
-        size, encoder_channels=(4, 8, 16), decoder_channels=(16, 8), num_blocks=1, view_channels=4, step_size=16
+        size,
+        encoder_channels=(4, 8, 16),
+        decoder_channels=(16, 8),
+        num_blocks=1,
+        view_channels=4,
+        step_channels=8,
+        step_size=16,
     ),
     "trct_gan": lambda size: TRCTGenerator(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, num_heads=4, decoder_channels=(16, 8)

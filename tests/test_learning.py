@@ -36,6 +36,8 @@ def test_beats_the_mean_volume_on_unseen_phantoms(name: str, cases: tuple[torch.
     network = NETWORKS[name](SIZE).train()
     if hasattr(network, "start_from"):
         network.start_from(baseline.volume)
+    if hasattr(network, "linear_start"):
+        network.linear_start.fit(label[:TRAINING])
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for _ in range(STEPS):
         chosen = torch.randperm(TRAINING, generator=generator)[:8]
