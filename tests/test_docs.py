@@ -108,7 +108,7 @@ def test_the_new_bundle_trains_and_reconstructs(repository: Path, phantoms: Path
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_slurm_script_starts_one_torchrun_a_machine(repository: Path, tmp_path: Path, stopped: bool) -> None:
     commands = {
-        "scontrol": "echo first; echo second",
+        "scontrol": "echo first; seq 100000",  # more than a pipe holds: whoever reads one line only breaks it
         "srun": 'echo "threads $OMP_NUM_THREADS"; "$@"',
         "torchrun": 'echo "$@"',
     }
