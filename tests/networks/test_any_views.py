@@ -5,9 +5,12 @@ import torch
 
 from tests.test_contracts import NETWORKS, perturbed
 from trct_monai.geometry import make_camera, preset, projection_matrices, voxel_centers
+from trct_monai.intensity import unit_to_attenuation
 from trct_monai.networks import HybridCNNViT
+from trct_monai.networks.any_view import AgreementStep
 from trct_monai.networks.cross_view import voxel_directions
 from trct_monai.networks.reconstruction import ReconstructionNetwork
+from trct_monai.projector import project
 
 ANY_VIEWS = [name for name in NETWORKS if getattr(NETWORKS[name](8), "max_views", None)]
 MATRICES = projection_matrices(preset("circle-8"))[None]
@@ -108,3 +111,38 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         HybridCNNViT(16, encoder_channels=(8, 12), channels=(8, 8))
     with pytest.raises(ValueError, match="channels must be at most as many as encoder_channels"):
         HybridCNNViT(16, encoder_channels=(8,), channels=(8, 8))
+
+
+def test_a_step_brings_the_projections_closer_to_the_radiographs_that_it_trusts() -> None:
+    cameras, centers = preset("circle-8", (32, 32)), voxel_centers((16,) * 3, 20.0).float()
+    start = torch.full((1, 1, 16, 16, 16), 0.2)
+    inside = centers.norm(dim=-1) < 100
+    truth = start + 0.4 * inside
+    step = AgreementStep(1, num_rounds=4)
+    for parameter in step.parameters():  # the features are left as they come
+        torch.nn.init.zeros_(parameter)
+    features, present = inside[None, None].float(), torch.ones(1, 8, dtype=torch.bool)
+
+    def seen(volume: torch.Tensor) -> torch.Tensor:
+        return project(unit_to_attenuation(volume), cameras, 20.0)
+
+    def integrate(volume: torch.Tensor) -> torch.Tensor:
+        return seen(start + volume) - seen(start)
+
+    def errors() -> list[float]:
+        with torch.no_grad():
+            added = step(features, start, seen(truth), seen, integrate, MATRICES, present, centers)[1]
+        pairs = (seen(start + added), seen(truth)), (start + added, truth)
+        return [float((a - b).square().mean().sqrt()) for a, b in pairs]
+
+    step.num_rounds = 0
+    before = errors()
+    step.num_rounds = 4  # as it was published: an untrained gate is the same everywhere
+    after = errors()
+    assert after[0] < 0.25 * before[0] and after[1] < 0.5 * before[1]
+    step.gate.weight.data.fill_(20.0)
+    step.gate.bias.data.fill_(-10.0)  # the features tell where the volume is wrong
+    gated = errors()
+    assert gated[1] < 0.5 * after[1]
+    step.trust.bias.data.fill_(-50.0)
+    assert errors() == pytest.approx(before)

@@ -78,7 +78,7 @@ def test_more_steps_start_where_fewer_ended(tmp_path: Path) -> None:
     }
     fewer = perturbed(AnyView(8, num_steps=0, **sizes)).eval()  # type: ignore[arg-type]
     torch.save(fewer.state_dict(), tmp_path / "model.pt")
-    more = AnyView(8, num_steps=2, **sizes).eval()  # type: ignore[arg-type]
+    more = AnyView(8, num_steps=2, num_rounds=0, **sizes).eval()  # type: ignore[arg-type]
     more.start_from_coarser(tmp_path / "model.pt")
     with torch.no_grad():
         torch.testing.assert_close(more(radiographs()), fewer(radiographs()), atol=1e-6, rtol=1e-6)

@@ -1,6 +1,7 @@
 """A network around the physics: views lifted along their rays, merged without order, and made to agree with them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
-from trct_monai.intensity import HU_WINDOW, check_hu_window, unit_to_attenuation
+from trct_monai.intensity import HU_WINDOW, MU_WATER, check_hu_window, unit_to_attenuation
 from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, PreActivationBlock, residual_blocks
 from trct_monai.networks.cross_view import USUAL_VIEWS, lift_with_direction
 from trct_monai.networks.lifting import lift
@@ -21,15 +22,20 @@ CAUTION = 0.1
 """Factor on every correction. Adam moves each weight of a head by the learning rate, and a head has hundreds: without
 it the first steps throw the volume far from where it starts."""
 
+EAGERNESS = 10.0
+"""Factor on the logits of gates, which must leave their one half behind within one training."""
+
+SHORTEST = 0.1
+"""Share of the longest projection of the gate below which none is taken to be."""
+
 
 class AnyView(ReconstructionNetwork):
     """A residual pyramid on what any number of views say of each voxel, and learned steps toward agreement with them.
 
     All views share one encoder. At each level of the decoder their features are lifted along each view's own rays and
     merged by `ViewMerge`; each level adds its correction at its own scale (see `ReconstructionNetwork`). Then
-    `num_steps` times the volume so far is projected with the case's own cameras, and what the radiographs show beyond
-    that is encoded, lifted, averaged and turned into a further correction, at the volume's own scale: an unrolled
-    gradient step whose adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018).
+    `num_steps` times an `AgreementStep` compares the volume so far with the radiographs, through the projector and the
+    case's own cameras, and corrects it at its own scale.
 
     The order of the views does not matter, their number may be anything from 1 to `max_views`, and one may be missing
     (NaN). Without `matrices` the views are those of the geometry.
@@ -47,6 +53,8 @@ class AnyView(ReconstructionNetwork):
         num_steps: Steps toward agreement.
         step_channels: Channels of a step, which works on every voxel of the volume.
         step_size: Rows and columns of the projections in a step.
+        num_rounds: Rounds of SIRT in a step. They are no learning: they bring even an untrained network's volume closer
+            to the radiographs.
         max_views: Largest number of views.
         deep_supervision: While training, return the volumes of all scales and steps; see `ReconstructionNetwork`.
         num_bands: Frequencies of the positional encoding.
@@ -74,6 +82,7 @@ class AnyView(ReconstructionNetwork):
         num_steps: int = 2,
         step_channels: int = 32,
         step_size: int = 128,
+        num_rounds: int = 4,
         max_views: int = 8,
         deep_supervision: bool = False,
         num_bands: int = 4,
@@ -118,7 +127,7 @@ class AnyView(ReconstructionNetwork):
         centers = voxel_centers((volume_size,) * 3, extent / volume_size).float()
         self.register_buffer("centers", centers, persistent=False)
         self.finer = nn.Conv3d(before, step_channels, 1) if num_steps else nn.Identity()
-        self.steps = nn.ModuleList(AgreementStep(step_channels) for _ in range(num_steps))
+        self.steps = nn.ModuleList(AgreementStep(step_channels, num_rounds) for _ in range(num_steps))
 
     def start(
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
@@ -156,11 +165,10 @@ class AnyView(ReconstructionNetwork):
             yield residual
         seen = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
         x = F.interpolate(self.finer(x), scale_factor=2, mode="trilinear") if self.steps else x
+        centers = self.get_buffer("centers")
+        physics = partial(self._project, cameras=cameras), partial(self._integrate, cameras=cameras)
         for step in self.steps:
-            volume = start + correction
-            beyond = seen - self._project(volume, cameras)
-            images = torch.stack([beyond, seen], dim=2)
-            x, residual = step(x, volume, images, matrices, present, self.get_buffer("centers"))
+            x, residual = step(x, start + correction, seen, *physics, matrices, present, centers)
             correction = correction + residual
             yield residual
 
@@ -169,6 +177,13 @@ class AnyView(ReconstructionNetwork):
         with torch.autocast(unit.device.type, enabled=False):
             attenuation = unit_to_attenuation(unit.float(), self.hu_window)
             return (project(attenuation, cameras, self.extent / self.volume_size) - self.image_mean) / self.image_scale
+
+    def _integrate(self, unit: Float[Tensor, "B 1 X Y Z"], cameras: list[list[Camera]]) -> Float[Tensor, "B V h w"]:
+        """What is added to those radiographs where this is added to such volumes."""
+        low, high = self.hu_window
+        with torch.autocast(unit.device.type, enabled=False):
+            attenuation = unit.float() * (MU_WATER * (high - low) / 1000)
+            return project(attenuation, cameras, self.extent / self.volume_size) / self.image_scale
 
     def cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:
         """The cameras of every case, read out at the steps' resolution."""
@@ -220,28 +235,46 @@ class ViewMerge(nn.Module):
 
 
 class AgreementStep(nn.Module):
-    """A correction from what the radiographs show beyond the projections of the volume so far.
+    """A correction by which the projections of the volume come closer to the radiographs.
 
-    What each view says is lifted and averaged, as by the projector's adjoint.
+    What a radiograph shows beyond the projection of the volume so far is used in two ways. Encoded by convolutions, it
+    is lifted and averaged over the views, and a 3-D block makes a correction of it: an unrolled gradient step whose
+    adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018). Then it is spread along its rays
+    as it is, in rounds of SIRT (simultaneous iterative reconstruction technique: Gilbert, J. Theor. Biol. 36, 1972),
+    each voxel taking its share by a gate:
+
+        volume += gate * mean over views of lift(trust * (radiograph - projection) / projected gate)
+
+    The gate, in (0, 1), is learned: where the volume is surely right, as in air, nothing is added. So is the trust, in
+    (0, 2), which tells how far to go for a pixel (under a shutter not at all). The projector is exact; `lift` stands in
+    for its adjoint, as voxel-driven back-projection does. Before training the learned correction is zero, gate and
+    trust are the same everywhere, and the rounds are Gilbert's.
 
     Args:
         channels: Channels of the features, of each view's and of each voxel's.
+        num_rounds: Rounds of SIRT.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, num_rounds: int) -> None:
         super().__init__()
+        self.num_rounds = num_rounds
         self.encode = nn.Sequential(nn.Conv2d(2, channels, 3, padding=1), PreActivationBlock(2, channels, channels))
         self.known = nn.Conv3d(1, channels, 1)
         self.block = PreActivationBlock(3, channels, channels)
         self.head = nn.Conv3d(channels, 1, 1)
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)
+        self.gate = nn.Conv3d(channels, 1, 1)
+        self.trust = nn.Conv2d(channels, 1, 1)
+        for layer in (self.head, self.gate, self.trust):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(
         self,
         x: Float[Tensor, "B C X Y Z"],
         volume: Float[Tensor, "B 1 X Y Z"],
-        images: Float[Tensor, "B V 2 h w"],
+        seen: Float[Tensor, "B V h w"],
+        project: Callable[[Tensor], Tensor],
+        integrate: Callable[[Tensor], Tensor],
         matrices: Float[Tensor, "_ V 3 4"],
         present: Bool[Tensor, "B V"],
         centers: Float[Tensor, "X Y Z 3"],
@@ -251,12 +284,26 @@ class AgreementStep(nn.Module):
         Args:
             x: Features of every voxel.
             volume: The volume so far, in [0, 1].
-            images: Of each view what is shown beyond the projection, and the radiograph.
+            seen: The radiographs.
+            project: Gives the radiographs of volumes in [0, 1], in the scale of `seen`.
+            integrate: Gives what an addition to such volumes adds to their radiographs.
             matrices: World-to-detector matrices, one set for all cases or one for each.
             present: Which views there are.
             centers: Centres of the voxels in mm from the isocentre.
         """
-        weight = present / present.sum(dim=1, keepdim=True).clamp(min=1)
-        encoded = self.encode(images.flatten(0, 1)).unflatten(0, present.shape) * weight[:, :, None, None, None]
-        x = self.block(x + self.known(2 * volume - 1) + lift(encoded, matrices, centers).sum(dim=1))
-        return x, CAUTION * self.head(x)
+        weight = (present / present.sum(dim=1, keepdim=True).clamp(min=1))[:, :, None, None, None]
+        encoded = self.encode(torch.stack([seen - project(volume), seen], dim=2).flatten(0, 1))
+        lifted = lift(encoded.unflatten(0, present.shape) * weight, matrices, centers).sum(dim=1)
+        x = self.block(x + self.known(2 * volume - 1) + lifted)
+        better = volume + CAUTION * self.head(x)
+        if self.num_rounds:
+            gate = (EAGERNESS * self.gate(x).float()).sigmoid()
+            trust = 2 * (EAGERNESS * self.trust(encoded).float()).sigmoid()
+            length = integrate(gate).unsqueeze(2)
+            shortest = SHORTEST * length.detach().flatten(1).amax(dim=1)  # at the rim errors would be amplified
+            length = length.maximum(shortest.clamp(min=1e-6).view(-1, 1, 1, 1, 1))
+            share = weight * trust.unflatten(0, present.shape) / length
+        for _ in range(self.num_rounds):
+            beyond = (seen - project(better)).unsqueeze(2)
+            better = better + gate * lift(share * beyond, matrices, centers).sum(dim=1)
+        return x, better - volume

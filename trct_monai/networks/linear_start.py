@@ -32,7 +32,7 @@ class LinearStart(nn.Module):
         hu_window: HU of 0 and 1.
         noise: Standard deviation of what the components cannot explain in a line integral.
         exposure: Standard deviations of each view's gain and quadratic term before it is seen, the latter as a share of
-            the largest line integral.
+            the largest line integral (of the averaged radiograph: one hot pixel does not count).
     """
 
     mean: Tensor
@@ -95,7 +95,8 @@ class LinearStart(nn.Module):
             number = len(self.modes)
             added: Tensor = torch.tensordot(torch.stack([c[:number] for c in found]), self.modes, dims=1)
             errors = torch.stack([c[number:] for c in found]).view(len(image), -1, 2, 1, 1)
-            return added, -(errors * self._exposures(image)).sum(dim=2)
+            fitted = self.modes.abs().amax() > 0  # there is nothing by which to judge an exposure before
+            return added, -(fitted * errors * self._exposures(image)).sum(dim=2)
 
     @torch.no_grad()
     def standard_deviation(
@@ -178,7 +179,7 @@ class LinearStart(nn.Module):
 
     def _exposures(self, image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 2 H W"]:
         """What one standard deviation of gain and quadratic term adds to each view."""
-        top = image.amax((-2, -1), keepdim=True).clamp(min=1e-6)
+        top = F.adaptive_avg_pool2d(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
         terms = torch.stack([image, image.square() / top], dim=-3)
         return terms * terms.new_tensor(self.exposure).view(2, 1, 1)
 
