@@ -6,6 +6,7 @@ import torch
 from trct_monai.intensity import (
     HU_WINDOW,
     MU_WATER,
+    attenuation_per_unit,
     attenuation_to_hu,
     check_hu_window,
     hu_to_attenuation,
@@ -42,6 +43,7 @@ def test_unit_to_attenuation_is_differentiable_above_vacuum():
     unit = torch.tensor([0.0, 0.5, 0.9], dtype=torch.float64, requires_grad=True)
     unit_to_attenuation(unit).sum().backward()
     slope = MU_WATER * (HU_WINDOW[1] - HU_WINDOW[0]) / 1000
+    assert attenuation_per_unit() == pytest.approx(slope)
     assert unit.grad.tolist() == pytest.approx([0.0, slope, slope])  # -1024 HU is below vacuum
 
 

@@ -72,6 +72,17 @@ def attenuation_to_hu(mu: Tensor, mu_water: float = MU_WATER) -> Tensor:
     return 1000.0 * (mu / mu_water - 1.0)
 
 
+def attenuation_per_unit(hu_window: Sequence[float] = HU_WINDOW, mu_water: float = MU_WATER) -> float:
+    """Attenuation in 1/mm of a difference of 1 in [0, 1] of a HU window: the slope of `unit_to_attenuation`.
+
+    Args:
+        hu_window: Lowest and highest HU.
+        mu_water: Attenuation of water in 1/mm.
+    """
+    low, high = check_hu_window(hu_window)
+    return mu_water * (high - low) / 1000
+
+
 def unit_to_attenuation(unit: Tensor, hu_window: Sequence[float] = HU_WINDOW, mu_water: float = MU_WATER) -> Tensor:
     """Linear attenuation in 1/mm of values in [0, 1] of a HU window, differentiable where it is above 0.
 

@@ -10,7 +10,7 @@ from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
-from trct_monai.intensity import HU_WINDOW, MU_WATER, check_hu_window, unit_to_attenuation
+from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
 from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, PreActivationBlock, residual_blocks
 from trct_monai.networks.cross_view import USUAL_VIEWS, lift_with_direction
 from trct_monai.networks.lifting import lift
@@ -180,9 +180,8 @@ class AnyView(ReconstructionNetwork):
 
     def _integrate(self, unit: Float[Tensor, "B 1 X Y Z"], cameras: list[list[Camera]]) -> Float[Tensor, "B V h w"]:
         """What is added to those radiographs where this is added to such volumes."""
-        low, high = self.hu_window
         with torch.autocast(unit.device.type, enabled=False):
-            attenuation = unit.float() * (MU_WATER * (high - low) / 1000)
+            attenuation = unit.float() * attenuation_per_unit(self.hu_window)
             return project(attenuation, cameras, self.extent / self.volume_size) / self.image_scale
 
     def cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:

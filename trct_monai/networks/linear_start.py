@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from trct_monai.geometry import Camera
-from trct_monai.intensity import HU_WINDOW, MU_WATER, check_hu_window, unit_to_attenuation
+from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
 from trct_monai.projector import project, untraced
 
 
@@ -171,8 +171,7 @@ class LinearStart(nn.Module):
 
     def _projected(self, views: list[Camera]) -> tuple[Float[Tensor, "V h w"], Float[Tensor, "K V h w"]]:
         """Line integrals of the mean and of the modes."""
-        low, high = self.hu_window
-        modes = self.modes * (MU_WATER * (high - low) / 1000)
+        modes = self.modes * attenuation_per_unit(self.hu_window)
         volumes = torch.cat([unit_to_attenuation(self.mean, self.hu_window), modes])
         images = project(volumes, views, self.extent / self.mean.shape[-1])
         return images[0], images[1:]

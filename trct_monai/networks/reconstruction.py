@@ -99,7 +99,7 @@ class ReconstructionNetwork(nn.Module):
         """Take over the weights of the same method with fewer scales or steps: its interpolated result is the start.
 
         The initial volume is interpolated with it. Finer scales and further steps keep what they were initialised with,
-        which is zero.
+        which corrects nothing (only a step's rounds of SIRT, which are not learned, do).
 
         Args:
             path: A flat state dict, as `trct_monai.handlers.BestModel` writes it.

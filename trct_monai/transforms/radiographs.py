@@ -121,8 +121,9 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        known = _read_side_car(path) or {}  # a camera that is known is that of the picture as it is stored
-        dicom = read_dicom_radiograph(path, turn=not known.get("camera")) if is_dicom(path) else None
+        page = _read_side_car(path)
+        placed = bool(page and page.get("camera"))  # a camera that is known is that of the picture as it is stored
+        dicom = read_dicom_radiograph(path, turn=not placed) if is_dicom(path) else None
         stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
     except (OSError, EOFError, SyntaxError, ValueError, ImageFileError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
@@ -132,7 +133,6 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     image = torch.from_numpy(stored.astype(np.float64))
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"{path}: the radiograph holds values that are not finite (NaN or infinite)")
-    page = _read_side_car(path)
     if page is None:
         header = (dicom.view_position, dicom.pixel_spacing) if dicom else ("", None)
         return Radiograph((image / full_scale).float(), full_scale == 1.0, None, *header)
