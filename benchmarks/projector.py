@@ -35,8 +35,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from trct_monai.geometry import Camera, make_camera, voxel_to_world  # noqa: E402  # after the path to a checkout
-from trct_monai.projector import backproject, project  # noqa: E402
+from trct_monai.geometry import Camera, make_camera, voxel_to_world
+from trct_monai.projector import backproject, project
 
 EXTENT_MM, SOD_MM, SDD_MM, DETECTOR_MM = 320.0, 541.0, 949.075, 500.0
 

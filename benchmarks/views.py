@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from trct_monai.baselines import make_baseline
-from trct_monai.bundle import load_frozen
-from trct_monai.data import load_datalist
-from trct_monai.data.datalist import write_csv
 from trct_monai.figures import save_figure
 from trct_monai.geometry import Camera
 from trct_monai.intensity import unit_to_hu
+from trct_monai.io.atomic import write_csv
+from trct_monai.io.datalist import load_datalist
+from trct_monai.io.weights import load_frozen
 from trct_monai.metrics.protocols import hu_protocol
 from trct_monai.physics import add_quantum_noise
 from trct_monai.transforms import CameraMatricesd, CTPreprocessingd, LoadRadiographsd, RandRadiographd
-from trct_monai.transforms.views import rigid_motion
+from trct_monai.transforms.cameras import rigid_motion
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 POSE_ERRORS_DEG = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.data.files import save_dx
+from tests.files import save_dx
 
 PIXELS = np.full((8, 6), 100, dtype=np.uint16)
 PATIENT = {"t0010_0020": "P1", "t0020_000d": "1.2.3"}

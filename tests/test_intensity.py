@@ -8,10 +8,8 @@ from trct_monai.intensity import (
     MU_WATER,
     attenuation_per_unit,
     attenuation_to_hu,
-    check_hu_window,
     hu_to_attenuation,
     hu_to_unit,
-    is_finite,
     unit_to_attenuation,
     unit_to_hu,
 )
@@ -45,15 +43,3 @@ def test_unit_to_attenuation_is_differentiable_above_vacuum():
     slope = MU_WATER * (HU_WINDOW[1] - HU_WINDOW[0]) / 1000
     assert attenuation_per_unit() == pytest.approx(slope)
     assert unit.grad.tolist() == pytest.approx([0.0, slope, slope])  # -1024 HU is below vacuum
-
-
-def test_is_finite_finds_nan_and_infinity():
-    assert is_finite(torch.zeros(3))
-    assert not is_finite(torch.tensor([0.0, float("nan")]))
-    assert not is_finite(torch.tensor([0.0, float("-inf")]))
-
-
-@pytest.mark.parametrize("hu_window", [(100.0, 100.0), (1.0, -1.0), (0.0, float("nan"))])
-def test_bad_window_is_refused(hu_window):
-    with pytest.raises(ValueError, match=r"hu_window must be \(low, high\) in HU with low < high"):
-        check_hu_window(hu_window)

@@ -2,7 +2,7 @@
 
 import sys
 
-from trct_monai.cli import main
+from trct_monai.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from trct_monai.io.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SOFT_TISSUE = (-160.0, 240.0)
 WIDE = (-1000.0, 600.0)
 """Display windows in HU: soft tissue (width 400, level 40), and one that shows lung and bone together."""
 
@@ -204,10 +205,8 @@ def contact_sheet(rows: Sequence[tuple[str, Tensor, Sequence[tuple[str, Tensor]]
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write a figure whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
 
 
 _SIDES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P"), "pa": ("R", "L"), "lat": ("A", "P")}

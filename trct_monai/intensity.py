@@ -6,13 +6,32 @@ speaks attenuation. These functions are the only way between the three.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 HU_WINDOW = (-1024.0, 1476.0)
 """Default HU window, 2500 HU wide: the one of the X2CT family (X2CT-GAN, Ying et al., CVPR 2019)."""
 
 AIR_HU = -1000.0
+"""Air, by the definition of the scale. What lies outside a scan counts as air."""
+
+BODY_HU = -950.0
+"""Above this a voxel belongs to the patient, lungs included: the darkest lung, emphysema, begins there (Gevenois et
+al., Am. J. Respir. Crit. Care Med. 154, 1996)."""
+
+LUNG_HU = -500.0
+"""Half way between air and soft tissue: the place of the skin and of the lungs' border, whatever the resolution."""
+
+BONE_HU = 200.0
+"""Above this is bone (or contrast agent and metal), below it soft tissue."""
+
+STORED_HU = (-1024.0, 3071.0)
+"""Range of 12-bit CT numbers. Files keep all of it; a network's window is chosen when they are loaded."""
+
+PADDING_HU = -1024.0
+"""Below this lies no CT number: scanners mark what is outside their field of view so."""
+
+HU_INT16 = (-32768.0, 32767.0)
+"""What a file of 16-bit HU can hold."""
 
 MU_WATER = 0.0206
 """Linear attenuation of water in 1/mm at 60 keV: 0.2059 cm^2/g x 1 g/cm^3 (NIST XCOM). 60 keV stands for the
@@ -92,8 +111,3 @@ def unit_to_attenuation(unit: Tensor, hu_window: Sequence[float] = HU_WINDOW, mu
         mu_water: Attenuation of water in 1/mm.
     """
     return hu_to_attenuation(unit_to_hu(unit, hu_window), mu_water)
-
-
-def is_finite(image: Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
-    return bool(torch.isfinite(image).all())

@@ -17,9 +17,12 @@ from monai.deploy.core import (
 )
 from radiographs import find_radiographs
 
-from trct_monai.reconstruct import NOTICE, choose_device, load_method, read_views
-from trct_monai.transforms import save_nifti
-from trct_monai.transforms.dicom import check_series_folder, common_study, write_ct_series
+from trct_monai.io.dicom.header import common_study
+from trct_monai.io.dicom.writer import check_series_folder, write_ct_series
+from trct_monai.io.nifti import save_nifti
+from trct_monai.reconstruction.command import NOTICE
+from trct_monai.reconstruction.inputs import read_views
+from trct_monai.reconstruction.method import choose_device, load_method
 
 log = logging.getLogger(__name__)
 

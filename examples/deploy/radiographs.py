@@ -4,8 +4,9 @@ import logging
 import re
 from pathlib import Path
 
-from trct_monai.data.sources import VIEW_NAMES
-from trct_monai.transforms.dicom import VIEW_POSITIONS, common_study, is_dicom, read_header
+from trct_monai.datasets.sources import VIEW_NAMES
+from trct_monai.io.dicom.header import common_study, is_dicom, read_header
+from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
 
 DESCRIPTIONS = ("0008|103e", "0018|1030", "0018|1400")
 """Where a DICOM header without ViewPosition may name the view: series, protocol, processing."""

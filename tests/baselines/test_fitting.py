@@ -8,9 +8,9 @@ from monai.data import Dataset
 
 from trct_monai.baselines import BASELINES, Identity, MeanVolume, TotalVariation, fit_baseline, make_baseline
 from trct_monai.baselines.cases import Case
-from trct_monai.data.phantoms import thorax_phantom
 from trct_monai.geometry import DEFAULT_EXTENT, preset
 from trct_monai.intensity import hu_to_attenuation, hu_to_unit
+from trct_monai.phantoms import thorax_phantom
 from trct_monai.projector import project
 
 SIZE = 16

@@ -21,8 +21,8 @@ from monai.bundle import ConfigParser
 
 from tests.bundles.test_configs import BUNDLES, COMMON, PHASES, name, overlays
 from trct_monai.baselines import BASELINES
-from trct_monai.data import load_datalist
-from trct_monai.evaluate import evaluate
+from trct_monai.evaluation.evaluate import evaluate
+from trct_monai.io.datalist import load_datalist
 from trct_monai.networks import VolumeRefiner
 
 # Smaller networks for tiny volumes: a bundle whose own numbers are too large for a test adds its line here.

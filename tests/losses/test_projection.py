@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from trct_monai.data.phantoms import thorax_phantom
 from trct_monai.geometry import make_camera
 from trct_monai.intensity import hu_to_unit
 from trct_monai.losses import ProjectionLoss
+from trct_monai.phantoms import thorax_phantom
 
 
 def volumes(count: int = 2) -> torch.Tensor:

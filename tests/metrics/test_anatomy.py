@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from trct_monai.data.phantoms import thorax_phantom
 from trct_monai.metrics.anatomy import (
     contrast_ratio,
     dice_by_threshold,
@@ -16,6 +15,7 @@ from trct_monai.metrics.anatomy import (
     mae_by_tissue,
     orientation,
 )
+from trct_monai.phantoms import thorax_phantom
 
 SPACING = 10.0
 

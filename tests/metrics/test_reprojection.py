@@ -5,9 +5,9 @@ from math import atan2, degrees
 import pytest
 import torch
 
-from trct_monai.data.phantoms import thorax_phantom
 from trct_monai.geometry import make_camera, preset
 from trct_monai.metrics.reprojection import held_out_camera, relative_residual, reproject
+from trct_monai.phantoms import thorax_phantom
 
 SPACING = 20.0
 

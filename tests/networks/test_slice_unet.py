@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trct_monai.inferers import SliceContextInferer, with_neighbours
 from trct_monai.networks import PatchDiscriminator, SliceUNet
+from trct_monai.training.inferers import SliceContextInferer, with_neighbours
 
 SMALL = (4, 8, 8)
 

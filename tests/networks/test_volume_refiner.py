@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trct_monai.inferers import InterpolatingInferer, RefinementInferer, TwoStageInferer
 from trct_monai.networks import VolumeRefiner
+from trct_monai.training.inferers import InterpolatingInferer, RefinementInferer, TwoStageInferer
 
 
 def volume(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from trct_monai.io.weights import load_state
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of the images on which the public weights were trained (Deng et al., CVPR 2009), in [0, 1]."""
@@ -114,7 +116,7 @@ def _read(weights: str) -> dict[str, Tensor]:
         except OSError as error:
             raise ValueError(f"the weights of VGG16 could not be fetched ({error}); {how}") from error
     elif Path(weights).is_file():
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = load_state(weights)
     else:
         raise ValueError(f"no weights of VGG16 at {weights!r}; {how}")
     return {name: value for name, value in state.items() if name.startswith("features.")}

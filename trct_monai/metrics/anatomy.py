@@ -6,12 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import fft, ndimage, optimize
 
+from trct_monai.intensity import BONE_HU, LUNG_HU
+
 Array = np.ndarray
 
-LUNG_HU = -500.0
-"""Half way between lung and soft tissue: what is below and enclosed by the body counts as lung."""
-
-BONE_HU = 200.0
 
 SOFT_TISSUE_HU = (-200.0, 200.0)
 """Fat to contrasted blood."""

@@ -13,15 +13,13 @@ from scipy.spatial import KDTree
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from trct_monai.intensity import HU_WINDOW, check_hu_window
+from trct_monai.intensity import HU_WINDOW, LUNG_HU, check_hu_window
 
 Array = np.ndarray
 
 MOVES_HU = 50.0
 """A voxel moves if average and phase differ by more than this, after a blur of one voxel against noise."""
 
-LUNG_HU = -500.0
-"""Border between lung and soft tissue."""
 
 SSIM_WINDOW = 7
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 
-from trct_monai.bundle import load_frozen, verify_checksum
+from trct_monai.io.weights import load_frozen, verify_checksum
 from trct_monai.networks.any_view import AnyView, are_present
 from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.networks.reconstruction import resize, zero_head
@@ -25,7 +25,7 @@ class IntervalNetwork(nn.Module):
 
     The spread is that of the linear start, which knows what the views leave open, times a factor that the small network
     reads from volume, start and that spread; it is trained by `trct_monai.losses.LaplaceNLLLoss`. The intervals are the
-    volume plus and minus so many spreads: `factors` for each number of views, as `trct_monai.calibration` finds them.
+    volume plus and minus so many spreads: `factors` for each number of views, as `calibrate` finds them.
 
     In training the result is (B, 2, X, Y, Z), volume and spread; in evaluation (B, 5, X, Y, Z), the volume and the
     quantiles of `trct_monai.metrics.uncertainty.QUANTILES`; all in [0, 1] of the window.

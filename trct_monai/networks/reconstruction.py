@@ -102,7 +102,7 @@ class ReconstructionNetwork(nn.Module):
         which corrects nothing (only a step's rounds of SIRT, which are not learned, do).
 
         Args:
-            path: A flat state dict, as `trct_monai.handlers.BestModel` writes it.
+            path: A flat state dict, as `trct_monai.training.checkpoints.BestModel` writes it.
 
         Raises:
             ValueError: If the weights are not those of a coarser network of this kind, or this kind cannot take them.

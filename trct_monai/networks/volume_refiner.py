@@ -20,7 +20,7 @@ class VolumeRefiner(nn.Module):
     training: an untrained refiner returns the trilinear interpolation to the bit, so it starts where that ends.
 
     It is made of convolutions and local means only, and so takes volumes of any size, whole or window by window; see
-    `trct_monai.inferers.RefinementInferer`. The defaults make 0.68 million parameters for 64 to 256; 64 features,
+    `RefinementInferer`. The defaults make 0.68 million parameters for 64 to 256; 64 features,
     growth 32 and 3 blocks 7.0 million.
 
     Args:

@@ -1,43 +1,24 @@
-"""Transforms on MONAI's grain: the Protocol from any CT to a target and back to HU, and radiographs from files."""
+"""Thin MONAI transforms over the rooms below: files to tensors, cubes, views, augmentation, and back to HU on disk."""
 
 from trct_monai.transforms.augmentation import RandRadiographd
-from trct_monai.transforms.protocol import CTPreprocessing, CTPreprocessingd, UnitToHUd, resample_like
-from trct_monai.transforms.radiographs import (
-    ORIENTATIONS,
-    LoadRadiographsd,
-    Radiograph,
-    digest_radiograph,
-    orient,
-    read_radiograph,
-    resize_radiographs,
-    save_radiograph,
-    side_car_of,
-)
-from trct_monai.transforms.save import SaveCTd, save_nifti
+from trct_monai.transforms.cameras import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
+from trct_monai.transforms.cube import CTPreprocessingd, UnitToHUd
+from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
+from trct_monai.transforms.save import SaveChangedCTd, SaveCTd
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
-from trct_monai.transforms.views import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
 
 __all__ = [
-    "ORIENTATIONS",
     "ApplyNetworkd",
-    "CTPreprocessing",
     "CTPreprocessingd",
     "CameraMatricesd",
+    "LoadCTd",
     "LoadRadiographsd",
     "PrepareViews",
-    "Radiograph",
     "RandPosed",
     "RandRadiographd",
     "RandTwoScaleCropd",
     "SaveCTd",
+    "SaveChangedCTd",
     "SelectViewsd",
     "UnitToHUd",
-    "digest_radiograph",
-    "orient",
-    "read_radiograph",
-    "resample_like",
-    "resize_radiographs",
-    "save_nifti",
-    "save_radiograph",
-    "side_car_of",
 ]

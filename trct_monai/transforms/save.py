@@ -1,16 +1,20 @@
 """Writing predicted CTs."""
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
+from torch import Tensor
+
+from trct_monai.intensity import HU_INT16, HU_WINDOW, unit_to_hu
+from trct_monai.io.ct import read_ct
+from trct_monai.io.nifti import write_hu
 
 
 class SaveCTd(MapTransform):
@@ -52,21 +56,45 @@ class SaveCTd(MapTransform):
             hu = hu[..., 0] if hu.shape[-1] == 1 else hu
             if not np.isfinite(hu).all():
                 raise ValueError(f"the reconstruction of {name} holds values that are not finite; nothing was written")
-            save_nifti(hu, volume.affine.double().numpy(), self.output_dir / f"{name}.nii.gz")
+            write_hu(self.output_dir / f"{name}.nii.gz", hu, volume.affine.double().numpy())
         return dict(data)
 
 
-def save_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Write a volume in mm, to a temporary name first; folders are made if need be.
+class SaveChangedCTd(MapTransform):
+    """Write a changed CT as OUTPUT_DIR/CASE_ID.nii.gz: shape, axes and affine of the CT, HU as int16.
+
+    What is written is the CT in its own HU, and what the network changed in it: beyond the window's ends, and where
+    nothing was changed, the values are those of the file.
 
     Args:
-        values: Numbers (X, Y, Z) or (X, Y, Z, C).
-        affine: From voxel index to world mm in RAS.
-        path: Where to write, ending in .nii.gz or .nii.
+        keys: Keys of predictions (1, X, Y, Z) in [0, 1], axes in RAS order.
+        output_dir: Folder, made if need be.
+        hu_window: Lowest and highest HU.
+        source_key: Key of the CT's path.
     """
-    image = nibabel.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")
-    nibabel.save(image, partial)
-    partial.replace(path)
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | os.PathLike[str],
+        hu_window: Sequence[float] = HU_WINDOW,
+        source_key: str = "source",
+    ) -> None:
+        super().__init__(keys)
+        self.output_dir, self.hu_window, self.source_key = Path(output_dir), hu_window, source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the volumes; the items stay as they are.
+
+        Raises:
+            ValueError: If a prediction holds NaN.
+        """
+        for key in self.key_iterator(dict(data)):
+            ct = read_ct(data[self.source_key])
+            original = ct.ct_hu[0].float()
+            predicted = unit_to_hu(data[key].as_subclass(Tensor)[0].float().cpu(), self.hu_window)
+            changed = original + predicted - original.clamp(*self.hu_window)
+            if bool(predicted.isfinite().all()):
+                changed = changed.clamp(*HU_INT16)
+            write_hu(self.output_dir / f"{data['case_id']}.nii.gz", *ct.as_stored(changed.numpy()))
+        return dict(data)

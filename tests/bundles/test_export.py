@@ -1,0 +1,145 @@
+"""Every bundle, exported: its folder alone runs, says what it is, and gives what PyTorch gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import nibabel
+import pytest
+import torch
+
+from tests.bundles.test_configs import verify_metadata
+from trct_monai.bundles.export import foreign_targets, write_configs
+from trct_monai.commands import main
+from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
+from trct_monai.io.datalist import load_datalist
+from trct_monai.io.weights import CHECKSUMS
+
+BUNDLES = [
+    "direct_regression+small",
+    "trct_gan+small",
+    "two_stage+small",
+    "hybrid_cnn_vit+small",
+    "any_view+small+intervals",
+    "ct_phase_pix2pix+small",
+]
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
+def exported(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "out"
+    # By itself, for a traced network has tensors where the tests' type checker wants numbers.
+    flags = ["--bundle", request.param, "--out", str(folder), "--onnx", "True"]
+    said = python("trct_monai", "export", *flags, cwd=repository).stdout
+    assert "model.ts differs from PyTorch by" in said and "model.onnx differs from PyTorch by" in said
+    return folder
+
+
+def python(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A datalist of one phantom."""
+    folder = tmp_path_factory.mktemp("phantom")
+    make_phantoms(str(folder), size=16, split="0/0/1", num_workers=0, radiograph_size=128)
+    return folder / "datalist.json"
+
+
+def config(folder: Path) -> str:
+    return str(folder / "configs" / "inference.json")
+
+
+def metadata(folder: Path) -> str:
+    return str(folder / "configs" / "metadata.json")
+
+
+def test_it_runs_from_an_empty_folder_by_its_own_code(exported: Path, phantom: Path, tmp_path: Path) -> None:
+    (case,) = load_datalist(phantom, "test")
+    takes_cts = "load_phases" in Path(config(exported)).read_text(encoding="utf-8")
+    data = ["--volumes", f"['{case['label']}']"] if takes_cts else ["--datalist", str(phantom)]
+    probe = tmp_path / "probe"  # what Python loads first: it says at the end where our code came from
+    probe.mkdir()
+    (probe / "sitecustomize.py").write_text(
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('OURS', sys.modules['trct_monai'].__file__, file=sys.stderr))\n",
+        encoding="utf-8",
+    )
+    flags = ["--config_file", config(exported), *data, "--output_dir", str(tmp_path / "output")]
+    done = python("monai.bundle", "run", *flags, cwd=probe, PYTHONPATH=str(probe))
+    assert f"OURS {exported / 'trct_monai' / '__init__.py'}" in done.stderr
+    (written,) = [path for path in (tmp_path / "output").glob("*.nii.gz") if "_quantiles" not in path.name]
+    pred = load(metadata(exported))["network_data_format"]["outputs"]["pred"]["spatial_shape"]
+    assert len(pred) == 2 or list(nibabel.load(written).shape[:3]) in (pred, [2 * n for n in pred])
+
+
+def load(path: str) -> dict[str, Any]:
+    page: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return page
+
+
+def test_monai_verifies_it(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exported)
+    verify_metadata(exported, tmp_path)
+    monai.bundle.verify_net_in_out("network_def", metadata(exported), config(exported), device="cpu")
+
+
+def test_it_holds_what_a_zoo_asks_for(exported: Path) -> None:
+    wanted = "LICENSE configs/logging.conf configs/train.json docs/README.md docs/data_license.txt docs/export.md"
+    wanted += " models/model.pt models/model.ts models/model.onnx requirements.txt"
+    assert [name for name in wanted.split() if not (exported / name).is_file()] == []
+    state = torch.load(exported / "models" / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in state.values())
+    sums = (exported / "models" / CHECKSUMS).read_text(encoding="utf-8")
+    assert all(f"  model.{kind}\n" in sums for kind in ("pt", "ts", "onnx"))
+    assert load(metadata(exported))["version"] in load(metadata(exported))["changelog"]
+
+
+def test_a_program_of_others_in_a_configuration_is_named(tmp_path: Path) -> None:
+    page = {
+        "a": [{"_target_": "os.system", "command": "true"}, {"_target_": "Compose"}],
+        "b": {"_target_": "torch.nn.ReLU"},
+    }
+    (tmp_path / "inference.json").write_text(json.dumps(page), encoding="utf-8")
+    assert list(foreign_targets(tmp_path)) == ["inference.json calls os.system"]
+
+
+def test_an_overlay_goes_where_its_description_says(repository: Path, tmp_path: Path) -> None:
+    folder = repository / "bundles" / "any_view" / "configs"
+    files = [folder / f"{name}.json" for name in ("inference", "small", "many_views", "train_intervals", "intervals")]
+    write_configs(files, tmp_path / "configs")
+    inference, train = (load(str(tmp_path / "configs" / f"{name}.json")) for name in ("inference", "train"))
+    assert "calibrate" in str(train["run"]) and "calibrate" not in str(inference["run"])
+    assert inference["step_channels"] == train["step_channels"] == load(str(folder / "small.json"))["step_channels"]
+    assert str(inference["run"]).count("set_determinism") == 1 and "initialize" not in inference
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "wrong.pt").write_bytes(b"no weights")
+    for flags, expected in (
+        (["--bundle", "direct_regression+small", "--out", "full"], "full is there already; give --out a new folder"),
+        (["--bundle", "direct_regression+tiny", "--out", "new"], "bundle 'direct_regression+tiny' has no"),
+        (["--bundle", "nothing", "--out", "new"], "found no bundle 'nothing'"),
+        (["--bundle", "direct_regression+small", "--checkpoint", "{}/wrong.pt", "--out", "new"], "wrong.pt"),
+    ):
+        flags = [flag.format(tmp_path) for flag in flags]
+        flags[flags.index("--out") + 1] = str(tmp_path / flags[flags.index("--out") + 1])
+        assert main(["export", *flags]) == 2
+        assert expected in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "wrong.pt"]

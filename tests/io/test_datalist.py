@@ -1,0 +1,118 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from monai.data import load_decathlon_datalist
+from PIL import Image
+
+from trct_monai.io.datalist import checksum, load_datalist, read_datalist, save_datalist
+from trct_monai.io.radiograph import digest_radiograph
+
+
+@pytest.fixture
+def case(tmp_path):
+    folder = tmp_path / "data" / "a"
+    folder.mkdir(parents=True)
+    for name in ("a.nii.gz", "a_pa.png", "a_mask_nodule.nii.gz"):
+        (folder / name).touch()
+    return {
+        "case_id": "a",
+        "label": str(folder / "a.nii.gz"),
+        "image": [str(folder / "a_pa.png")],
+        "masks": {"nodule": str(folder / "a_mask_nodule.nii.gz")},
+    }
+
+
+def test_round_trip_keeps_cases_and_stores_relative_paths(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    save_datalist(path, {"training": [case], "test": []}, {"name": "x", "extent": 320.0})
+    page = read_datalist(path)
+    assert page["training"][0]["label"] == "a/a.nii.gz" and page["training"][0]["image"] == ["a/a_pa.png"]
+    assert page["name"] == "x" and page["num_cases"] == {"training": 1, "validation": 0, "test": 0}
+    assert load_datalist(path, "training") == [case] and load_datalist(path, "validation") == []
+    assert [file.name for file in path.parent.iterdir() if "partial" in file.name] == []
+
+
+def test_a_moved_data_set_is_found_again(tmp_path, case):
+    save_datalist(tmp_path / "data" / "datalist.json", {"training": [case]}, {})
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    loaded = load_datalist(tmp_path / "elsewhere" / "datalist.json", "training")[0]
+    assert loaded["label"] == str(tmp_path / "elsewhere" / "a" / "a.nii.gz")
+
+
+def test_monai_reads_it_too(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    save_datalist(path, {"training": [case]}, {})
+    assert load_decathlon_datalist(str(path), data_list_key="training")[0]["label"] == case["label"]
+
+
+def test_errors_are_one_line_that_names_the_file(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    with pytest.raises(FileNotFoundError, match="datalist.json: no such datalist"):
+        load_datalist(path, "training")
+    with pytest.raises(ValueError, match="sections training, validation, test, got train"):
+        save_datalist(path, {"train": [case]}, {})
+    save_datalist(path, {"training": [case]}, {})
+    with pytest.raises(ValueError, match="no section 'train'; it has training, validation, test"):
+        load_datalist(path, "train")
+    (tmp_path / "data" / "a" / "a_pa.png").unlink()
+    with pytest.raises(FileNotFoundError, match="a_pa.png: missing file of case a"):
+        load_datalist(path, "training")
+    page = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(page | {"format_version": 9}), encoding="utf-8")
+    with pytest.raises(ValueError, match="version 9 cannot be read"):
+        read_datalist(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="not JSON"):
+        read_datalist(path)
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="a datalist has the sections"):
+        read_datalist(path)
+
+
+def test_cases_of_another_geometry_are_refused(phantoms):
+    assert load_datalist(phantoms, "test", "x2ct")
+    with pytest.raises(ValueError, match="2 views that are not those of geometry 'clinic'; prepare the data with"):
+        load_datalist(phantoms, "test", "clinic")
+    assert load_datalist(phantoms, "test", "x2ct", 320.0)
+    with pytest.raises(ValueError, match="its cubes are 320.0 mm wide .* prepare the data with --extent 400"):
+        load_datalist(phantoms, "test", "x2ct", 400.0)
+    with pytest.raises(ValueError, match="2 views that are not those of geometry 'circle-4'"):
+        load_datalist(phantoms, "test", "circle-4")
+
+
+def test_the_checksum_sees_every_number_and_no_compression(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms.parent, tmp_path / "data")
+    datalist = tmp_path / "data" / "datalist.json"
+    page = read_datalist(datalist)
+    expected = checksum(page)
+    assert len(expected) == 64 and checksum(read_datalist(phantoms)) == expected
+    moved = json.loads(json.dumps(page))
+    moved["validation"].append(moved["training"].pop())
+    assert checksum(moved) != expected
+    case = page["test"][0]
+    picture = datalist.parent / case["image"][0]
+    before = digest_radiograph(picture)
+    assert before == case["pixels"][0]
+    with Image.open(picture) as image:
+        numbers = np.array(image)
+    Image.fromarray(numbers).save(picture, compress_level=0)
+    assert digest_radiograph(picture) == before
+    numbers[3, 4] += 1
+    Image.fromarray(numbers).save(picture)
+    assert digest_radiograph(picture) != before
+    for key in ("voxels", "pixels"):
+        lacking = json.loads(json.dumps(page))
+        del lacking["test"][0][key]
+        with pytest.raises(ValueError, match=f"case {case['case_id']} has no digests of voxels and pixels"):
+            checksum(lacking)
+
+
+def test_a_network_needs_a_case(tmp_path, case):
+    path = tmp_path / "data" / "datalist.json"
+    save_datalist(path, {"training": [case], "test": []}, {})
+    assert load_datalist(path, "test") == []
+    with pytest.raises(ValueError, match="section 'test' has no case; split the data so that it has"):
+        load_datalist(path, "test", "x2ct")

@@ -1,0 +1,120 @@
+"""Intervals: as wide as counted out, in order, around an unchanged reconstruction."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.test_contracts import perturbed
+from trct_monai.geometry import preset, projection_matrices
+from trct_monai.losses import LaplaceNLLLoss
+from trct_monai.metrics.uncertainty import QUANTILES
+from trct_monai.networks import AnyView, IntervalNetwork
+from trct_monai.networks.intervals import load_intervals
+from trct_monai.training.calibration import BODY, calibrate, conformal_quantile
+
+SIZE = 16
+MATRICES = projection_matrices(preset("circle-4"))
+
+
+def any_view() -> AnyView:
+    torch.manual_seed(0)
+    network = AnyView(
+        SIZE, encoder_channels=(4, 8), decoder_channels=(8, 4), num_blocks=1, view_channels=4,
+        num_steps=1, step_size=16, num_modes=4, max_views=4,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    network.linear_start.fit(0.5 * torch.rand(5, 1, SIZE, SIZE, SIZE, generator=generator))
+    return network
+
+
+def cases(number: int = 3) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    return [
+        {
+            "image": 5 * torch.rand(4, 32, 32, generator=generator),
+            "matrices": MATRICES,
+            "label": torch.rand(1, SIZE, SIZE, SIZE, generator=generator),
+        }
+        for _ in range(number)
+    ]
+
+
+def calibrated() -> IntervalNetwork:
+    network = IntervalNetwork(perturbed(any_view()), channels=4)
+    calibrate(network, cases(), usual_views=[0, 2])
+    return network
+
+
+def test_conformal_quantile_by_hand() -> None:
+    values = np.arange(1.0, 20.0)  # 19 values: the 10th is the median, the 18th holds 90 % of a 20th
+    assert conformal_quantile(values, 0.5) == 10 and conformal_quantile(values, 0.9) == 18
+    assert conformal_quantile(values[:3], 0.9) == 3
+
+
+@pytest.mark.parametrize("views", [[1], [0, 2], [0, 1, 2, 3]], ids=len)
+def test_intervals_hold_the_share_of_voxels_that_they_name(views: list[int]) -> None:
+    network, held = calibrated(), []
+    for case in cases():
+        with torch.no_grad():
+            result = network(case["image"][None, views], MATRICES[None, views])[0]
+        volume, *quantiles = result
+        assert result.shape == (1 + len(QUANTILES), SIZE, SIZE, SIZE)
+        assert bool((torch.stack(quantiles).diff(dim=0) >= 0).all())
+        assert bool((volume >= quantiles[1]).all() and (volume <= quantiles[2]).all())
+        label, inside = case["label"][0], case["label"][0] > BODY
+        held.append(
+            [(low <= label)[inside] & (label <= high)[inside] for low, high in (quantiles[1:3], quantiles[::3])]
+        )
+    half, most = (torch.cat([one[i] for one in held]).float().mean() for i in (0, 1))
+    assert (half - 0.5).abs() < 0.06 and (most - 0.9).abs() < 0.06  # one view is drawn anew, the others are the same
+
+
+def test_the_reconstruction_is_the_networks_own_and_training_leaves_it_alone() -> None:
+    network, case = calibrated(), cases()[0]
+    before = {name: value.clone() for name, value in network.network.state_dict().items()}
+    image = case["image"][None]
+    with torch.no_grad():
+        torch.testing.assert_close(network(image, MATRICES[None])[:, :1], network.network(image, MATRICES[None]))
+    network.train()
+    assert not network.network.training and network.head.training
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(3):
+        loss = LaplaceNLLLoss()(network(image, MATRICES[None]), case["label"][None])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(value, before[name]) for name, value in network.network.state_dict().items())
+
+
+def test_laplace_is_least_where_the_spread_is_the_error() -> None:
+    volume, target = torch.zeros(1, 1, 4, 4, 4), torch.full((1, 1, 4, 4, 4), 0.2)
+    loss = {
+        s: LaplaceNLLLoss()(torch.cat([volume, torch.full_like(volume, s)], dim=1), target) for s in (0.1, 0.2, 0.4)
+    }
+    assert loss[0.2] < loss[0.1] and loss[0.2] < loss[0.4]
+    torch.testing.assert_close(loss[0.2], torch.tensor(0.4).log() + 1)
+
+
+def test_weights_come_back_and_others_are_refused(tmp_path: Path) -> None:
+    network = calibrated()
+    torch.save(network.network.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(FileNotFoundError, match="fit them by configs/train_intervals.json"):
+        load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
+    network.save(tmp_path / "intervals.pt")
+    again = load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
+    image = cases()[0]["image"][None]
+    with torch.no_grad():
+        assert torch.equal(again(image, MATRICES[None]), network(image, MATRICES[None]))
+    with pytest.raises(ValueError, match="does not hold the weights of intervals of this size"):
+        load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 8)
+
+
+def test_without_cases_there_are_no_intervals() -> None:
+    with pytest.raises(ValueError, match="the validation section is empty"):
+        calibrate(IntervalNetwork(any_view(), channels=4), [])

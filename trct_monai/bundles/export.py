@@ -1,0 +1,268 @@
+"""`export`: one folder that holds all of a bundle: configuration, weights, TorchScript, documentation and our code."""
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import torch
+from monai.bundle import ConfigParser
+
+from trct_monai import __version__
+from trct_monai.bundles.find import bundle_files
+from trct_monai.io.files import read_json, replacing_folder, write_json, write_text
+from trct_monai.io.provenance import digest_file
+from trct_monai.io.weights import CHECKSUMS, load_frozen, load_state, save_state, verify_checksum
+
+PACKAGE = "trct_monai"
+
+TRUSTED = ("monai", "torch", "ignite", PACKAGE)
+"""Where a configuration's callables may come from without being named."""
+
+FOR_INFERENCE, FOR_TRAINING = "inference.json", "train.json"
+"""An overlay whose description names one of these files alone goes after that one only."""
+
+COMPANIONS = ("intervals.pt", "refiner")
+"""What may lie beside weights and belongs to them."""
+
+TOLERANCE = 1e-3
+"""Largest difference in [0, 1] between PyTorch's result and that of TorchScript or ONNX."""
+
+SIZES = ("radiograph_size", "size")
+"""Names of the configuration's rows and columns of the network's input."""
+
+
+def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = False) -> None:
+    """Make a bundle one self-contained folder, as a model zoo or MONAI Deploy takes it.
+
+    Overlays are resolved into one inference.json and one train.json, metadata.json gets their sizes, model.pt comes
+    with a traced model.ts, and our library with a list of the packages that it needs. The folder then runs anywhere:
+
+        pip install -r OUT/requirements.txt
+        python -m monai.bundle run --config_file OUT/configs/inference.json --datalist datalist.json
+
+    Args:
+        bundle: BUNDLE[+OVERLAY...], such as any_view+small.
+        out: A new folder.
+        checkpoint: Weights in place of those that come with the bundle.
+        onnx: Write model.onnx as well (pip install 'trct-monai[export]').
+    """
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is there already; give --out a new folder")
+    if onnx and not all(find_spec(package) for package in ("onnx", "onnxruntime")):
+        raise ValueError("onnx and onnxruntime are needed for --onnx: pip install 'trct-monai[export]'")
+    name, (config, weights) = bundle_files(bundle, checkpoint)
+    verify_checksum(weights)
+    root = config[0].parent.parent
+    with replacing_folder(target) as partial:
+        write_configs(config, partial / "configs")
+        _copy_models(weights, partial / "models")
+        _copy_documents(root, weights, partial)
+        _copy_library(partial)
+        for line in (*foreign_targets(partial / "configs"), *missing_files(partial)):
+            print(f"note: {line}")
+        _complete_metadata(partial)
+        for kind, difference in _convert(partial, onnx):
+            print(f"{kind} differs from PyTorch by {difference:.1e} at most")
+        sums = [f"{digest_file(path)}  {path.name}\n" for path in sorted((partial / "models").glob("*.*"))]
+        write_text(partial / "models" / CHECKSUMS, "".join(sums))
+        write_text(partial / "docs" / "export.md", _page(name, weights))
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"wrote {target} ({size / 2**20:.0f} MiB); {target / 'docs' / 'export.md'} says how to run it")
+
+
+def write_configs(config: Sequence[Path], folder: Path) -> None:
+    """Write inference.json and train.json with their overlays resolved, and the files beside them.
+
+    MONAI looks for the bundle's own code only when it runs, not before: what `initialize` held goes to the head of
+    `run`.
+
+    Args:
+        config: inference.json and the overlays after it.
+        folder: Where to write.
+    """
+    folder.mkdir(parents=True)
+    source = config[0].parent
+    notes = {path: str(_load(path).get("_desc_", "")) for path in config[1:]}
+    inferred = [path for path, note in notes.items() if FOR_INFERENCE in note or FOR_TRAINING not in note]
+    trained = [path for path, note in notes.items() if FOR_INFERENCE not in note]
+    for name, files in ((FOR_INFERENCE, inferred), (FOR_TRAINING, trained)):
+        files = [source / name, *files]
+        page = ConfigParser.load_config_files([str(path) for path in files])
+        page.pop("_desc_", None)
+        page["run"] = [*page.pop("initialize", []), *page["run"]]
+        write_json(folder / name, page, indent=4)
+    for name in ("metadata.json", "logging.conf"):
+        shutil.copyfile(source / name, folder / name)
+    common = source.parent.parent / "common"
+    for name in ("evaluate.json", "multi_gpu.json"):
+        if (common / name).is_file():  # a wheel has none
+            shutil.copyfile(common / name, folder / name)
+
+
+def foreign_targets(folder: Path) -> Iterator[str]:
+    """A line for each `_target_` of the configurations that is not of `TRUSTED`.
+
+    A configuration is code: expressions, which begin with a dollar sign, may call anything and are not looked at.
+    """
+    for path in sorted(folder.glob("*.json")):
+        for target in sorted(set(_targets(_load(path)))):
+            if "." in target and target.split(".")[0] not in TRUSTED:
+                yield f"{path.name} calls {target}"
+
+
+def _targets(page: Any) -> Iterable[str]:
+    if isinstance(page, dict):
+        own = [page["_target_"]] if isinstance(page.get("_target_"), str) else []
+        return [*own, *(target for value in page.values() for target in _targets(value))]
+    return [target for value in page for target in _targets(value)] if isinstance(page, list) else []
+
+
+def _copy_models(weights: Path, folder: Path) -> None:
+    """The weights, for a CPU, and what belongs to them: intervals, a refiner."""
+    folder.mkdir()
+    for name in COMPANIONS:
+        companion = weights.with_name(name)
+        if companion.is_dir():
+            shutil.copytree(companion, folder / name)
+        elif companion.is_file():
+            verify_checksum(companion)
+            shutil.copyfile(companion, folder / name)
+    save_state(folder / "model.pt", load_state(weights))
+
+
+def missing_files(folder: Path) -> Iterator[str]:
+    """A line for each file of the bundle's models that the configuration names and that is not there."""
+    config = _parser(folder)
+    for key in [key for key in config.get() if key.endswith("_path")]:
+        path = config.get_parsed_content(key)
+        if isinstance(path, str) and Path(path).is_relative_to(folder / "models") and not Path(path).exists():
+            place = Path(path).relative_to(folder)
+            yield f"{key} names {place}, which does not lie beside the weights; put it there if it is to be used"
+
+
+def _copy_documents(root: Path, weights: Path, folder: Path) -> None:
+    shutil.copyfile(root / "LICENSE", folder / "LICENSE")
+    shutil.copytree(root / "docs", folder / "docs")
+    card = weights.with_name("README.md")
+    if card.is_file():
+        shutil.copyfile(card, folder / "docs" / "model_card.md")
+
+
+def _copy_library(folder: Path) -> None:
+    """Our code, and the packages that it needs."""
+    here = Path(__file__).parents[1]
+    shutil.copytree(here, folder / PACKAGE, ignore=_no_code)
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError as error:
+        raise ValueError("trct_monai is not installed, so its requirements are not known: pip install it") from error
+    needed = [line for line in lines if "extra ==" not in line]
+    write_text(folder / "requirements.txt", "\n".join(needed) + "\n")
+
+
+def _no_code(place: str, names: list[str]) -> list[str]:
+    """What of the library's folders is not copied: compiled files, and the bundle that a wheel brings."""
+    return [name for name in names if name == "__pycache__" or Path(place, name, "configs").is_dir()]
+
+
+def _complete_metadata(folder: Path) -> None:
+    """Give the metadata the sizes of this configuration's network."""
+    path = folder / "configs" / "metadata.json"
+    metadata, config = _load(path), _parser(folder)
+    size = next((int(config[name]) for name in SIZES if name in config), None)
+    formats = metadata["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    image["spatial_shape"] = [size or n for n in image["spatial_shape"]]
+    network = load_frozen(config.get_parsed_content("network_def"), str(folder / "models" / "model.pt"))
+    with torch.no_grad():
+        result = network(torch.zeros(1, image["num_channels"], *image["spatial_shape"]))
+    pred["spatial_shape"] = list(result.shape[2:])
+    write_json(path, metadata, indent=4)
+
+
+def _convert(folder: Path, onnx: bool) -> Iterator[tuple[str, float]]:
+    """Write model.ts and model.onnx, and compare what they give with PyTorch.
+
+    Yields:
+        Name of the file, and the largest difference.
+
+    Raises:
+        ValueError: If it is larger than `TOLERANCE`.
+    """
+    configs, models = folder / "configs", folder / "models"
+    metadata = _load(configs / "metadata.json")
+    image = metadata["network_data_format"]["inputs"]["image"]
+    shape = [1, image["num_channels"], *image["spatial_shape"]]
+    paths = {"config_file": str(configs / "inference.json"), "meta_file": str(configs / "metadata.json")}
+    paths["ckpt_file"] = str(models / "model.pt")
+    options = {"net_id": "network_def", "use_trace": True, "input_shape": shape, "bundle_root": str(folder)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sizes and geometry become constants, and that other exporters are newer
+        monai.bundle.ckpt_export(filepath=str(models / "model.ts"), **paths, **options)
+        if onnx:
+            # The exporter by torch.export cannot follow geometry that is computed in Python.
+            by_trace = {"converter_kwargs": {"dynamo": False}}
+            monai.bundle.onnx_export(filepath=str(models / "model.onnx"), **by_trace, **paths, **options)
+    network = load_frozen(_parser(folder).get_parsed_content("network_def"), paths["ckpt_file"])
+    low, high = image["value_range"]
+    radiographs = low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(radiographs)
+        traced = torch.jit.load(models / "model.ts")(radiographs)  # type: ignore[no-untyped-call]
+    results = {"model.ts": traced, **({"model.onnx": run_onnx(models / "model.onnx", radiographs)} if onnx else {})}
+    for name, result in results.items():
+        difference = float((result - expected).abs().max())
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{name} differs from PyTorch by {difference:.1e}, more than {TOLERANCE:.0e}")
+        yield name, difference
+
+
+def run_onnx(path: Path, image: torch.Tensor) -> torch.Tensor:
+    """The result of an ONNX file for one input."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    return torch.from_numpy(result)
+
+
+def _parser(folder: Path) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    parser["bundle_root"] = str(folder)
+    return parser
+
+
+def _load(path: Path) -> dict[str, Any]:
+    page: dict[str, Any] = read_json(path)
+    return page
+
+
+def _page(name: str, weights: Path) -> str:
+    return re.sub(
+        r"^        ",
+        "",
+        f"""\
+        # {name}, exported
+
+        By trct_monai {__version__}, from weights with the SHA-256 {digest_file(weights)}. Research software, not a
+        medical device. A configuration is code: run it as you would run a program.
+
+            pip install -r requirements.txt
+            python -m monai.bundle run --config_file configs/inference.json --datalist DATALIST.json
+            python -m monai.bundle run training --config_file configs/train.json --datalist DATALIST.json
+
+        from any folder, with the paths of these files. MONAI's other commands (`verify_net_in_out`, `ckpt_export`,
+        `onnx_export`) run from this folder, or with it on `PYTHONPATH`. `trct_monai/` is the library that the
+        configuration calls; `python -m trct_monai --help`, run here, lists its commands. `multi_gpu.json` needs this
+        folder on `PYTHONPATH`.
+        """,
+        flags=re.MULTILINE,
+    )

@@ -1,0 +1,227 @@
+"""`phantoms`: thorax phantoms as cases, in the same layout as patients."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from trct_monai.arguments import parse_numbers
+from trct_monai.datasets.cases import is_finished, load_cases, write_label, write_page
+from trct_monai.datasets.driver import in_shard, parse_shard, run_cases
+from trct_monai.datasets.phantom_phases import write_phases
+from trct_monai.datasets.split import DATALIST, Sections, write_split
+from trct_monai.geometry import DEFAULT_EXTENT, preset
+from trct_monai.intensity import STORED_HU
+from trct_monai.io.datalist import SECTIONS, describe_checksum, read_datalist
+from trct_monai.io.files import remove_partial, replacing_folder
+from trct_monai.io.nifti import write_nifti
+from trct_monai.io.radiograph import save_radiograph
+from trct_monai.phantoms import Phantom, thorax_phantom
+from trct_monai.phantoms.findings import FINDINGS
+from trct_monai.preprocessing.cube import CTPreprocessing
+from trct_monai.registration.orientation import measure, project_cube
+from trct_monai.resampling import resample
+
+OVERSAMPLING = 2
+"""The phantom is drawn this much finer than its label, so that radiographs do not come from the label itself."""
+
+DEFAULT_COUNT = 500
+DEFAULT_SHARES = (0.8, 0.1, 0.1)
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """What makes a phantom's case; see `phantoms` for each."""
+
+    size: int
+    extent: float
+    geometry: str
+    radiograph_size: int
+    findings: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        preset(self.geometry, self.radiograph_size)
+        unknown = [name for name in self.findings or () if name not in FINDINGS]
+        if unknown:
+            raise ValueError(f"findings must be out of {', '.join(FINDINGS)}, got {', '.join(unknown)}")
+        if self.size < 8 or self.radiograph_size < 8:
+            raise ValueError(f"size and radiograph_size must be at least 8, got {self.size} and {self.radiograph_size}")
+
+
+def phantoms(
+    output: str,
+    count: int | None = None,
+    size: int = 64,
+    seed: int = 0,
+    geometry: str = "x2ct",
+    radiograph_size: int = 128,
+    extent: float = DEFAULT_EXTENT,
+    findings: str | Sequence[str] | None = None,
+    split: str | None = None,
+    phases: int | None = None,
+    num_workers: int = 2,
+    shard: str = "1/1",
+) -> None:
+    """Make thorax phantoms with radiographs, labels, masks of their findings, and a datalist.
+
+    With `phases` it makes pairs for the phase generator instead: trainA, valA and testA hold the average over so many
+    phases of heart beat and breath, trainB, valB and testB phase 0.
+
+    The same arguments give the same files. The run can be interrupted; the same command goes on where it stopped.
+    Phantoms rank methods and catch mistakes; nothing clinical can be read from them.
+
+    Args:
+        output: Folder to write.
+        count: Number of phantoms; the sum of `split` if not given, else 500.
+        size: Voxels along each side of the label.
+        seed: Seed of the first phantom; the others have the next numbers.
+        geometry: parallel, x2ct, clinic or circle-N.
+        radiograph_size: Rows and columns of the radiographs.
+        extent: Side of the cube in mm.
+        findings: Findings to show in every phantom, separated by commas; none for healthy; drawn if not given.
+        split: Numbers of training/validation/test phantoms in the order of their seeds; 80, 10 and 10 % if not given.
+        phases: Phases of a cycle, for pairs of an average and phase 0 in place of radiographs.
+        num_workers: Number of processes.
+        shard: Part i/n of the phantoms, to share the work between n machines.
+    """
+    counts = split_counts(split, count)
+    count = sum(counts)
+    if count < 1 or seed < 0:
+        raise ValueError(f"count must be positive and seed not negative, got {count} and {seed}")
+    options = PhantomOptions(size, float(extent), geometry, radiograph_size, _findings(findings))
+    parse_shard(shard)
+    if phases is not None:
+        bounds = [seed, seed + counts[0], seed + counts[0] + counts[1], seed + count]
+        seeds_of = {section: list(range(*bounds[i : i + 2])) for i, section in enumerate(SECTIONS)}
+        write_phases(
+            Path(output),
+            seeds_of,
+            phases=phases,
+            size=size,
+            extent=options.extent,
+            findings=options.findings,
+            num_workers=num_workers,
+            shard=shard,
+        )
+        return
+    target, page = Path(output), asdict(options)
+    seeds = {f"phantom_{number:06d}": number for number in range(seed, seed + count)}
+    mine = [case_id for case_id in seeds if in_shard(case_id, shard)]
+    remove_partial(target, mine)
+    todo = [case_id for case_id in mine if not is_finished(target / case_id, page, {"seed": seeds[case_id]})]
+    if len(todo) < len(mine):
+        print(f"{len(mine) - len(todo)} of {len(mine)} phantoms are there already")
+    run_cases(
+        partial(_make, options=options, output=target),
+        [(case_id, seeds[case_id]) for case_id in todo],
+        num_workers=num_workers,
+        description="phantoms",
+    )
+    # Phantoms of other seeds or options may lie in the folder too: they are none of this data set.
+    cases = {case["case_id"]: case for case in load_cases(target) if case["case_id"] in seeds}
+    other = [c for c in cases if cases[c]["provenance"]["options"] != {**page, "findings": _listed(options.findings)}]
+    if other:
+        raise ValueError(f"{target}: {', '.join(other[:5])} were made with other options; use another output folder")
+    names = list(seeds)
+    bounds = [0, counts[0], counts[0] + counts[1], count]
+    sections: Sections = {
+        section: [cases[name] for name in names[bounds[i] : bounds[i + 1]] if name in cases]
+        for i, section in enumerate(SECTIONS)
+    }
+    header = {
+        "name": f"PhantomThorax-{size}",
+        "description": f"{count} thorax phantoms from seed {seed}; no clinical claim can be read from them",
+        "geometry": geometry,
+        "extent": options.extent,
+        "label_size": size,
+        "hu_window": list(STORED_HU),
+        "split": {"by": "index", "counts": list(counts), "seed": seed},
+    }
+    if len(cases) < count:
+        print(f"{len(cases)} of {count} phantoms so far; the datalist is complete after the other shards")
+    write_split(target / DATALIST, sections, header)
+    print(describe_checksum(read_datalist(target / DATALIST)))
+
+
+def split_counts(split: str | Sequence[int] | None, count: int | None) -> tuple[int, int, int]:
+    """Numbers of training, validation and test phantoms.
+
+    Raises:
+        ValueError: If they do not add up to `count`.
+    """
+    if split is None:
+        count = DEFAULT_COUNT if count is None else count
+        validation, test = (int(share * count + 0.5) for share in DEFAULT_SHARES[1:])
+        return count - validation - test, validation, test
+    training, validation, test = (int(number) for number in parse_numbers(split, 3, "split"))
+    if (count is not None and training + validation + test != count) or min(training, validation, test) < 0:
+        raise ValueError(f"split must add up to count {count}, got {split!r}")
+    return training, validation, test
+
+
+def write_phantom(number: int, options: PhantomOptions, output: Path) -> None:
+    """Draw one phantom and write its case.
+
+    Args:
+        number: Its seed.
+        options: How to make it.
+        output: Folder of the cases.
+    """
+    case_id = f"phantom_{number:06d}"
+    phantom = thorax_phantom(number, OVERSAMPLING * options.size, options.extent, findings=options.findings)
+    fine = MetaTensor(torch.from_numpy(phantom.ct_hu)[None], affine=torch.from_numpy(phantom.affine))
+    cube = CTPreprocessing(options.size, options.extent).cubes(fine, [options.size])[0]
+    cameras = list(preset(options.geometry, options.radiograph_size))
+    with replacing_folder(output / case_id) as folder:
+        voxels = write_label(folder / f"{case_id}.nii.gz", cube, cube.affine, STORED_HU)
+        radiographs = list(zip(cameras, project_cube(fine, options.extent, cameras)))
+        names = [f"{case_id}_{camera.name}_drr.png" for camera in cameras]
+        for name, (camera, image) in zip(names, radiographs):
+            save_radiograph(folder / name, image, camera)
+        orientation = [measure(image, cube, options.extent, camera).orientation for camera, image in radiographs]
+        case = {
+            "case_id": case_id,
+            "patient_id": case_id,
+            "label": f"{case_id}.nii.gz",
+            "image": names,
+            "views": [camera.name for camera in cameras],
+            "cameras": [camera.to_dict() for camera in cameras],
+            "orientation": orientation,
+            "intensity": [{"quantitative": True, "gain": None, "offset": None} for _ in cameras],
+            "voxels": voxels,
+            "masks": _write_masks(phantom, case_id, cube, folder),
+            "provenance": {"format": "phantom", "seed": number, "description": phantom.description},
+        }
+        write_page(folder, case, asdict(options), {"seed": number})
+
+
+def _make(number: int, options: PhantomOptions, output: Path) -> str:
+    write_phantom(number, options, output)
+    return ""
+
+
+def _write_masks(phantom: Phantom, case_id: str, cube: MetaTensor, folder: Path) -> dict[str, str]:
+    """The findings' masks at the label's resolution, by name."""
+    files = {}
+    for name in FINDINGS:
+        if name in phantom.masks:
+            fine = torch.from_numpy(phantom.masks[name]).float()
+            mask = resample(fine, phantom.affine, tuple(cube.shape[1:]), cube.affine.numpy(), 0.0) >= 0.5
+            files[name] = f"{case_id}_mask_{name}.nii.gz"
+            write_nifti(folder / files[name], mask.numpy().astype(np.uint8), cube.affine.numpy())
+    return files
+
+
+def _findings(findings: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if findings is None:
+        return None
+    names = findings.split(",") if isinstance(findings, str) else [str(name) for name in findings]
+    return tuple(name.strip() for name in names if name.strip() and name.strip().lower() != "none")
+
+
+def _listed(findings: tuple[str, ...] | None) -> list[str] | None:
+    return None if findings is None else list(findings)

@@ -1,0 +1,204 @@
+"""Training, validation and test by patient: by a hash that never changes its mind, or by published lists."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trct_monai.arguments import parse_numbers
+from trct_monai.datasets.cases import load_cases
+from trct_monai.datasets.sources import patient_of
+from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist, save_datalist
+from trct_monai.io.files import read_text
+
+DATALIST = "datalist.json"
+
+Sections = dict[str, list[Any]]
+
+
+def split(
+    data: str,
+    fractions: str = "0.7/0.15/0.15",
+    seed: int = 0,
+    by: str = "hash",
+    train_list: str | None = None,
+    test_list: str | None = None,
+    leaks_to: str | None = None,
+    output: str | None = None,
+) -> None:
+    """Split prepared cases by patient and write the datalist.
+
+    Args:
+        data: Folder that `prepare` wrote.
+        fractions: Shares of training / validation / test. With lists, the first two share the training list.
+        seed: Another seed gives another split. A patient's side depends on nothing but its name and the seed.
+        by: hash, or lists.
+        train_list: Text file with the name of a case or a patient on each line.
+        test_list: The same for the test section.
+        leaks_to: training or test: where patients go that stand in both lists. Without it they are refused.
+        output: Datalist to write; DATA/datalist.json if not given.
+    """
+    folder = Path(data)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if by == "lists":
+        if train_list is None or test_list is None:
+            raise ValueError("by=lists needs --train_list and --test_list")
+        lists = read_lists(train_list, test_list, leaks_to)
+    elif by == "hash":
+        if train_list is not None or test_list is not None:
+            raise ValueError("--train_list and --test_list need --by lists")
+        lists = None
+    else:
+        raise ValueError(f"by must be hash or lists, got {by!r}")
+    if _header(folder / DATALIST).get("task") == PHASES:
+        raise ValueError(
+            f"{folder} holds pairs of phases, whose sections are those of their folders; run prepare again"
+        )
+    cases = load_cases(folder)
+    if not cases:
+        raise ValueError(f"{folder}: no prepared cases; run prepare first")
+    shares = check_fractions(fractions)
+    if lists is None:
+        sections = split_by_hash(cases, shares, seed)
+    else:
+        sections = split_by_lists(cases, lists, shares, seed)
+    target = folder / DATALIST if output is None else Path(output)
+    header = _header(folder / DATALIST) | {
+        "split": {"by": by, "fractions": list(shares), "seed": seed}
+        | ({} if lists is None else {"lists": [Path(str(train_list)).name, Path(str(test_list)).name]})
+    }
+    write_split(target, sections, header)
+
+
+def write_split(target: Path, sections: Sections, header: Mapping[str, Any]) -> None:
+    """Check for leaks, write the datalist, and print what is in it.
+
+    Raises:
+        ValueError: If a patient or a volume stands in two sections.
+    """
+    leaks = find_leaks(sections)
+    if leaks:
+        raise ValueError("the split leaks: " + "; ".join(leaks))
+    save_datalist(target, sections, header)
+    for name in SECTIONS:
+        patients = {case["patient_id"] for case in sections[name]}
+        print(f"{name:<10} {len(sections[name]):5d} cases of {len(patients)} patients")
+    empty = [name for name in SECTIONS if not sections[name]]
+    if empty and header.get("split", {}).get("by") == "hash":
+        print(
+            f"note: no case in {' and '.join(empty)}. Each patient's side is drawn from a hash of its name, so a few "
+            "patients may leave a section empty; it fills as patients are added, or choose by --by lists or --seed"
+        )
+    print(f"wrote {target}")
+
+
+def check_fractions(fractions: str | float | Sequence[float]) -> tuple[float, ...]:
+    """Three shares, scaled to a sum of 1.
+
+    Raises:
+        ValueError: If they are not three numbers of at least 0, and one above 0.
+    """
+    numbers = parse_numbers(fractions, 3, "fractions")
+    if min(numbers) < 0 or sum(numbers) <= 0:
+        raise ValueError(f"fractions must not be negative, and one must be above 0, got {fractions!r}")
+    return tuple(number / sum(numbers) for number in numbers)
+
+
+def draw(patient_id: str, seed: int) -> float:
+    """The patient's number in [0, 1): the same on every machine, whoever else is in the data set."""
+    return int(hashlib.sha256(f"{seed}:{patient_id}".encode()).hexdigest()[:13], 16) / 16**13
+
+
+def split_by_hash(cases: Iterable[Mapping[str, Any]], fractions: Sequence[float], seed: int) -> Sections:
+    """Cases by section, each patient where `draw` puts it."""
+    sections: Sections = {name: [] for name in SECTIONS}
+    for case in cases:
+        number = draw(case["patient_id"], seed)
+        name = "training" if number < fractions[0] else "validation" if number < sum(fractions[:2]) else "test"
+        sections[name].append(case)
+    return sections
+
+
+def read_lists(
+    train_list: str | os.PathLike[str], test_list: str | os.PathLike[str], leaks_to: str | None = None
+) -> dict[str, set[str]]:
+    """The patients of two published lists, ``training`` and ``test``.
+
+    Args:
+        train_list: Text file, one name a line.
+        test_list: Text file, one name a line.
+        leaks_to: Side that gets the patients of both lists.
+
+    Raises:
+        ValueError: If a patient stands in both lists and `leaks_to` does not say where it goes.
+    """
+    if leaks_to not in (None, "training", "test"):
+        raise ValueError(f"leaks_to must be training or test, got {leaks_to!r}")
+    lists = {}
+    for name, path in (("training", Path(train_list)), ("test", Path(test_list))):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such list")
+        lists[name] = {patient_of(line.strip()) for line in read_text(path).splitlines() if line.strip()}
+        if not lists[name]:
+            raise ValueError(f"{path}: no names in it")
+    both = lists["training"] & lists["test"]
+    if both and leaks_to is None:
+        raise ValueError(
+            f"the split leaks: {', '.join(sorted(both))} in both {train_list} and {test_list}; "
+            "--leaks_to training or --leaks_to test puts all of such a patient on one side"
+        )
+    if both:
+        lists["test" if leaks_to == "training" else "training"] -= both
+        print(f"all cases of {', '.join(sorted(both))} go to {leaks_to}: the lists have them on both sides")
+    return lists
+
+
+def split_by_lists(
+    cases: Iterable[Mapping[str, Any]], lists: Mapping[str, set[str]], fractions: Sequence[float], seed: int
+) -> Sections:
+    """Cases by section as the lists say; a part of the training patients is drawn for validation."""
+    sections: Sections = {name: [] for name in SECTIONS}
+    unlisted, seen = [], set()
+    share = fractions[0] / (fractions[0] + fractions[1])
+    for case in cases:
+        patient = patient_of(case["patient_id"])
+        seen.add(patient)
+        if patient in lists["test"]:
+            sections["test"].append(case)
+        elif patient in lists["training"]:
+            sections["training" if draw(patient, seed) < share else "validation"].append(case)
+        else:
+            unlisted.append(case["case_id"])
+    if unlisted:
+        print(f"{len(unlisted)} cases in neither list are left out: {', '.join(unlisted[:10])}")
+    absent = (lists["training"] | lists["test"]) - seen
+    if absent:
+        print(f"{len(absent)} patients of the lists have no prepared case")
+    return sections
+
+
+def find_leaks(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """One line for each patient, and each volume, that stands in more than one section."""
+    leaks = []
+    for what, key in (("patient", "patient_id"), ("the same voxels,", "voxels")):
+        places: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for name, cases in sections.items():
+            for case in cases:
+                if case.get(key):
+                    places[case[key]][name].append(str(case.get("case_id")))
+        for value, names in sorted(places.items()):
+            if len(names) > 1:
+                where = " and ".join(f"{name} ({', '.join(ids)})" for name, ids in names.items())
+                leaks.append(f"{what} {value if key == 'patient_id' else value[:12]} in {where}")
+    return leaks
+
+
+def _header(datalist: Path) -> dict[str, Any]:
+    """What the datalist that stands there says about the data set."""
+    if not datalist.is_file():
+        return {}
+    page = read_datalist(datalist)
+    return {key: value for key, value in page.items() if key not in (*SECTIONS, "split", "num_cases")}

@@ -1,0 +1,130 @@
+"""A folder of predicted CTs, whoever made them, each beside the truth of its case on one grid."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from trct_monai.io.nifti import read_nifti, read_volume
+from trct_monai.metrics.uncertainty import QUANTILES, quantiles_from_std
+from trct_monai.preprocessing.cube import CTPreprocessing, resample_like
+
+PLACE_TOLERANCE = 1e-2
+"""Difference in mm between two affines that does not count."""
+
+
+INTERVALS = ("quantiles", "std")
+"""What a file beside a prediction may hold: CASE_ID_quantiles.nii.gz or CASE_ID_std.nii.gz."""
+
+
+def prediction_file(folder: str | os.PathLike[str], case_id: str) -> Path:
+    """The one prediction of a case: CASE_ID.nii.gz in the folder, or the only NIfTI in a folder CASE_ID of it.
+
+    Uncompressed files do as well; files of `INTERVALS` do not count.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If there are several.
+    """
+    folder = Path(folder)
+    found = [path for path in (folder / f"{case_id}.nii.gz", folder / f"{case_id}.nii") if path.is_file()]
+    for path in sorted((folder / case_id).glob("*.nii*")):
+        if not path.name.split(".nii")[0].endswith(tuple(f"_{kind}" for kind in INTERVALS)):
+            found.append(path)
+    if not found:
+        raise FileNotFoundError(f"no prediction of {case_id}: expected {folder / case_id}.nii.gz or {case_id}/*.nii.gz")
+    if len(found) > 1:
+        raise ValueError(f"case {case_id} has {len(found)} predictions, {', '.join(map(str, found))}; keep one of them")
+    return found[0]
+
+
+def load_truth(case: Mapping[str, Any], size: int | None = None) -> MetaTensor:
+    """The CT of a case in HU (1, X, X, X), not clipped.
+
+    Args:
+        case: A case of `load_datalist`.
+        size: Voxels along each side, antialiased on the way down; those of the file if None.
+
+    Raises:
+        ValueError: If it is no cube of equal voxels: every probe counts in them.
+    """
+    truth = read_volume(case["label"])
+    sides, steps = truth.shape[1:], truth.pixdim
+    if len(set(sides)) != 1 or float(steps.max() - steps.min()) > 1e-3 * float(steps.max()):
+        raise ValueError(
+            f"{case['label']}: expected a cube of equal voxels, got {tuple(sides)} voxels of "
+            f"{[round(float(step), 3) for step in steps]} mm; run prepare on the CTs"
+        )
+    if size in (None, truth.shape[-1]):
+        return truth
+    extent = float(truth.pixdim[0]) * truth.shape[1]
+    return CTPreprocessing(int(size or 0), extent).cubes(truth, [int(size or 0)])[0]
+
+
+def load_pair(
+    case: Mapping[str, Any], path: str | os.PathLike[str], *, size: int | None = None, resample: bool = False
+) -> tuple[MetaTensor, MetaTensor]:
+    """Prediction and truth of a case in HU on the truth's grid, (1, X, X, X) both, neither clipped.
+
+    Args:
+        case: A case of `load_datalist`.
+        path: The prediction.
+        size: As in `load_truth`.
+        resample: Bring a prediction of another shape, place or orientation to the truth's grid, and not refuse it.
+
+    Raises:
+        ValueError: If the prediction lies on another grid and `resample` is false, or a file is none of a CT.
+    """
+    truth, prediction = load_truth(case, size), read_volume(path)
+    same_shape = prediction.shape == truth.shape
+    if same_shape and torch.allclose(prediction.affine.double(), truth.affine.double(), atol=PLACE_TOLERANCE):
+        return prediction, truth
+    if not resample:
+        what = f"shape {tuple(truth.shape[1:])} and affine {_row(truth)}"
+        got = f"shape {tuple(prediction.shape[1:])} and affine {_row(prediction)}"
+        raise ValueError(
+            f"{path} lies on another grid than its CT: expected {what}, got {got}; write predictions on the CT's grid, "
+            "score at another size of the cube with --size, or bring them to the CT's grid with --resample true"
+        )
+    return resample_like(prediction, truth), truth
+
+
+def _row(volume: MetaTensor) -> str:
+    return str([round(float(value), 2) for value in volume.affine[:3].flatten()])
+
+
+def load_quantiles(path: str | os.PathLike[str], prediction: MetaTensor) -> np.ndarray | None:
+    """A method's intervals, where it gives them, as the quantiles of `trct_monai.metrics.uncertainty` (X, Y, Z, 4).
+
+    Either CASE_ID_quantiles.nii.gz lies beside the prediction, (X, Y, Z, 4) with the 5, 25, 75 and 95 % quantiles in
+    HU, or CASE_ID_std.nii.gz with a standard deviation in HU, taken as that of a normal distribution.
+
+    Args:
+        path: The prediction's file.
+        prediction: The prediction (1, X, Y, Z) in HU.
+
+    Raises:
+        ValueError: If they lie on another grid than the prediction's file, or cannot be read.
+    """
+    stem = Path(path).name.removesuffix(".gz").removesuffix(".nii")
+    for kind in INTERVALS:
+        for file in (Path(path).with_name(f"{stem}_{kind}{suffix}") for suffix in (".nii.gz", ".nii")):
+            if file.is_file():
+                return _read_intervals(file, kind, prediction)
+    return None
+
+
+def _read_intervals(file: Path, kind: str, prediction: MetaTensor) -> np.ndarray:
+    read = read_nifti(file)
+    values, affine = read.values.astype(np.float32), read.affine
+    if not np.isfinite(values).all():
+        raise ValueError(f"{file}: the intervals hold values that are not finite (NaN or infinite)")
+    shape = tuple(prediction.shape[1:])
+    expected = (*shape, len(QUANTILES)) if kind == "quantiles" else shape
+    if values.shape != expected or not np.allclose(affine, prediction.affine.numpy(), atol=PLACE_TOLERANCE):
+        raise ValueError(f"{file}: expected {expected} numbers on the grid of the prediction, got {values.shape}")
+    return values if kind == "quantiles" else quantiles_from_std(prediction[0].numpy(), values)

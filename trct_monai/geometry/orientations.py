@@ -1,0 +1,30 @@
+"""The eight flips and turns of a picture, by name."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+ORIENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda image: image,
+    "flip_columns": lambda image: image.flip(-1),
+    "flip_rows": lambda image: image.flip(-2),
+    "rotate_180": lambda image: image.flip(-2, -1),
+    "transpose": lambda image: image.transpose(-2, -1),
+    "rotate_90": lambda image: image.transpose(-2, -1).flip(-2),
+    "rotate_270": lambda image: image.transpose(-2, -1).flip(-1),
+    "transpose_anti": lambda image: image.transpose(-2, -1).flip(-2, -1),
+}
+"""The eight flips and turns, by the name of what has to be done to a stored picture to bring it to our convention.
+Turns are counter-clockwise."""
+
+
+def orient(image: Float[Tensor, "*batch H W"], transform: str) -> Float[Tensor, "*batch H2 W2"]:
+    """A picture flipped or turned by the name of one of `ORIENTATIONS`.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    if transform not in ORIENTATIONS:
+        raise ValueError(f"orientation must be one of {', '.join(ORIENTATIONS)}, got {transform!r}")
+    return ORIENTATIONS[transform](image)

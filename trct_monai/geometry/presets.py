@@ -1,0 +1,60 @@
+"""Named geometries: the cameras of published set-ups."""
+
+from collections.abc import Sequence
+
+import torch
+
+from trct_monai.geometry.camera import Camera, make_camera
+
+DEFAULT_EXTENT = 320.0
+"""Side in mm of the cube that a case is cropped or padded to (X2CT-GAN, Ying et al., CVPR 2019)."""
+
+
+_PRESETS: dict[str, tuple[float | None, float | None, float]] = {
+    # name: source-isocentre, source-detector, side of the square detector, all in mm
+    "parallel": (None, None, DEFAULT_EXTENT),
+    "x2ct": (541.0, 949.075, 500.0),  # X2CT-GAN's DRR set-up (Ying et al., CVPR 2019)
+    "clinic": (1600.0, 1800.0, 430.0),  # upright chest stand: 1.8 m film distance, 43 x 43 cm detector
+}
+
+
+def preset(name: str, size: int | tuple[int, int] = 512) -> tuple[Camera, ...]:
+    """The cameras of a named geometry.
+
+    ``parallel``, ``x2ct`` and ``clinic`` have the two views ``pa`` (0 deg) and ``lat`` (+90 deg). ``circle-N`` has N
+    views spread evenly over 180 degrees from 0 deg on, with the distances of ``x2ct``.
+
+    Args:
+        name: ``parallel``, ``x2ct``, ``clinic`` or ``circle-N``, such as ``circle-8``.
+        size: Rows and columns of the detector; one number for a square one.
+
+    Raises:
+        ValueError: If no preset has this name.
+    """
+    rows_columns = (size, size) if isinstance(size, int) else size
+    family, _, count = name.partition("-")
+    if name in _PRESETS:
+        angles = {"pa": 0.0, "lat": 90.0}
+    elif family == "circle" and count.isdigit() and int(count) > 0:
+        angles = {f"view{i}": 180.0 * i / int(count) for i in range(int(count))}
+    else:
+        raise ValueError(f"geometry must be one of {', '.join(_PRESETS)} or circle-N, got {name!r}")
+    sod, sdd, extent = _PRESETS["x2ct" if family == "circle" else name]
+    return tuple(
+        make_camera(view, angle, sod=sod, sdd=sdd, detector_extent=(extent, extent), size=rows_columns)
+        for view, angle in angles.items()
+    )
+
+
+def follows_preset(cameras: Sequence[Camera], name: str) -> bool:
+    """Whether cameras see what those of a preset see, view by view, whatever their numbers of pixels.
+
+    Args:
+        cameras: In the preset's order.
+        name: The preset.
+    """
+    expected = preset(name)
+    return len(cameras) == len(expected) and all(
+        torch.allclose(camera.world_to_detector(), other.world_to_detector(), rtol=1e-4, atol=1e-6)
+        for camera, other in zip(cameras, expected)
+    )

@@ -1,0 +1,191 @@
+"""One CT from a file, a folder or a series of any format, checked at the door: what comes out is a volume in HU."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nibabel import orientations
+from torch import Tensor
+
+from trct_monai.io.dicom.series import LPS_TO_RAS, find_series, read_series
+from trct_monai.io.nifti import as_numbers, read_nifti
+from trct_monai.io.x2ct import read_x2ct
+from trct_monai.resampling import to_ras
+
+EXTENSIONS = {
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+}
+"""Formats of CT files by the end of their names."""
+
+DICOM = "DICOM"
+
+MIN_SLICES = 4
+"""A series in a folder of one CT has at least so many slices."""
+
+MIN_SHARE = 0.01
+"""Least share of the voxels that is air, and that is soft tissue, in anything that may be the CT of a trunk."""
+
+SAMPLES = 2**20
+
+
+@dataclass(frozen=True)
+class CT:
+    """One CT as it was read.
+
+    Attributes:
+        ct_hu: CT numbers (1, X, Y, Z), axes in RAS order.
+        affine: From voxel index to world mm in RAS (4, 4), float64.
+        spacing: Voxel sides in mm.
+        header: What is worth keeping of the file's header.
+        stored: Where the axes of the file's array point, as `nibabel.orientations.io_orientation` says it.
+    """
+
+    ct_hu: Tensor
+    affine: Tensor
+    spacing: tuple[float, ...]
+    header: dict[str, Any]
+    stored: np.ndarray
+
+    def as_stored(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A volume on the CT's grid with its axes in the order of the CT's file, and the affine of that order.
+
+        Args:
+            volume: Values (X, Y, Z), axes in RAS order.
+        """
+        ras = np.array([[0, 1], [1, 1], [2, 1]])
+        back = orientations.ornt_transform(ras, self.stored)
+        affine = self.affine.numpy() @ orientations.inv_ornt_aff(back, volume.shape)
+        return orientations.apply_orientation(volume, back), affine
+
+
+def read_ct(path: str | os.PathLike[str], files: Sequence[Path] = (), h5_axes: str = "SPL") -> CT:
+    """A CT in HU.
+
+    Args:
+        path: A file of any of `EXTENSIONS`, or a folder with one DICOM series or one such file.
+        files: The CT's files if they are known: one, or those of a series, sorted along its slices.
+        h5_axes: Where the axes of X2CT's array point, one letter for each.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, not three-dimensional, empty, constant, not finite, or no CT. The line names
+            the file.
+    """
+    path = Path(path)
+    if files:
+        kind = EXTENSIONS.get(extension_of(files[0].name) or "", DICOM)
+    else:
+        kind, files = ct_files(path)
+    if kind == DICOM:
+        volume, affine, header = read_series(files)
+    elif kind == "NIfTI":
+        read = read_nifti(files[0])
+        volume, affine, header = torch.from_numpy(read.values), read.affine, {}
+    elif kind == "HDF5":
+        volume, affine, header = read_x2ct(files[0], h5_axes)
+    else:
+        volume, affine, header = _read_itk(files[0])
+    place = path if kind == DICOM else files[0]
+    check_ct(volume, affine, place)
+    stored = read.stored if kind == "NIfTI" else orientations.io_orientation(affine)
+    if kind != "NIfTI":
+        volume, affine = to_ras(volume, affine)
+    spacing = tuple(float(side) for side in np.linalg.norm(affine[:3, :3], axis=0))
+    return CT(volume[None], torch.from_numpy(affine), spacing, header, stored)
+
+
+def ct_files(path: str | os.PathLike[str], min_slices: int = MIN_SLICES) -> tuple[str, list[Path]]:
+    """Format and files of the one CT that a path is.
+
+    Args:
+        path: A file of any of `EXTENSIONS`, or a folder with one DICOM series or one such file.
+        min_slices: Shorter DICOM series do not count.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is no CT, or holds several.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.is_dir():
+        series = [one for one in find_series(path, min_slices) if not one.reason]
+        inside = [file for file in sorted(path.iterdir()) if extension_of(file.name)]
+        if len(series) + len(inside) != 1:
+            raise ValueError(
+                f"{path}: a folder must hold one DICOM series or one CT, this has {len(series)} and {len(inside)}"
+            )
+        return (DICOM, list(series[0].files)) if series else ct_files(inside[0])
+    extension = extension_of(path.name)
+    if extension is None:
+        raise ValueError(f"{path}: no CT; known are {', '.join(EXTENSIONS)} and folders with a DICOM series")
+    return EXTENSIONS[extension], [path]
+
+
+def extension_of(name: str) -> str | None:
+    """The one of `EXTENSIONS` that a file's name ends with, the longest first."""
+    lower = name.lower()
+    return next((one for one in sorted(EXTENSIONS, key=len, reverse=True) if lower.endswith(one)), None)
+
+
+def check_ct(volume: Tensor, affine: np.ndarray, path: Path) -> None:
+    """Refuse what cannot be the CT of a trunk.
+
+    Args:
+        volume: Values (X, Y, Z).
+        affine: From voxel index to world mm.
+        path: The file, for the message.
+
+    Raises:
+        ValueError: With one line that names the file and what is wrong.
+    """
+    if volume.numel() == 0:
+        raise ValueError(f"{path}: empty, shape {tuple(volume.shape)}")
+    if volume.ndim != 3:
+        raise ValueError(f"{path}: a CT has three dimensions, got shape {tuple(volume.shape)}")
+    if min(volume.shape) < 8:
+        raise ValueError(f"{path}: too thin for a volume, shape {tuple(volume.shape)}")
+    if volume.is_floating_point() and not bool(torch.isfinite(volume).all()):
+        raise ValueError(f"{path}: holds values that are not finite (NaN or infinite)")
+    low, high = (float(value) for value in volume.aminmax())
+    if low == high:
+        raise ValueError(f"{path}: all values are {low:g}")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or spacing.min() < 0.05 or spacing.max() > 30:
+        raise ValueError(f"{path}: voxel sides of {np.round(spacing, 4).tolist()} mm; is the unit mm?")
+    step = max(1, round((volume.numel() / SAMPLES) ** (1 / 3)))
+    sample = volume[::step, ::step, ::step].float()
+    air, tissue = float((sample < -300).float().mean()), float(((sample > -200) & (sample < 400)).float().mean())
+    if air < MIN_SHARE or tissue < MIN_SHARE:
+        hint = "; HU + 1024 or MR?" if low >= 0 else ""
+        raise ValueError(
+            f"{path}: no CT in HU, values {low:g} to {high:g} with {air:.1%} air and {tissue:.1%} soft tissue{hint}"
+        )
+
+
+def _read_itk(path: Path) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+    import itk
+
+    try:
+        image = itk.imread(str(path))
+    except (RuntimeError, TypeError, KeyError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"{path}: damaged file ({lines[-1] if lines else type(error).__name__})") from error
+    if image.GetImageDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        shape = [*image.GetLargestPossibleRegion().GetSize()]
+        raise ValueError(f"{path}: a CT has three dimensions and one value a voxel, got shape {shape}")
+    affine = np.eye(4)
+    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) @ np.diag(np.array(image.GetSpacing()))
+    affine[:3, 3] = np.array(image.GetOrigin())
+    return torch.from_numpy(as_numbers(itk.array_from_image(image).transpose(2, 1, 0), path)), LPS_TO_RAS @ affine, {}

@@ -1,0 +1,163 @@
+"""Text, JSON, CSV and pictures: read with one line for what is wrong, written whole or not at all.
+
+Everything is written to a temporary name beside its place and renamed: after a kill or on a full disk the old file is
+there as it was.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PARTIAL = ".partial"
+"""How temporary names end."""
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name to write to, which becomes `path` when the block ends, and goes when it fails.
+
+    Folders above are made if need be.
+
+    Args:
+        path: The file to be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder to write into, which becomes `folder` when the block ends, and goes when it fails.
+
+    A folder that was there before is moved aside first and removed last.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, stale = (folder.with_name(f".{folder.name}.{os.getpid()}{kind}{PARTIAL}") for kind in ("", ".stale"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rename(stale)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def remove_partial(parent: Path, names: Sequence[str]) -> None:
+    """Remove what killed runs left of these files and folders."""
+    wanted = set(names)
+    for path in parent.glob(f".*{PARTIAL}"):
+        name, _, process = path.name[1:].removesuffix(PARTIAL).removesuffix(".stale").rpartition(".")
+        if name in wanted and process.isdigit():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file of any kind."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text with Unix line ends."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 1) -> None:
+    """Write JSON, names in any script as they are; NaN and infinity are refused.
+
+    Raises:
+        ValueError: If a number is not finite, which JSON does not know.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(
+    path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write a table.
+
+    Args:
+        path: Where to write.
+        rows: Values by column; a column that a row lacks stays empty.
+        columns: The columns in their order; every key of any row if None.
+    """
+    header = list(dict.fromkeys(key for row in rows for key in row)) if columns is None else list(columns)
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=header)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_picture(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+    """Write grey pixels (rows, columns) of 8 or 16 bits as PNG."""
+    from PIL import Image
+
+    with replacing(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
+
+
+def write_array(path: str | os.PathLike[str], values: np.ndarray) -> None:
+    """Write numbers as .npy."""
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, values)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows of a table, values as text by column.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not UTF-8.
+    """
+    return list(csv.DictReader(read_text(path).splitlines()))

@@ -1,0 +1,110 @@
+"""The patient's body and lungs on a coarse grid: where they are, not what they look like."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from trct_monai.intensity import AIR_HU, LUNG_HU
+from trct_monai.resampling import resample
+
+COARSE_SPACING = 4.0
+"""Voxel side in mm of the grid on which the body is looked for."""
+
+
+MIN_BODY_LITRES = 0.5
+MIN_LUNG_LITRES = 0.3
+
+
+@dataclass(frozen=True)
+class Body:
+    """Body and lungs of a CT.
+
+    Attributes:
+        mask: The body with all that it encloses, lungs included (X, Y, Z), on the coarse grid.
+        affine: From the mask's voxel index to world mm, diagonal.
+        center: Middle of the body's bounding box in world mm.
+        lungs_z: Lowest and highest z of the lungs in mm; None if there are none.
+    """
+
+    mask: np.ndarray
+    affine: np.ndarray
+    center: np.ndarray
+    lungs_z: tuple[float, float] | None
+
+
+def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
+    """The body in a CT, without the table: the largest piece above -500 HU once thin things are taken away.
+
+    A first opening takes away what is thinner than 8 mm: the table's shells, sheets, tubes. Thin walls within 16 mm of
+    the largest piece come back. Then each axial slice is filled, so that the body is solid, and a second opening cuts
+    off what is thinner than about 24 mm and still clings to it.
+
+    Args:
+        ct_hu: CT numbers (X, Y, Z), RAS.
+        affine: From voxel index to world mm, diagonal and positive.
+
+    Returns:
+        The body, or None where nothing of half a litre is denser than -500 HU.
+    """
+    spacing = np.diag(affine)[:3]
+    size = np.maximum(np.round(np.array(ct_hu.shape) * spacing / COARSE_SPACING), 1).astype(int)
+    step = np.array(ct_hu.shape) * spacing / size
+    coarse_affine = np.diag([*step, 1.0])
+    coarse_affine[:3, 3] = affine[:3, 3] + (step - spacing) / 2
+    coarse = resample(ct_hu, affine, size.tolist(), coarse_affine, AIR_HU).numpy()
+    litres = float(step.prod()) * 1e-6
+
+    # Slices are repeated beyond both ends of the scan, or the openings would eat the body's cut faces.
+    dense = np.pad(coarse > LUNG_HU, ((0, 0), (0, 0), (4, 4)), mode="edge")
+    ball = ndimage.generate_binary_structure(3, 1)
+    thick = _largest(ndimage.binary_opening(dense, np.ones((2, 2, 2))))
+    solid = _filled(ndimage.binary_dilation(thick, ball, iterations=4, mask=dense))
+    core = _largest(ndimage.binary_opening(solid, ball, iterations=3))
+    mask = (ndimage.binary_dilation(core, ball, iterations=2) & solid)[:, :, 4:-4]
+    if mask.sum() * litres < MIN_BODY_LITRES:
+        return None
+    low, high = _bounding_box(mask)
+    center = coarse_affine[:3, 3] + step * (low + high) / 2
+    return Body(mask, coarse_affine, center, _lungs_z(mask & (coarse < LUNG_HU), coarse_affine, litres))
+
+
+def outside_body(body: Body, shape: tuple[int, ...], affine: np.ndarray) -> Tensor:
+    """True where a finer grid lies more than one coarse voxel (4 mm) outside the body (X, Y, Z)."""
+    near = torch.from_numpy(ndimage.binary_dilation(body.mask, ndimage.generate_binary_structure(3, 1)))
+    for axis, size in enumerate(shape):
+        position = affine[axis, 3] + affine[axis, axis] * np.arange(size)
+        index = np.round((position - body.affine[axis, 3]) / body.affine[axis, axis])
+        near = near.index_select(axis, torch.from_numpy(index.clip(0, near.shape[axis] - 1).astype(np.int64)))
+    return ~near
+
+
+def _lungs_z(air: np.ndarray, affine: np.ndarray, litres: float) -> tuple[float, float] | None:
+    """Extent in z of the one or two largest pockets of air inside the body, if they are large enough for lungs."""
+    labels, count = ndimage.label(ndimage.binary_opening(air))
+    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * litres
+    if count == 0 or volumes.max() < MIN_LUNG_LITRES:
+        return None
+    largest = np.argsort(-volumes)[:2]
+    lungs = np.isin(labels, [i + 1 for i in largest if volumes[i] > 0.2 * volumes.max()])
+    low, high = _bounding_box(lungs)
+    return affine[2, 3] + affine[2, 2] * (low[2] - 0.5), affine[2, 3] + affine[2, 2] * (high[2] + 0.5)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    return np.asarray(labels == 1 + np.bincount(labels.ravel())[1:].argmax())
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The mask with the holes of each axial slice filled."""
+    return np.stack([ndimage.binary_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])], axis=2)
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return np.array([span[0] for span in spans]), np.array([span[-1] for span in spans])

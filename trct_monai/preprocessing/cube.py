@@ -1,0 +1,197 @@
+"""The Protocol: the one fixed chain from any CT to a network's target."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor, get_track_meta
+from monai.transforms import Transform
+from monai.utils import ImageMetaKey
+from torch import Tensor
+
+from trct_monai.geometry.grids import voxel_to_world
+from trct_monai.geometry.presets import DEFAULT_EXTENT
+from trct_monai.intensity import AIR_HU, HU_WINDOW, PADDING_HU, check_hu_window, hu_to_unit
+from trct_monai.preprocessing.body import find_body, outside_body
+from trct_monai.resampling import is_aligned, resample, to_ras, to_world_axes
+
+SAME_EXTENT = 1e-3
+"""Relative tolerance within which a CT already is the cube."""
+
+
+COARSER = 1.5
+"""A CT whose voxels are larger than the target's by this factor along every axis is named in the log."""
+
+
+logger = logging.getLogger(__name__)
+
+
+class CTPreprocessing(Transform):
+    """Any CT as a cube around the body in [0, 1] of a HU window.
+
+    1. Axes to RAS; a tilted or oblique volume is resampled to the world axes; padding below -1024 HU becomes air.
+    2. A cube of `extent` mm: in x and y around the middle of the body's bounding box (without the table); in z around
+       the middle of the scan or, if the scan is longer than the cube, around the middle of the lungs (where there are
+       any), moved as little as needed to stay within the scan. What the scan does not reach is air.
+    3. Antialiased resampling to size^3 voxels; see `trct_monai.resampling`.
+    4. Clip to the HU window, scale to [0, 1].
+
+    A CT that already is a cube of this extent is not centred again: 128^3 to 64^3 is the mean of 2 x 2 x 2 voxels.
+
+    Args:
+        size: Number of voxels along each side of the cube.
+        extent: Side of the cube in mm.
+        hu_window: Lowest and highest HU.
+        remove_table: Replace all that is more than 4 mm outside the body by air, and log how much that was.
+    """
+
+    def __init__(
+        self,
+        size: int = 64,
+        extent: float = DEFAULT_EXTENT,
+        hu_window: Sequence[float] = HU_WINDOW,
+        remove_table: bool = False,
+    ) -> None:
+        if size < 1 or extent <= 0:
+            raise ValueError(f"size and extent must be positive, got {size} voxels and {extent} mm")
+        self.size = int(size)
+        self.extent = float(extent)
+        self.hu_window = check_hu_window(hu_window)
+        self.remove_table = remove_table
+        self._warned = False
+
+    def __call__(self, ct_hu: Tensor, affine: Tensor | None = None) -> Tensor:
+        """The network's target (1, size, size, size) in [0, 1], with a diagonal RAS affine that keeps its place.
+
+        Args:
+            ct_hu: CT numbers (1, X, Y, Z); a MetaTensor brings its affine along.
+            affine: From voxel index to world mm in RAS, for a plain tensor.
+
+        Raises:
+            ValueError: If the shape or the affine is none of a volume, or a value is not finite.
+        """
+        hu = self.cubes(ct_hu, [self.size], affine)[0]
+        unit = hu_to_unit(hu.as_subclass(Tensor), self.hu_window)
+        return as_case(unit, hu.affine.numpy(), hu.meta) if get_track_meta() else unit
+
+    def cubes(self, ct_hu: Tensor, sizes: Sequence[int], affine: Tensor | None = None) -> list[MetaTensor]:
+        """The same cube at several sizes in HU, neither clipped nor scaled, as MetaTensors (1, size, size, size).
+
+        Args:
+            ct_hu: As in a call.
+            sizes: Numbers of voxels along a side.
+            affine: As in a call.
+
+        Raises:
+            ValueError: As in a call.
+        """
+        volume, source_affine = standardize(ct_hu, affine)
+        center = self._locate(volume, source_affine)
+        if self.remove_table:
+            volume = _without_table(volume, source_affine)
+        results = []
+        finest = float(np.diag(source_affine)[:3].min())
+        if finest > COARSER * self.extent / max(sizes) and not self._warned:
+            self._warned = True  # once, not for every case
+            logger.warning(
+                "a CT with voxels of %.2f mm is interpolated to %.2f mm: there is no finer detail to learn from or to "
+                "compare with",
+                finest,
+                self.extent / max(sizes),
+            )
+        for size in sizes:
+            target = voxel_to_world((size,) * 3, self.extent / size).numpy()
+            target[:3, 3] += center
+            result = resample(volume, source_affine, (size,) * 3, target, AIR_HU)
+            if not bool(torch.isfinite(result).all()):
+                raise ValueError("the CT holds values that are not finite (NaN or infinite)")
+            results.append(as_case(result[None], target, getattr(ct_hu, "meta", {})))
+        return results
+
+    def _locate(self, volume: Tensor, affine: np.ndarray) -> np.ndarray:
+        """Middle of the cube in world mm; see the class for the rule."""
+        spacing, shape = np.diag(affine)[:3], np.array(volume.shape)
+        middle = np.asarray(affine[:3, 3] + spacing * (shape - 1) / 2)
+        reach = spacing * shape
+        if np.abs(reach / self.extent - 1).max() <= SAME_EXTENT:
+            return middle
+        body = find_body(volume, affine)
+        if body is None:
+            return middle
+        center = body.center.copy()
+        center[2] = middle[2]
+        slack = (reach[2] - self.extent) / 2
+        if slack > 0 and body.lungs_z is not None:
+            center[2] = np.clip(sum(body.lungs_z) / 2, middle[2] - slack, middle[2] + slack)
+        return center
+
+
+def resample_like(ct_hu: MetaTensor, reference: MetaTensor) -> MetaTensor:
+    """Any CT in HU on the grid of a case's CT: axes to RAS, antialiased resampling, air where the CT does not reach.
+
+    Args:
+        ct_hu: CT numbers (1, X, Y, Z) with their affine.
+        reference: CT (1, X, Y, Z) whose axes are the world's.
+
+    Raises:
+        ValueError: If the shape or the affine is none of a volume.
+    """
+    volume, affine = standardize(ct_hu, None)
+    target = reference.affine.double().numpy()
+    return as_case(resample(volume, affine, reference.shape[1:], target, AIR_HU)[None], target, ct_hu.meta)
+
+
+def standardize(ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarray]:
+    """A CT (X, Y, Z) with its axes along the world's in RAS order and air for padding, and its diagonal affine."""
+    if ct_hu.ndim != 4 or ct_hu.shape[0] != 1:
+        raise ValueError(f"a CT must be (1, X, Y, Z), got shape {tuple(ct_hu.shape)}")
+    if affine is None:
+        if not isinstance(ct_hu, MetaTensor):
+            raise ValueError("a CT without affine has no place and no size: give a MetaTensor or an affine")
+        affine = ct_hu.affine
+    matrix = np.asarray(affine, dtype=float)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
+        raise ValueError(f"the CT's affine must be an invertible (4, 4) matrix, got {matrix.tolist()}")
+    volume, matrix = to_ras(ct_hu.as_subclass(Tensor)[0], matrix)
+    padding = volume < PADDING_HU
+    if bool(padding.any()):
+        volume = volume.masked_fill(padding, AIR_HU)
+    if not is_aligned(matrix, volume.shape):
+        return to_world_axes(volume, matrix, AIR_HU)
+    diagonal = np.diag(np.diag(matrix))
+    diagonal[:3, 3] = matrix[:3, 3]
+    return volume, diagonal
+
+
+def _without_table(volume: Tensor, affine: np.ndarray) -> Tensor:
+    body = find_body(volume, affine)
+    if body is None:
+        logger.warning("no body found: the table stays")
+        return volume
+    outside = outside_body(body, tuple(volume.shape), affine)
+    dense = outside & (volume > AIR_HU / 2)
+    litres = float(np.diag(affine)[:3].prod()) * 1e-6
+    logger.info(
+        "outside the body: %.2f l set to %d HU, of which %.2f l were denser than %d HU",
+        int(outside.sum()) * litres,
+        AIR_HU,
+        int(dense.sum()) * litres,
+        AIR_HU / 2,
+    )
+    return volume.masked_fill(outside, AIR_HU)
+
+
+def as_case(volume: Tensor, affine: np.ndarray, meta: Mapping[str, Any]) -> MetaTensor:
+    """A MetaTensor with little metadata, the same keys for every case, so that batches can be collated."""
+    matrix = torch.as_tensor(affine, dtype=torch.float64)
+    fields: dict[str, Any] = {
+        # SaveImage resamples to `original_affine` by default: this grid is the one to be saved.
+        "original_affine": matrix.clone(),
+        "spatial_shape": np.array(volume.shape[1:]),
+        "space": "RAS",
+    }
+    if ImageMetaKey.FILENAME_OR_OBJ in meta:
+        fields[str(ImageMetaKey.FILENAME_OR_OBJ)] = meta[ImageMetaKey.FILENAME_OR_OBJ]
+    return MetaTensor(volume, affine=matrix, meta=fields)

@@ -1,0 +1,5 @@
+"""How a radiograph lies: it is measured against projections of a CT, never assumed."""
+
+from trct_monai.registration.orientation import Match, measure
+
+__all__ = ["Match", "measure"]

@@ -1,5 +1,0 @@
-"""One self-contained HTML page per evaluation: tables, and every case to scroll through."""
-
-from trct_monai.report.command import report
-
-__all__ = ["report"]

@@ -1,0 +1,36 @@
+"""What MONAI's engines lack for these methods: an adversarial trainer, handlers, inferers, calibration."""
+
+from trct_monai.training.adversarial import AdversarialTrainer, DiscriminatorEvents
+from trct_monai.training.calibration import calibrate
+from trct_monai.training.checkpoints import BestModel, ResumableCheckpoint
+from trct_monai.training.distributed import wrap_if_many
+from trct_monai.training.gan_guard import GANGuard
+from trct_monai.training.handlers import (
+    ClipGradients,
+    EpochSeed,
+    LossTerms,
+    ResolutionSchedule,
+    SliceImages,
+    StopOnNonFinite,
+)
+from trct_monai.training.inferers import InterpolatingInferer, RefinementInferer, SliceContextInferer, TwoStageInferer
+
+__all__ = [
+    "AdversarialTrainer",
+    "BestModel",
+    "ClipGradients",
+    "DiscriminatorEvents",
+    "EpochSeed",
+    "GANGuard",
+    "InterpolatingInferer",
+    "LossTerms",
+    "RefinementInferer",
+    "ResolutionSchedule",
+    "ResumableCheckpoint",
+    "SliceContextInferer",
+    "SliceImages",
+    "StopOnNonFinite",
+    "TwoStageInferer",
+    "calibrate",
+    "wrap_if_many",
+]

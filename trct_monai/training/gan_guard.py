@@ -1,0 +1,143 @@
+"""The GAN guard: a discriminator that wins teaches nothing, and must not do so unseen."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from trct_monai.io.files import read_csv, write_csv
+
+COLUMNS = (
+    "accuracy_real",
+    "accuracy_fake",
+    "discriminator_loss",
+    "adversarial_loss",
+    "reconstruction_loss",
+    "gradient_norm",
+    "discriminator_gradient_norm",
+)
+
+
+class GANGuard:
+    """Reports the game between generator and discriminator after each epoch, and warns when it is over.
+
+    After each epoch in which the discriminator played, the means of its accuracy on real and on fake patches, of both
+    losses and of both gradient norms go to the log, to TensorBoard, and as a line to a CSV file, which a resumed
+    training continues. An accuracy (mean of real and fake) above `threshold` in `patience` epochs in a row is a
+    warning: the discriminator has won, and what the generator still gets from it is noise. The last line of the
+    training says how the game went.
+
+    Args:
+        path: The CSV file.
+        summary_writer: TensorBoard's SummaryWriter, or None.
+        threshold: Accuracy above which the discriminator is winning.
+        patience: Epochs in a row that make a warning.
+        logger: Name of the logger.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        summary_writer: Any = None,
+        *,
+        threshold: float = 0.95,
+        patience: int = 3,
+        logger: str = "gan_guard",
+    ) -> None:
+        if not 0.5 < threshold < 1.0 or patience < 1:
+            raise ValueError(
+                f"threshold must lie between 0.5 and 1 and patience be 1 or more, got {threshold}, {patience}"
+            )
+        self.path, self.summary_writer = Path(path), summary_writer
+        self.threshold, self.patience = threshold, patience
+        self.logger = logging.getLogger(logger)
+        self.values: dict[str, list[float]] = {}
+        self.rows: list[dict[str, float]] = []
+        self.read = False
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an `AdversarialTrainer`, after `ClipGradients` and before the checkpoint."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
+        engine.add_event_handler(Events.COMPLETED, self.conclude)
+
+    def collect(self, engine: Engine) -> None:
+        """Remember this iteration."""
+        output = engine.state.output
+        if isinstance(output, list):  # decollated
+            output = output[0]
+        if "discriminator_loss" not in output:
+            return
+        for name in COLUMNS:
+            value = engine.state.gradient_norm if name == "gradient_norm" else output.get(name)
+            if value is not None:
+                self.values.setdefault(name, []).append(float(value))
+
+    def report(self, engine: Engine) -> None:
+        """Log the epoch, and warn if the discriminator has won."""
+        if not self.values:
+            return
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values = {}
+        epoch = engine.state.epoch
+        if not self.read:  # a resumed training goes on with its lines, a new one starts a new file
+            self.rows, self.read = [row for row in _read(self.path) if row["epoch"] < epoch], True
+        self.rows.append({"epoch": epoch, **means})
+        _write(self.path, self.rows)
+        for name, value in means.items():
+            if self.summary_writer is not None:
+                self.summary_writer.add_scalar(f"gan/{name}", value, epoch)
+        self.logger.info(
+            "epoch %d: discriminator right on %.0f %% of real and %.0f %% of fake patches; its loss %.3f, the "
+            "generator's against it %.3f",
+            epoch,
+            100 * means["accuracy_real"],
+            100 * means["accuracy_fake"],
+            means["discriminator_loss"],
+            means["adversarial_loss"],
+        )
+        recent = self.rows[-self.patience :]
+        if len(recent) == self.patience and all(self._is_won(row) for row in recent):
+            self.logger.warning(
+                "the discriminator was right on more than %.0f %% of the patches in %d epochs in a row: it has won and "
+                "teaches the generator nothing; lower discriminator_learning_rate or adversarial_weight",
+                100 * self.threshold,
+                self.patience,
+            )
+
+    def conclude(self, engine: Engine) -> None:
+        """Say how the game went."""
+        if not self.rows:
+            self.logger.info("the discriminator never played")
+            return
+        accuracies = [_accuracy(row) for row in self.rows]
+        won = sum(self._is_won(row) for row in self.rows)
+        say: Callable[..., None] = self.logger.warning if self._is_won(self.rows[-1]) else self.logger.info
+        say(
+            "the discriminator's accuracy ran from %.0f to %.0f %%, %.0f %% at the end; above %.0f %% in %d of %d "
+            "epochs",
+            100 * min(accuracies),
+            100 * max(accuracies),
+            100 * accuracies[-1],
+            100 * self.threshold,
+            won,
+            len(accuracies),
+        )
+
+    def _is_won(self, row: dict[str, float]) -> bool:
+        return _accuracy(row) > self.threshold
+
+
+def _accuracy(row: dict[str, float]) -> float:
+    return (row["accuracy_real"] + row["accuracy_fake"]) / 2
+
+
+def _read(path: Path) -> list[dict[str, float]]:
+    rows = read_csv(path) if path.is_file() else []
+    return [{key: float(value) for key, value in row.items() if value} for row in rows]
+
+
+def _write(path: Path, rows: list[dict[str, float]]) -> None:
+    write_csv(path, [{**row, "epoch": int(row["epoch"])} for row in rows], ["epoch", *COLUMNS])

@@ -1,0 +1,212 @@
+"""Ignite handlers that MONAI's engines lack: repeatable epochs, a stop on NaN, loss terms, pictures."""
+
+import os
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import set_rnd
+from monai.engines.utils import IterationEvents
+from monai.utils import set_determinism
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from trct_monai.figures import comparison_figure
+
+
+class EpochSeed:
+    """Seed every random generator at the start of each epoch from the run's seed and the epoch's number.
+
+    Then an epoch draws the same numbers whether the run came to it in one go or was resumed before it. The order of
+    the cases follows from the epoch through `torch.utils.data.DistributedSampler`, on one process too.
+
+    Args:
+        seed: The run's seed; on several processes add the rank.
+        dataset: Training data set whose random transforms are seeded too.
+    """
+
+    def __init__(self, seed: int, dataset: Dataset[Any] | None = None) -> None:
+        self.seed, self.dataset = seed, dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at every epoch's start."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed + 100_003 * engine.state.epoch  # far apart: neighbouring seeds belong to other ranks
+        set_determinism(seed)
+        if self.dataset is not None:
+            set_rnd(self.dataset, seed)
+
+
+class StopOnNonFinite:
+    """Stop before the step when a loss is NaN or infinite; what was saved before stays as it is.
+
+    Args:
+        checkpoint: Where the last good checkpoint lies, for the message.
+    """
+
+    def __init__(self, checkpoint: str | os.PathLike[str]) -> None:
+        self.checkpoint = Path(checkpoint)
+
+    def attach(self, engine: Engine) -> None:
+        """Look at each loss before it is propagated."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        loss = engine.state.output["loss"].detach()
+        if not bool(torch.isfinite(loss).all()):
+            kept = f"the last good state is {self.checkpoint}" if self.checkpoint.exists() else "nothing was saved yet"
+            raise RuntimeError(
+                f"the loss became {float(loss)} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
+                f"{kept}; resume from it with a lower learning_rate or max_grad_norm"
+            )
+
+
+class ClipGradients:
+    """Clip the norm of a network's gradients before each optimiser step (Pascanu et al., ICML 2013).
+
+    The norm before clipping is left in `engine.state.gradient_norm`. Understands MONAI's gradient scaler and
+    gradient accumulation.
+
+    Args:
+        network: The network.
+        max_norm: Largest L2 norm of all gradients together.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Clip between backward pass and step."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        in_epoch = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        if in_epoch % engine.accumulation_steps and in_epoch != engine.state.epoch_length:
+            return
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm))
+        if engine.scaler is None and not isfinite(norm):  # a scaler skips such a step and lowers its scale
+            raise RuntimeError(
+                f"the gradient norm became {norm} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, "
+                "the loss being finite; no step was taken, resume with a lower learning_rate"
+            )
+        engine.state.gradient_norm = norm
+
+
+class LossTerms:
+    """Write each epoch's mean of every unweighted term of a `WeightedSumLoss`, and the gradient norm, to TensorBoard.
+
+    With several terms, each term's say is written too: the norm of its weighted gradient with respect to the
+    prediction over that of the first term, at the epoch's last iteration. A term that takes over is seen.
+
+    Args:
+        loss: The loss.
+        summary_writer: TensorBoard's SummaryWriter.
+    """
+
+    def __init__(self, loss: Any, summary_writer: Any) -> None:
+        self.loss, self.summary_writer = loss, summary_writer
+        self.values: dict[str, list[float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Collect after each iteration, write after each epoch."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.compare)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def compare(self, engine: Engine) -> None:
+        """Compare the terms' gradients at the epoch's last iteration."""
+        if len(self.loss.losses) == 1 or engine.state.iteration % engine.state.epoch_length:
+            return
+        norms = self.loss.gradient_norms(engine.state.output["pred"], engine.state.output["label"])
+        first, *others = norms
+        for name in others:
+            self.values[f"gradient_over_{first}/{name}"] = [norms[name] / max(norms[first], torch.finfo().tiny)]
+
+    def collect(self, engine: Engine) -> None:
+        """Remember the terms of this iteration."""
+        for name, term in self.loss.terms.items():
+            self.values.setdefault(f"loss/{name}", []).append(float(term))
+        if hasattr(engine.state, "gradient_norm"):
+            self.values.setdefault("gradient_norm", []).append(engine.state.gradient_norm)
+
+    def write(self, engine: Engine) -> None:
+        """Write the means and start anew."""
+        for name, values in self.values.items():
+            self.summary_writer.add_scalar(name, sum(values) / len(values), engine.state.epoch)
+        self.values = {}
+
+
+class ResolutionSchedule:
+    """Train a network of several scales coarse to fine: at which epoch which scale joins.
+
+    The weights are carried over by themselves: the finer scales are there from the start, zero, and a finer scale
+    begins at the interpolated coarser result. Validation always looks at the full size.
+
+    Args:
+        network: A network with an `output_size`, such as a `ReconstructionNetwork` of several scales.
+        schedule: Pairs of the first epoch, counted from 1, and the voxels along each side from there on; the first
+            pair's epoch is 1.
+
+    Raises:
+        ValueError: If the network has one size only, or a pair does not fit it.
+    """
+
+    def __init__(self, network: Any, schedule: Sequence[Sequence[int]]) -> None:
+        sizes = tuple(getattr(network, "sizes", ()))
+        if len(sizes) < 2:
+            raise ValueError(
+                f"multi-resolution training needs a network of several scales, {type(network).__name__} has the sizes "
+                f"{sizes}; see the bundle's docs for the overlay that gives it finer scales"
+            )
+        epochs = [epoch for epoch, _ in schedule]
+        wrong = [size for _, size in schedule if size not in sizes]
+        if wrong or not epochs or epochs[0] != 1 or epochs != sorted(set(epochs)):
+            raise ValueError(
+                f"the schedule must be pairs of a first epoch, rising from 1, and a size out of {sizes}, "
+                f"got {[list(pair) for pair in schedule]}"
+            )
+        self.network, self.schedule = network, [(int(epoch), int(size)) for epoch, size in schedule]
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.network.output_size = [size for epoch, size in self.schedule if epoch <= engine.state.epoch][-1]
+
+
+class SliceImages:
+    """Show the first validation cases in TensorBoard: truth, prediction and difference in three planes.
+
+    Args:
+        summary_writer: TensorBoard's SummaryWriter.
+        num_cases: Number of cases shown.
+        tag: Name of the picture.
+    """
+
+    def __init__(self, summary_writer: Any, num_cases: int = 2, tag: str = "validation") -> None:
+        self.summary_writer, self.num_cases, self.tag = summary_writer, num_cases, tag
+        self.shown = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the evaluator, whose output holds `pred` and `label` in HU."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        """Begin with the first case again."""
+        self.shown = 0
+
+    def __call__(self, engine: Engine) -> None:
+        cases: Sequence[Mapping[str, Tensor]] = engine.state.output
+        for case in cases[: max(0, self.num_cases - self.shown)]:
+            figure = comparison_figure(case["label"][0], case["pred"][0])
+            self.summary_writer.add_figure(f"{self.tag}/{self.shown}", figure, engine.state.epoch)
+            self.shown += 1
