@@ -91,6 +91,21 @@ def attenuation_to_hu(mu: Tensor, mu_water: float = MU_WATER) -> Tensor:
     return 1000.0 * (mu / mu_water - 1.0)
 
 
+def fit_gain_offset(image: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Gain and offset that bring a picture nearest to another: least squares of ``gain * image + offset - expected``.
+
+    A picture without contrast has the gain 0.
+
+    Args:
+        image: Numbers on any scale.
+        expected: What they should be, of the same shape.
+    """
+    x, y = image.double().flatten(), expected.double().flatten()
+    centered = x - x.mean()
+    gain = float((centered * (y - y.mean())).sum() / centered.square().sum().clamp(min=1e-12))
+    return gain, float(y.mean() - gain * x.mean())
+
+
 def attenuation_per_unit(hu_window: Sequence[float] = HU_WINDOW, mu_water: float = MU_WATER) -> float:
     """Attenuation in 1/mm of a difference of 1 in [0, 1] of a HU window: the slope of `unit_to_attenuation`.
 

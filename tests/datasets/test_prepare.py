@@ -27,7 +27,7 @@ from trct_monai.io.datalist import load_datalist, read_datalist
 from trct_monai.io.dicom.series import find_series
 from trct_monai.io.radiograph import save_radiograph
 from trct_monai.preprocessing.cube import CTPreprocessing
-from trct_monai.registration.orientation import opposite_camera, project_cube, shift_camera
+from trct_monai.projector import project_hu
 from trct_monai.transforms import CTPreprocessingd, LoadRadiographsd
 
 SMALL = {"size": 16, "radiograph_size": 32, "num_workers": 0, "fractions": "1/0/0"}
@@ -207,7 +207,7 @@ def as_8_bit(image):
     "names", [("_pa_drr.png", "_lat_drr.png"), ("_frontal.png", "_lateral.png"), ("_pa.png", "_lat.png")]
 )
 def test_radiographs_beside_a_ct_are_kept_and_their_orientation_is_measured(tmp_path, phantom, names):
-    pa, lat = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))
+    pa, lat = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)
     save_layout_2(tmp_path / "in", phantom, {names[0]: as_8_bit(pa.flip(1)), names[1]: as_8_bit(lat.flip(0))})
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
     case = one_case(tmp_path / "out")
@@ -221,7 +221,7 @@ def test_radiographs_beside_a_ct_are_kept_and_their_orientation_is_measured(tmp_
 
 
 def test_dicom_radiographs_beside_a_ct_are_kept_and_its_cube_becomes_a_series(tmp_path, phantom):
-    images = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))
+    images = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)
     save_layout_2(tmp_path / "in", phantom, {})
     for view, image, lies in zip(("pa", "lat"), images, ("R\\F", "P\\F")):
         pixels = (image / image.max() * 4000).round().numpy().astype(np.uint16)
@@ -239,7 +239,7 @@ def test_dicom_radiographs_beside_a_ct_are_kept_and_its_cube_becomes_a_series(tm
 
 
 def test_float_radiographs_that_fit_are_quantitative(tmp_path, phantom):
-    images = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))
+    images = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)
     save_layout_2(tmp_path / "in", phantom, {"_pa.npy": images[0].numpy(), "_lat.npy": images[1].numpy()})
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 40})
     case = one_case(tmp_path / "out")
@@ -248,13 +248,13 @@ def test_float_radiographs_that_fit_are_quantitative(tmp_path, phantom):
 
 def test_a_view_from_the_other_side_gets_its_own_camera(tmp_path, phantom):
     cameras = list(preset("x2ct", 32))
-    images = project_cube(cube_of(phantom), 320.0, [cameras[0], opposite_camera(cameras[1])])
+    images = project_hu(cube_of(phantom), [cameras[0], cameras[1].opposite()], 8.0)
     save_layout_2(tmp_path / "in", phantom, {"_pa.npy": images[0].numpy(), "_lat.npy": images[1].numpy()})
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
     case = one_case(tmp_path / "out")
     assert [Camera.from_dict(camera).source for camera in case["cameras"]] == [
         cameras[0].source,
-        pytest.approx(opposite_camera(cameras[1]).source),
+        pytest.approx(cameras[1].opposite().source),
     ]
     assert case["orientation"][1]["transform"] == "identity"
 
@@ -275,13 +275,11 @@ def test_cameras_follow_the_cube_when_the_given_ct_is_larger(tmp_path, phantom):
     affine = phantom.affine.copy()
     affine[0, 3] -= 12 * 8  # the body stays, the volume's centre moves 48 mm
     cameras = list(preset("x2ct", 32))
-    images = project_cube(cube_of(phantom), 320.0, cameras)
+    images = project_hu(cube_of(phantom), cameras, 8.0)
     save_layout_2(tmp_path / "in", phantom, {})
     save_nifti(tmp_path / "in" / "p1" / "p1.nii.gz", wide, affine)
     for image, camera in zip(images, cameras):
-        save_radiograph(
-            tmp_path / "in" / "p1" / f"p1_{camera.name}_drr.png", image, shift_camera(camera, (48.0, 0.0, 0.0))
-        )
+        save_radiograph(tmp_path / "in" / "p1" / f"p1_{camera.name}_drr.png", image, camera.shifted((48.0, 0.0, 0.0)))
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 40})
     case = one_case(tmp_path / "out")
     assert min(view["correlation"] for view in case["orientation"]) > 0.995
@@ -289,7 +287,7 @@ def test_cameras_follow_the_cube_when_the_given_ct_is_larger(tmp_path, phantom):
 
 
 def test_a_radiograph_that_fits_nowhere_is_refused_with_a_picture(tmp_path, phantom):
-    pa = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))[0]
+    pa = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)[0]
     noise = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
     save_layout_2(tmp_path / "in", phantom, {"_pa.png": as_8_bit(pa), "_lat.png": noise})
     out = tmp_path / "out"
@@ -303,7 +301,7 @@ def test_a_radiograph_that_fits_nowhere_is_refused_with_a_picture(tmp_path, phan
 
 
 def test_a_missing_radiograph_is_refused(tmp_path, phantom):
-    pa = project_cube(cube_of(phantom), 320.0, list(preset("x2ct", 32)))[0]
+    pa = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)[0]
     save_layout_2(tmp_path / "in", phantom, {"_pa.png": as_8_bit(pa)})
     with pytest.raises(ValueError, match="p1.nii.gz: no radiograph of the view lat beside it"):
         _first_refusal(tmp_path / "in", tmp_path / "out")
@@ -316,7 +314,7 @@ def _first_refusal(folder, out):
 
 def save_x2ct(folder, phantom, upside_down=False):
     cameras = list(preset("x2ct", 32))
-    images = project_cube(cube_of(phantom), 320.0, cameras)
+    images = project_hu(cube_of(phantom), cameras, 8.0)
     name = folder / "LIDC-IDRI-0001.20000101.1" / "ct_xray_data.h5"
     name.parent.mkdir(parents=True)
     array = phantom.ct_hu[::-1, ::-1].T + 1024

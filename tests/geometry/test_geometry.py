@@ -168,3 +168,10 @@ def test_a_camera_comes_back_from_its_matrix(geometry: str) -> None:
         moved = (camera.world_to_detector() @ turn).float()
         back = Camera.from_world_to_detector(moved, (40, 60)).world_to_detector()
         torch.testing.assert_close(back, moved.double(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_picture_fills_the_detector_with_square_pixels_unless_it_knows_its_own():
+    camera = preset("clinic")[0].for_picture((300, 200))
+    assert camera.size == (300, 200) and camera.pixel_spacing == pytest.approx((430 / 300, 430 / 300))
+    camera = preset("clinic")[0].for_picture((300, 200), (1.2, 1.1))
+    assert camera.size == (300, 200) and camera.pixel_spacing == (1.2, 1.1)

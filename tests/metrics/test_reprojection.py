@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from trct_monai.geometry import make_camera, preset
-from trct_monai.metrics.reprojection import held_out_camera, relative_residual, reproject
+from trct_monai.metrics.reprojection import held_out_camera, relative_residual
 from trct_monai.phantoms import thorax_phantom
+from trct_monai.projector import project_hu
 
 SPACING = 20.0
 
@@ -18,7 +19,7 @@ def phantom(seed: int) -> torch.Tensor:
 
 def test_a_volume_agrees_with_its_own_radiographs_and_not_with_others() -> None:
     cameras = preset("x2ct", 24)
-    own, other = (reproject(phantom(seed), cameras, SPACING) for seed in (1, 2))
+    own, other = (project_hu(phantom(seed), cameras, SPACING) for seed in (1, 2))
     assert relative_residual(own, own) == 0.0
     assert relative_residual(own, other) > 0.05
     assert relative_residual(1.1 * own, own) == pytest.approx(0.1, rel=1e-5)
@@ -27,7 +28,7 @@ def test_a_volume_agrees_with_its_own_radiographs_and_not_with_others() -> None:
 
 def test_pictures_without_a_scale_are_fitted_first() -> None:
     cameras = preset("x2ct", 24)
-    own, other = (reproject(phantom(seed), cameras, SPACING) for seed in (1, 2))
+    own, other = (project_hu(phantom(seed), cameras, SPACING) for seed in (1, 2))
     picture = 0.2 * own + torch.tensor([3.0, 1.0])[:, None, None]
     assert relative_residual(own, picture) > 0.5
     assert relative_residual(own, picture, fit=True) == pytest.approx(0.0, abs=1e-6)

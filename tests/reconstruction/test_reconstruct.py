@@ -21,13 +21,12 @@ from trct_monai.io.ct import read_ct
 from trct_monai.io.datalist import load_datalist
 from trct_monai.io.dicom.header import read_study
 from trct_monai.io.dicom.series import find_series
-from trct_monai.io.radiograph import Radiograph
 from trct_monai.io.weights import CHECKSUMS
 from trct_monai.metrics.protocols import psnr
-from trct_monai.metrics.reprojection import reproject
+from trct_monai.projector import project_hu
 from trct_monai.reconstruction.command import reconstruct
-from trct_monai.reconstruction.inputs import on_detector, read_views
-from trct_monai.registration.orientation import correlation, opposite_camera
+from trct_monai.reconstruction.inputs import read_views
+from trct_monai.registration.orientation import correlation
 
 SHIPPED = "any_view+small"
 WIDTH = "mean_width_of_90_percent_interval_in_the_body_hu"
@@ -124,11 +123,11 @@ def test_a_picture_from_the_other_side_gets_its_own_camera(
     phantom: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     camera = preset("x2ct", 128)[1]
-    image = reproject(torch.from_numpy(truth(phantom)).float()[None], [opposite_camera(camera)], 5.0)[0]
+    image = project_hu(torch.from_numpy(truth(phantom)).float()[None], [camera.opposite()], 5.0)[0]
     pixels = (image / image.max() * 4000).round().numpy().astype(np.uint16)
     right = save_dx(tmp_path / "rl", pixels, pixel_spacing=(500 / 128,) * 2, t0020_0020="A\\F", t0018_5101="RL")
     (view,) = read_views(None, str(right), None, "x2ct")
-    assert view.camera.source == opposite_camera(camera).source and view.notes == ()
+    assert view.camera.source == camera.opposite().source and view.notes == ()
     assert float(correlation(view.image, image)) > 0.999
     reconstruct(str(tmp_path / "ct.nii.gz"), pa=str(right), geometry="x2ct")
     assert "is given as view 'pa', while its header calls it RL" in capsys.readouterr().out
@@ -218,11 +217,3 @@ def test_damaged_weights_are_refused(
     torch.save({name: value + 1e-3 for name, value in state.items()}, bundle / "models" / "small" / "model.pt")
     code = main(["reconstruct", "--pa", phantom["pa"], "--out", "ct.nii.gz", "--method", f"{bundle}+small"])
     assert code == 2 and "is not the file that" in capsys.readouterr().err
-
-
-def test_a_picture_fills_the_detector_with_square_pixels_unless_it_knows_its_own() -> None:
-    picture = torch.zeros(300, 200)
-    camera = on_detector(preset("clinic")[0], Radiograph(picture, False, None))
-    assert camera.size == (300, 200) and camera.pixel_spacing == pytest.approx((430 / 300, 430 / 300))
-    camera = on_detector(preset("clinic")[0], Radiograph(picture, False, None, pixel_spacing=(1.2, 1.1)))
-    assert camera.size == (300, 200) and camera.pixel_spacing == (1.2, 1.1)

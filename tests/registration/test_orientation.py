@@ -4,8 +4,8 @@ import torch
 from trct_monai.geometry import preset
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
 from trct_monai.phantoms import thorax_phantom
-from trct_monai.projector import project
-from trct_monai.registration.orientation import measure, opposite_camera, project_cube, shift_camera
+from trct_monai.projector import project, project_hu
+from trct_monai.registration.orientation import measure
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def cube():
 @pytest.mark.parametrize("transform", ORIENTATIONS)
 def test_each_of_the_eight_is_recovered(cube, transform, view):
     camera = preset("x2ct", 48)[view]
-    image = project_cube(cube, 320.0, [camera])[0]
+    image = project_hu(cube, [camera], 320.0 / cube.shape[-1])[0]
     inverse = next(name for name in ORIENTATIONS if torch.equal(orient(orient(image, name), transform), image))
     found = measure(orient(image, inverse), cube, 320.0, camera).orientation
     assert found["transform"] == transform and found["correlation"] > 0.999
@@ -26,7 +26,7 @@ def test_each_of_the_eight_is_recovered(cube, transform, view):
 
 def test_gain_and_offset_turn_a_picture_into_line_integrals(cube):
     camera = preset("x2ct", 48)[0]
-    image = project_cube(cube, 320.0, [camera])[0]
+    image = project_hu(cube, [camera], 320.0 / cube.shape[-1])[0]
     match = measure(image.flip(0) * 30 + 12, cube, 320.0, camera)
     assert not match.intensity["quantitative"]
     assert match.intensity["gain"] == pytest.approx(1 / 30, rel=1e-3)
@@ -36,7 +36,7 @@ def test_gain_and_offset_turn_a_picture_into_line_integrals(cube):
 
 def test_an_inverted_picture_is_recognised(cube):
     camera = preset("x2ct", 48)[0]
-    image = project_cube(cube, 320.0, [camera])[0]
+    image = project_hu(cube, [camera], 320.0 / cube.shape[-1])[0]
     match = measure(1 - image.flip(1) / image.max(), cube, 320.0, camera)
     assert match.orientation["transform"] == "flip_columns" and match.orientation["correlation"] < -0.99
     assert match.intensity["gain"] < 0
@@ -44,7 +44,7 @@ def test_an_inverted_picture_is_recognised(cube):
 
 def test_oblong_pictures_are_turned_only_as_they_fit(cube):
     camera = preset("x2ct", (32, 48))[0]
-    image = project_cube(cube, 320.0, [camera])[0]
+    image = project_hu(cube, [camera], 320.0 / cube.shape[-1])[0]
     assert measure(image.flip(1), cube, 320.0, camera).orientation["transform"] == "flip_columns"
     assert measure(torch.rot90(image, -1), cube, 320.0, camera).orientation["transform"] == "rotate_90"
     with pytest.raises(ValueError, match="does not have the sides"):
@@ -53,11 +53,11 @@ def test_oblong_pictures_are_turned_only_as_they_fit(cube):
 
 def test_the_opposite_camera_is_the_same_beam_turned_round(cube):
     camera = preset("parallel", 32)[1]
-    image, other = project_cube(cube, 320.0, [camera, opposite_camera(camera)])
+    image, other = project_hu(cube, [camera, camera.opposite()], 320.0 / cube.shape[-1])
     torch.testing.assert_close(other, image.flip(1), atol=1e-3, rtol=1e-3)
     cone = preset("x2ct", 48)[1]
-    picture = project_cube(cube, 320.0, [opposite_camera(cone)])[0]
-    right = measure(picture, cube, 320.0, opposite_camera(cone)).orientation["correlation"]
+    picture = project_hu(cube, [cone.opposite()], 320.0 / cube.shape[-1])[0]
+    right = measure(picture, cube, 320.0, cone.opposite()).orientation["correlation"]
     assert right > measure(picture, cube, 320.0, cone).orientation["correlation"]
 
 
@@ -68,6 +68,6 @@ def test_a_shifted_camera_sees_a_shifted_volume_alike():
     affine[:3, 3] = -35
     moved = affine.clone()
     moved[:3, 3] += torch.tensor([5.0, -10.0, 20.0])
-    shifted = [shift_camera(camera, (5.0, -10.0, 20.0)) for camera in cameras]
+    shifted = [camera.shifted((5.0, -10.0, 20.0)) for camera in cameras]
     expected = project(volume, cameras, affine=affine)
     torch.testing.assert_close(project(volume, shifted, affine=moved), expected, atol=1e-4, rtol=1e-4)

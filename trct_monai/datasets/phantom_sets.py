@@ -23,7 +23,8 @@ from trct_monai.io.radiograph import save_radiograph
 from trct_monai.phantoms import Phantom, thorax_phantom
 from trct_monai.phantoms.findings import FINDINGS
 from trct_monai.preprocessing.cube import CTPreprocessing
-from trct_monai.registration.orientation import measure, project_cube
+from trct_monai.projector import project_hu
+from trct_monai.registration.orientation import measure
 from trct_monai.resampling import resample
 
 OVERSAMPLING = 2
@@ -178,7 +179,7 @@ def write_phantom(number: int, options: PhantomOptions, output: Path) -> None:
     cameras = list(preset(options.geometry, options.radiograph_size))
     with replacing_folder(output / case_id) as folder:
         voxels = write_label(folder / f"{case_id}.nii.gz", cube, cube.affine, STORED_HU)
-        radiographs = list(zip(cameras, project_cube(fine, options.extent, cameras)))
+        radiographs = list(zip(cameras, project_hu(fine, cameras, options.extent / fine.shape[-1])))
         names = [f"{case_id}_{camera.name}_drr.png" for camera in cameras]
         for name, (camera, image) in zip(names, radiographs):
             save_radiograph(folder / name, image, camera)

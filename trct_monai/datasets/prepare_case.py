@@ -26,7 +26,8 @@ from trct_monai.io.radiograph import read_radiograph, save_radiograph
 from trct_monai.io.x2ct import read_x2ct_radiographs
 from trct_monai.physics import degrade
 from trct_monai.preprocessing.cube import CTPreprocessing
-from trct_monai.registration.orientation import measure, opposite_camera, project_cube, save_comparison, shift_camera
+from trct_monai.projector import project_hu
+from trct_monai.registration.orientation import measure, save_comparison
 
 RENDER_SPACING = 1.25
 """Voxel side in mm of the CT from which radiographs are rendered, unless it is coarser itself: finer than the label, or
@@ -119,7 +120,7 @@ def prepare_case(source: Source, options: Options, root: Path, output: Path) -> 
 def _render(source: Source, fine: MetaTensor, options: Options, folder: Path) -> list[tuple[str, list[Camera]]]:
     """Radiographs of the CT at `RENDER_SPACING`, written with their side-cars."""
     cameras = list(preset(options.geometry, options.radiograph_size))
-    images = project_cube(fine, options.extent, cameras)
+    images = project_hu(fine, cameras, options.extent / fine.shape[-1])
     generator = torch.Generator().manual_seed(int(hashlib.sha256(source.case_id.encode()).hexdigest()[:12], 16))
     images = degrade(
         images[None],
@@ -167,8 +168,8 @@ def _keep(source: Source, ct: CT, cube: MetaTensor, options: Options, folder: Pa
             candidates = [radiograph.camera]
         else:
             camera = camera.resized((radiograph.image.shape[0], radiograph.image.shape[1]))
-            candidates = [camera, opposite_camera(camera)]
-        views.append((name, [shift_camera(candidate, offset) for candidate in candidates]))
+            candidates = [camera, camera.opposite()]
+        views.append((name, [candidate.shifted(offset) for candidate in candidates]))
     return views
 
 

@@ -14,7 +14,7 @@ from trct_monai.evaluation.summary import HEADLINE, MEAN_VOLUME, Row, format_sum
 from trct_monai.figures import comparison_figure, save_figure
 from trct_monai.intensity import HU_WINDOW
 from trct_monai.io.datalist import PHASES, read_datalist
-from trct_monai.metrics.reprojection import reproject
+from trct_monai.projector import project_hu
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def _draw(case: dict[str, Any], path: Path, options: Options, name: str, rows: S
         truth[0],
         prediction[0],
         views.radiographs,
-        reproject(prediction.as_subclass(Tensor), views.cameras, spacing),
+        project_hu(prediction.as_subclass(Tensor), views.cameras, spacing),
         view_names=[camera.name for camera in views.cameras],
         voxel_spacing=spacing,
         title=f"{case['case_id']}: {name}, {row[HEADLINE]:.1f} dB",

@@ -19,8 +19,9 @@ from trct_monai.metrics.anatomy import (
     mae_by_tissue,
     orientation,
 )
-from trct_monai.metrics.reprojection import held_out_camera, relative_residual, reproject
+from trct_monai.metrics.reprojection import held_out_camera, relative_residual
 from trct_monai.metrics.uncertainty import interval_scores
+from trct_monai.projector import project_hu
 from trct_monai.transforms import LoadRadiographsd
 
 Array = np.ndarray
@@ -68,7 +69,7 @@ class Views:
 
     def residual(self, volume_hu: Float[Tensor, "1 X Y Z"], voxel_spacing: float) -> float:
         """Relative residual of a volume's projections; see `relative_residual`."""
-        return relative_residual(reproject(volume_hu, self.cameras, voxel_spacing), self.radiographs, fit=self.fit)
+        return relative_residual(project_hu(volume_hu, self.cameras, voxel_spacing), self.radiographs, fit=self.fit)
 
 
 def radiograph_scores(
@@ -95,10 +96,10 @@ def radiograph_scores(
         voxel_spacing: Voxel side in mm.
     """
     unseen = [held_out_camera(views.cameras)]
-    expected = reproject(truth, unseen, voxel_spacing)
+    expected = project_hu(truth, unseen, voxel_spacing)
 
     def held_out(volume: Tensor) -> float:
-        return relative_residual(reproject(volume, unseen, voxel_spacing), expected)
+        return relative_residual(project_hu(volume, unseen, voxel_spacing), expected)
 
     scores = {
         "reprojection": views.residual(prediction, voxel_spacing),

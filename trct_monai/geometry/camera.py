@@ -93,6 +93,50 @@ class Camera:
             row_axis=turn(self.row_axis),
         )
 
+    def shifted(self, offset: Sequence[float]) -> "Camera":
+        """The same camera in coordinates whose origin lies at minus `offset`: source and detector move by it.
+
+        Args:
+            offset: In mm (x, y, z).
+        """
+
+        def moved(point: Vector) -> Vector:
+            return point[0] + float(offset[0]), point[1] + float(offset[1]), point[2] + float(offset[2])
+
+        source = None if self.source is None else moved(self.source)
+        return replace(self, source=source, detector_center=moved(self.detector_center))
+
+    def opposite(self) -> "Camera":
+        """The view from the other side: source and detector change places, seen so that nothing is mirrored.
+
+        In a cone beam a right lateral is no mirrored left lateral: what is near to the detector is less magnified.
+        """
+
+        def negated(point: Vector) -> Vector:
+            return -point[0], -point[1], -point[2]
+
+        return replace(
+            self,
+            source=None if self.source is None else negated(self.source),
+            detector_center=negated(self.detector_center),
+            column_axis=negated(self.column_axis),
+        )
+
+    def for_picture(self, size: tuple[int, int], pixel_spacing: tuple[float, float] | None = None) -> "Camera":
+        """The camera of a picture that was taken with this source and detector, and has pixels of its own.
+
+        This is the one rule for pictures that do not say where they were taken. The middle of the picture is the
+        middle of the detector. Pixels are those of the picture's header; without one they are square, and the
+        picture's longer side fills the longer side of the detector. Nothing is stretched.
+
+        Args:
+            size: Rows and columns of the picture.
+            pixel_spacing: Height and width of its pixels at the detector in mm, if a header says it.
+        """
+        _check_size(size)
+        side = max(n * spacing for n, spacing in zip(self.size, self.pixel_spacing)) / max(size)
+        return replace(self, size=(int(size[0]), int(size[1])), pixel_spacing=pixel_spacing or (side, side))
+
     def pixel_to_world(self) -> Float[Tensor, "3 3"]:
         """Matrix (float64) that takes (c, r, 1) to the pixel's centre in world mm."""
         column = _vector(self.column_axis) * self.pixel_spacing[1]

@@ -8,20 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.geometry import Camera
-from trct_monai.intensity import hu_to_attenuation
-from trct_monai.projector import project
-
-
-def reproject(volume_hu: Float[Tensor, "1 X Y Z"], cameras: Sequence[Camera], voxel_spacing: float) -> Tensor:
-    """Line integrals (V, H, W) of a volume in HU.
-
-    Args:
-        volume_hu: CT numbers, RAS, centred on the isocentre.
-        cameras: The views.
-        voxel_spacing: Voxel side in mm.
-    """
-    attenuation = hu_to_attenuation(volume_hu.as_subclass(Tensor).float())
-    return project(attenuation[None], cameras, voxel_spacing)[0]
+from trct_monai.intensity import fit_gain_offset
 
 
 def relative_residual(
@@ -35,11 +22,10 @@ def relative_residual(
         fit: Bring each projection to its radiograph by the gain and offset that fit best; for pictures whose scale is
             not that of line integrals.
     """
-    a, b = projections.double().flatten(1), radiographs.double().flatten(1)
+    a, b = projections.double(), radiographs.double()
     if fit:
-        centered = a - a.mean(1, keepdim=True)
-        gain = (centered * b).sum(1) / centered.square().sum(1).clamp(min=torch.finfo(torch.float64).tiny)
-        a = b.mean(1, keepdim=True) + gain[:, None] * centered
+        fits = [fit_gain_offset(projection, radiograph) for projection, radiograph in zip(a, b)]
+        a = torch.stack([gain * projection + offset for projection, (gain, offset) in zip(a, fits)])
     size = float(b.norm())
     error = float((a - b).norm())
     return error / size if size > 0 else float(error > 0)

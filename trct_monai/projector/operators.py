@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.grids import voxel_to_world
+from trct_monai.intensity import hu_to_attenuation
 from trct_monai.projector.kernels import KINDS, Affine, View, make_view
 
 Method = Literal["auto", "separable", "slab", "reference"]
@@ -72,6 +73,20 @@ def project(
     volume = _at_least_float32(volume)
     cases = _views(cameras, len(volume), volume.shape[2:], voxel_spacing, affine, method, volume)
     return _apply(_Project, volume, cases)
+
+
+def project_hu(
+    volume_hu: Float[Tensor, "1 X Y Z"], cameras: Sequence[Camera], voxel_spacing: float
+) -> Float[Tensor, "V H W"]:
+    """Line integrals of a CT, one radiograph for each camera; see `project`.
+
+    Args:
+        volume_hu: CT numbers in HU, axes in RAS order, centred on the isocentre.
+        cameras: The views, of one size.
+        voxel_spacing: Voxel side in mm.
+    """
+    attenuation = hu_to_attenuation(volume_hu.as_subclass(Tensor).float())
+    return project(attenuation[None], cameras, voxel_spacing)[0]
 
 
 def backproject(

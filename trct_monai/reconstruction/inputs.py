@@ -1,7 +1,7 @@
 """Radiographs to reconstruct from, each with its camera."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
@@ -10,8 +10,7 @@ from torch import Tensor
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.presets import preset
 from trct_monai.io.dicom.radiograph import OPPOSITE, VIEW_POSITIONS
-from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
-from trct_monai.registration.orientation import opposite_camera
+from trct_monai.io.radiograph import read_radiograph, side_car_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,11 @@ def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometr
             raise ValueError(f"{path} has no side-car that says where it was taken; give it as --pa or --lat")
         image, position = radiograph.image, radiograph.view_position
         if camera is None:
-            camera = on_detector(cameras[name], radiograph)
+            camera = cameras[name].for_picture(
+                (radiograph.image.shape[0], radiograph.image.shape[1]), radiograph.pixel_spacing
+            )
             if position in OPPOSITE:
-                camera, image = opposite_camera(camera), image.flip(-1)
+                camera, image = camera.opposite(), image.flip(-1)
         # A file of floats may hold anything: only a side-car can say that it is line integrals.
         quantitative = radiograph.quantitative and radiograph.camera is not None
         notes: tuple[str, ...] = ()
@@ -73,10 +74,3 @@ def refuse_overwriting(outputs: Sequence[Path], views: Sequence[View]) -> None:
     for path in outputs:
         if path.resolve() in inputs:
             raise ValueError(f"{path} would be written over a radiograph or its side-car; give --out another name")
-
-
-def on_detector(camera: Camera, radiograph: Radiograph) -> Camera:
-    """The camera with this picture: its pixels are those of its header, else its longer side fills the detector."""
-    size = (radiograph.image.shape[0], radiograph.image.shape[1])
-    pixel = max(n * spacing for n, spacing in zip(camera.size, camera.pixel_spacing)) / max(size)
-    return replace(camera, size=size, pixel_spacing=radiograph.pixel_spacing or (pixel, pixel))

@@ -14,9 +14,10 @@ from trct_monai.geometry.camera import projection_matrices
 from trct_monai.geometry.grids import voxel_to_world
 from trct_monai.intensity import hu_to_unit, unit_to_hu
 from trct_monai.io.weights import load_frozen
-from trct_monai.metrics.reprojection import relative_residual, reproject
+from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.networks.intervals import IntervalNetwork, load_intervals
 from trct_monai.networks.reconstruction import resize
+from trct_monai.projector import project_hu
 from trct_monai.reconstruction.inputs import View
 from trct_monai.registration.orientation import MIN_CORRELATION, correlation, measure
 from trct_monai.resampling import resize_radiographs
@@ -116,7 +117,7 @@ class Method:
         volume = unit_to_hu(fine[0, 0].cpu(), model.hu_window)
         quantiles = (resize(around, len(volume))[0].movedim(0, -1) + volume[..., None]).clamp(*model.hu_window)
         cameras = [view.camera.resized((self.radiograph_size,) * 2) for view in views]
-        again = reproject(volume[None], cameras, model.extent / len(volume))
+        again = project_hu(volume[None], cameras, model.extent / len(volume))
         residual = relative_residual(again, result.radiographs)
         return replace(result, volume_hu=volume, quantiles_hu=quantiles, reprojections=again, residual=residual)
 
@@ -181,7 +182,7 @@ def solve(network: IntervalNetwork, views: Sequence[View], size: int) -> Result:
     image = torch.stack([picture * gain + offset for picture, (gain, offset) in zip(pictures, intensities)])
     with torch.inference_mode():
         unit = network(image[None].to(device), matrices)[0].cpu()
-    again = reproject(unit_to_hu(unit[:1], model.hu_window), cameras, spacing)
+    again = project_hu(unit_to_hu(unit[:1], model.hu_window), cameras, spacing)
     hu = unit_to_hu(unit, model.hu_window)
     residual, usual = relative_residual(again, image), float(network.usual_residual[len(views) - 1])
     if residual > UNUSUAL * usual:

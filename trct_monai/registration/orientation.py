@@ -5,11 +5,11 @@ that the case's CT gives for the same camera; the best is recorded together with
 answer is: a thorax is nearly symmetric, so a mirrored PA picture is the usual runner-up. In the same go a gain and an
 offset are fitted that turn the picture's numbers into line integrals.
 
-A picture without a camera of its own is also compared with the view from the opposite side (`opposite_camera`): in a
+A picture without a camera of its own is also compared with the view from the opposite side (`Camera.opposite`): in a
 cone beam a right lateral is no mirrored left lateral, what is near to the detector being less magnified.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
-from trct_monai.intensity import hu_to_attenuation
+from trct_monai.intensity import fit_gain_offset
 from trct_monai.io.datalist import Intensity, Orientation
 from trct_monai.io.files import write_picture
-from trct_monai.projector.operators import project
+from trct_monai.projector import project_hu
 from trct_monai.resampling import resize_radiographs
 
 COMPARED_SIZE = 128
@@ -53,12 +53,6 @@ class Match:
     found: Float[Tensor, "h w"]
 
 
-def project_cube(cube_hu: Float[Tensor, "1 X X X"], extent: float, cameras: list[Camera]) -> Float[Tensor, "V H W"]:
-    """Line integrals of a case's cube in HU, centred on the isocentre; cameras of one size."""
-    attenuation = hu_to_attenuation(cube_hu.as_subclass(Tensor).float())[None]
-    return project(attenuation, cameras, extent / cube_hu.shape[-1])[0]
-
-
 def measure(image: Float[Tensor, "H W"], cube_hu: Float[Tensor, "1 X X X"], extent: float, camera: Camera) -> Match:
     """Compare a picture with our projection of the CT.
 
@@ -71,7 +65,7 @@ def measure(image: Float[Tensor, "H W"], cube_hu: Float[Tensor, "1 X X X"], exte
     height, width = camera.size
     scale = min(1.0, COMPARED_SIZE / max(height, width))
     small = (max(2, round(height * scale)), max(2, round(width * scale)))
-    expected = project_cube(cube_hu, extent, [camera.resized(small)])[0]
+    expected = project_hu(cube_hu, [camera.resized(small)], extent / cube_hu.shape[-1])[0]
     candidates = {name: orient(image, name) for name in ORIENTATIONS}
     turned = {
         name: resize_radiographs(candidate.float(), small)
@@ -85,7 +79,7 @@ def measure(image: Float[Tensor, "H W"], cube_hu: Float[Tensor, "1 X X X"], exte
     correlations = {name: correlation(candidate, expected) for name, candidate in turned.items()}
     best, *others = sorted(correlations, key=lambda name: -abs(correlations[name]))
     runner_up = others[0]
-    gain, offset = fit_intensity(turned[best], expected)
+    gain, offset = fit_gain_offset(turned[best], expected)
     quantitative = abs(gain - 1) < QUANTITATIVE_TOLERANCE and abs(offset) < QUANTITATIVE_TOLERANCE * float(
         expected.max()
     )
@@ -102,30 +96,6 @@ def measure(image: Float[Tensor, "H W"], cube_hu: Float[Tensor, "1 X X X"], exte
     )
 
 
-def shift_camera(camera: Camera, offset: tuple[float, float, float]) -> Camera:
-    """The same camera in coordinates whose origin lies at minus `offset` mm: source and detector move by `offset`."""
-
-    def moved(point: tuple[float, float, float]) -> tuple[float, float, float]:
-        return point[0] + offset[0], point[1] + offset[1], point[2] + offset[2]
-
-    source = None if camera.source is None else moved(camera.source)
-    return replace(camera, source=source, detector_center=moved(camera.detector_center))
-
-
-def opposite_camera(camera: Camera) -> Camera:
-    """The view from the other side: source and detector change places, seen so that nothing is mirrored."""
-
-    def negated(point: tuple[float, float, float]) -> tuple[float, float, float]:
-        return -point[0], -point[1], -point[2]
-
-    return replace(
-        camera,
-        source=None if camera.source is None else negated(camera.source),
-        detector_center=negated(camera.detector_center),
-        column_axis=negated(camera.column_axis),
-    )
-
-
 def save_comparison(path: Path, match: Match) -> None:
     """Picture of our projection (left) beside the radiograph in the orientation that fits best (right)."""
     pictures = [
@@ -139,10 +109,3 @@ def correlation(a: Tensor, b: Tensor) -> float:
     """Pearson's, between two pictures of one size."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-12))
-
-
-def fit_intensity(image: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Gain and offset that bring a picture nearest to line integrals (least squares)."""
-    x, y = image.double().flatten(), expected.double().flatten()
-    gain = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum().clamp(min=1e-12))
-    return gain, float(y.mean() - gain * x.mean())

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import unit_to_hu
-from trct_monai.metrics.reprojection import relative_residual, reproject
+from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.networks.intervals import LEVELS, IntervalNetwork
+from trct_monai.projector import project_hu
 
 logger = logging.getLogger(__name__)
 
@@ -88,4 +89,4 @@ def _residual(
     model, size = network.network, (image.shape[-2], image.shape[-1])
     cameras = [Camera.from_world_to_detector(matrix.double(), size) for matrix in matrices]
     hu = unit_to_hu(volume[None], model.hu_window)
-    return relative_residual(reproject(hu, cameras, model.extent / volume.shape[-1]), image)
+    return relative_residual(project_hu(hu, cameras, model.extent / volume.shape[-1]), image)

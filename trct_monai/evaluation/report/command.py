@@ -17,10 +17,10 @@ from trct_monai.evaluation.report.codec import encode
 from trct_monai.evaluation.scores import Views
 from trct_monai.evaluation.summary import HEADLINE
 from trct_monai.geometry import Camera, voxel_to_world
-from trct_monai.intensity import AIR_HU
+from trct_monai.intensity import AIR_HU, fit_gain_offset
 from trct_monai.io.datalist import load_datalist
 from trct_monai.io.files import read_csv, read_json, write_text
-from trct_monai.metrics.reprojection import reproject
+from trct_monai.projector import project_hu
 from trct_monai.resampling import resample, resize_radiographs
 
 HU_STEP = 4.0
@@ -108,10 +108,10 @@ def _case_page(case: dict[str, Any], summary: Mapping[str, Any], size: int) -> d
     page: dict[str, Any] = {"case_id": case["case_id"], "views": [], "fitted": False, "stored_spacing": spacing}
     if case.get("image"):
         views = Views(case)
-        shadows = reproject(prediction.as_subclass(Tensor).clamp(low, high), views.cameras, spacing)
+        shadows = project_hu(prediction.as_subclass(Tensor).clamp(low, high), views.cameras, spacing)
         page["fitted"] = views.fit
         for camera, real, shadow in zip(views.cameras, views.radiographs, shadows):
-            pictures = {"radiograph": real, "reprojection": _fitted(shadow, real) if views.fit else shadow}
+            pictures = {"radiograph": real, "reprojection": _scaled(shadow, real) if views.fit else shadow}
             encoded = {name: _picture(image) for name, image in pictures.items()}
             page["views"].append({"name": camera.name, "sides": _sides(camera), **encoded})
     shown = (_at_most(volume, size) for volume in (truth, prediction))
@@ -131,11 +131,10 @@ def _sides(camera: Camera) -> list[str]:
     return [left, right, top, bottom]
 
 
-def _fitted(image: Tensor, like: Tensor) -> Tensor:
-    """A picture with the gain and offset that bring it nearest to another, which is on a scale of its own."""
-    centered = image - image.mean()
-    gain = (centered * like).sum() / centered.square().sum().clamp(min=1e-12)
-    return like.mean() + gain * centered
+def _scaled(image: Tensor, like: Tensor) -> Tensor:
+    """A projection with the gain and offset that bring it nearest to a radiograph on a scale of its own."""
+    gain, offset = fit_gain_offset(image, like)
+    return gain * image + offset
 
 
 def _at_most(volume: MetaTensor, size: int) -> Tensor:
