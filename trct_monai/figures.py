@@ -90,7 +90,7 @@ def comparison_figure(
 
 def reconstruction_figure(
     volume_hu: Tensor,
-    width_hu: Tensor,
+    width_hu: Tensor | None,
     radiographs: Tensor,
     reprojections: Tensor,
     *,
@@ -98,11 +98,11 @@ def reconstruction_figure(
     voxel_spacing: float | None = None,
     title: str = "",
 ) -> "Figure":
-    """A reconstruction of which nobody knows the truth, and how sure it is; beneath, whether it explains its input.
+    """A reconstruction without a truth: the CT, its interval, and its projections beside its radiographs.
 
     Args:
         volume_hu: Reconstructed CT (X, Y, Z) in HU.
-        width_hu: Width of the 90 % interval (X, Y, Z) in HU.
+        width_hu: Width of the 90 % interval (X, Y, Z) in HU; None for a method without intervals.
         radiographs: Line integrals (V, H, W) that it was made from.
         reprojections: Line integrals (V, H, W) of the reconstruction for the same cameras.
         view_names: Names of the views.
@@ -111,22 +111,28 @@ def reconstruction_figure(
     """
     from matplotlib.figure import Figure
 
-    rows = 2 + len(radiographs)
+    first = 1 if width_hu is None else 2
+    rows = first + len(radiographs)
     figure = Figure(figsize=(9.6, 3.2 * rows + 0.4), layout="constrained", dpi=80)
     axes = np.atleast_2d(figure.subplots(rows, 3))
-    volume, width = planes(volume_hu), planes(width_hu)
-    top = max(float(np.quantile(width_hu.detach().cpu().float().numpy(), 0.99)), 1.0)
+    volume = planes(volume_hu)
     for column, name in enumerate(volume):
         image = (volume[name], WIDE, "gray", f"{name}: reconstruction, HU")
         _show_row(figure, axes[0, column : column + 1], [image], _SIDES[name])
-        image = (width[name], (0.0, top), "magma", "width of the 90 % interval, HU")
-        _show_row(figure, axes[1, column : column + 1], [image], _SIDES[name])
+    if width_hu is not None:
+        top = max(float(np.quantile(width_hu.detach().cpu().float().numpy(), 0.99)), 1.0)
+        for column, (name, width) in enumerate(planes(width_hu).items()):
+            image = (width, (0.0, top), "magma", "width of the 90 % interval, HU")
+            _show_row(figure, axes[1, column : column + 1], [image], _SIDES[name])
     if voxel_spacing:
         _scale_bar(axes[0, 0], volume["axial"].shape, voxel_spacing)
     for view in range(len(radiographs)):
         name = view_names[view] if view < len(view_names) else f"view {view}"
         _show_row(
-            figure, axes[2 + view], _beside_reprojection(name, radiographs[view], reprojections[view]), _SIDES.get(name)
+            figure,
+            axes[first + view],
+            _beside_reprojection(name, radiographs[view], reprojections[view]),
+            _SIDES.get(name),
         )
     if title:
         figure.suptitle(title)

@@ -167,3 +167,19 @@ def resize_radiographs(images: Float[Tensor, "*batch H W"], size: int | Sequence
             matrix = resampling_matrix((images.shape[axis], 1.0, 0.0), (target, step, (step - 1) / 2), images.dtype)
             images = torch.tensordot(images, matrix.to(images.device), dims=([axis], [1])).movedim(-1, axis)
     return images.contiguous()
+
+
+def resize_cube(volume: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B C _ _ _"]:
+    """A cube at another resolution, for networks: finer by trilinear interpolation, coarser by averaging (antialiased).
+
+    It is differentiable, and made of operations that TorchScript and ONNX have.
+
+    Args:
+        volume: Cubes (B, C, X, X, X).
+        size: Voxels along each side of the result.
+    """
+    if volume.shape[-1] == size:
+        return volume
+    if volume.shape[-1] > size:
+        return F.interpolate(volume, size=(size,) * 3, mode="area")
+    return F.interpolate(volume, size=(size,) * 3, mode="trilinear")

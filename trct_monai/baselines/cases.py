@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.geometry import Camera, preset
+from trct_monai.resampling import resize_radiographs
 
 Case = Mapping[str, Any]
 """A case with ``image``, line integrals (V, H, W), and ``label``, the volume (1, X, Y, Z) in [0, 1]."""
@@ -51,8 +51,7 @@ def read_case(case: Case, volume_size: int) -> tuple[Float[Tensor, "V H W"], Flo
 
 def shrink(image: Float[Tensor, "B V H W"], size: int) -> Float[Tensor, "B V h w"]:
     """Radiographs averaged over size x size equal areas, whatever their number of pixels."""
-    small: Tensor = F.adaptive_avg_pool2d(image, (size, size))
-    return small
+    return resize_radiographs(image, size)
 
 
 def cameras_of(geometry: str | Sequence[Camera], image: Float[Tensor, "B V H W"]) -> tuple[Camera, ...]:

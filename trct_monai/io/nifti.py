@@ -81,6 +81,20 @@ def read_nifti_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.n
     return tuple(shape[axis] for axis in order), affine @ orientations.inv_ornt_aff(stored, shape)
 
 
+def read_raw(path: str | os.PathLike[str]) -> np.ndarray:
+    """The numbers of a NIfTI as they are stored, such as the (columns, rows) of a picture.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
+    """
+    image = _load(Path(path), oriented=False)
+    try:
+        return np.asanyarray(image.dataobj)
+    except DAMAGED as error:
+        raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
+
+
 def read_volume(path: str | os.PathLike[str]) -> MetaTensor:
     """A CT in HU from a NIfTI file: float32 (1, X, Y, Z), axes in RAS order, with its affine.
 
@@ -165,7 +179,7 @@ def as_numbers(numbers: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
     return np.ascontiguousarray(numbers, dtype=np.int16 if small else np.float32)
 
 
-def _load(path: Path, header_only: bool = False) -> Any:
+def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
     """A NIfTI image. A compressed one is unpacked to the end: only there does gzip's checksum tell of damage."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -180,7 +194,7 @@ def _load(path: Path, header_only: bool = False) -> Any:
         codes = image.header["qform_code"], image.header["sform_code"]
     except (*DAMAGED, KeyError) as error:
         raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
-    if not any(codes):
+    if oriented and not any(codes):
         raise ValueError(f"{path}: the header does not say where right and left are (qform and sform codes are 0)")
     return image
 

@@ -1,34 +1,45 @@
-"""Radiograph files: 16-bit PNG of line integrals with a side-car that says what the numbers mean, and what others have.
+"""Radiograph files: 16-bit PNG of line integrals with a side-car that states their scale, and those of others.
 
-A radiograph of ours is two files: ``NAME.png`` with 16-bit integers n, and ``NAME.json`` with
+A radiograph of ours is two files: ``NAME.png`` with 16-bit integers n, and its side-car ``NAME.json`` with
 
     line integral = n * scale + offset        (no unit: 1/mm times mm)
 
-and with the camera and ``"quantitative": true``. Pictures from elsewhere (8-bit PNG, mostly divided by their own
-maximum) have no such page. They are read as numbers in [0, 1] and turn into line integrals only by a gain and an
-offset that somebody fitted and recorded (`trct_monai.datasets.prepare_case` does).
+the camera, ``"quantitative": true`` and the digest of the picture. A side-car is ours if it states its `FORMAT`; JSON
+files of others beside a picture are not read. Pictures without side-car (8-bit PNG, mostly divided by their own
+maximum, DICOM, floats) hold numbers on a scale of their own. They become line integrals only by a gain and an offset
+that are fitted, and recorded in a datalist or in the report of a reconstruction.
 """
 
 import hashlib
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from jaxtyping import Float
-from nibabel.filebasedimages import ImageFileError
-from PIL import Image
 from torch import Tensor
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.io.dicom.header import is_dicom
-from trct_monai.io.dicom.radiograph import read_dicom_radiograph
+from trct_monai.io.dicom.radiograph import OPPOSITE, read_dicom_radiograph
 from trct_monai.io.files import read_json, write_json, write_picture
+from trct_monai.io.nifti import read_raw
+from trct_monai.io.provenance import digest_file
 
-FORMAT_VERSION = 1
+FORMAT = "trct-radiograph"
+FORMAT_VERSION = 2
+QUANTITY = "line integral of linear attenuation, without unit"
+
+OWN_KEYS = frozenset({"scale", "offset", "quantitative", "camera"})
+"""What a side-car states: another JSON file with one of these keys must say what it is."""
+
+FORMATS = ".png, .npy, .nii, .nii.gz or DICOM"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,24 +47,45 @@ class Radiograph:
     """One radiograph as it was read.
 
     Attributes:
-        image: Line integrals (H, W) without unit if quantitative, else the file's own scale.
-        quantitative: Whether `image` holds line integrals.
-        camera: The view, if the file says it.
+        image: Line integrals (H, W) without unit if quantitative, else numbers on the file's own scale.
+        quantitative: Whether a side-car states that `image` holds line integrals.
+        camera: The view, if it is known.
+        path: The file.
+        floats: Whether the file holds floating-point numbers, which a datalist may know to be line integrals.
         view_position: What a DICOM header calls the view, such as PA or LL.
-        pixel_spacing: Height and width of a pixel in mm, if a DICOM header says it.
+        pixel_spacing: Height and width of a pixel on the detector in mm, if a DICOM header states it.
     """
 
     image: Float[Tensor, "H W"]
     quantitative: bool
     camera: Camera | None
+    path: Path
+    floats: bool = False
     view_position: str = ""
     pixel_spacing: tuple[float, float] | None = None
 
+    def taken_by(self, camera: Camera) -> "Radiograph":
+        """The radiograph with its camera: its own if it has one, else this one with the picture's pixels.
+
+        A DICOM header's ViewPosition AP or RL puts source and detector on the other side, and the picture is mirrored
+        to our convention.
+
+        Args:
+            camera: Where a picture that does not state it was taken; see `Camera.for_picture`.
+        """
+        if self.camera is not None:
+            return self
+        camera = camera.for_picture((self.image.shape[0], self.image.shape[1]), self.pixel_spacing)
+        if self.view_position in OPPOSITE:
+            return replace(self, camera=camera.opposite(), image=self.image.flip(-1))
+        return replace(self, camera=camera)
+
 
 def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, "H W"], camera: Camera) -> None:
-    """Write line integrals as 16-bit PNG with its side-car JSON, each to a temporary name first.
+    """Write line integrals as 16-bit PNG with its side-car JSON.
 
-    The rounding error is at most half of the range / 65535.
+    The rounding error is at most half of the range / 65535. The side-car is written last and holds the digest of the
+    picture: after a kill between the two, `read_radiograph` refuses the pair.
 
     Args:
         path: Where to write, ending in ``.png``; the side-car has the same name and ends in ``.json``.
@@ -73,39 +105,42 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
     values = line_integrals.detach().as_subclass(Tensor).double().cpu()
     offset = min(0.0, float(values.min()))
     scale = max(float(values.max()) - offset, 1e-6) / 65535
-    stored = ((values - offset) / scale).round().numpy().astype(np.uint16)
-    page = {
+    write_picture(path, ((values - offset) / scale).round().numpy().astype(np.uint16))
+    side_car = {
+        "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "quantity": "line integral of linear attenuation, without unit",
+        "quantity": QUANTITY,
         "quantitative": True,
         "scale": scale,
         "offset": offset,
+        "picture_sha256": digest_file(path),
         "camera": camera.to_dict(),
     }
-    write_json(path.with_suffix(".json"), page)
-    write_picture(path, stored)
+    write_json(path.with_suffix(".json"), side_car)
 
 
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     """One radiograph from a file: PNG, DICOM, ``.npy`` or a 2-D NIfTI, with or without a side-car.
 
-    PNG with a side-car gives line integrals; PNG without, and DICOM, give integers divided by their greatest possible
-    value; see `trct_monai.io.dicom.radiograph.read_dicom_radiograph`.
-    Float files without a side-car are taken as line integrals in our convention. A NIfTI holds (columns, rows).
+    With a side-car that states a scale it holds line integrals. Without one, integers are divided by their greatest
+    possible value (see `trct_monai.io.dicom.radiograph.read_dicom_radiograph` for DICOM) and floats are as they are. A
+    NIfTI holds (columns, rows).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no picture of one channel, is damaged, or holds values that are not finite.
+        ValueError: If it is no picture of one channel, is damaged, holds values that are not finite, or its side-car
+            is damaged or belongs to another picture.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    side_car = read_side_car(path) or {}
     try:
-        page = read_side_car(path)
-        placed = bool(page and page.get("camera"))  # a camera that is known is that of the picture as it is stored
-        dicom = read_dicom_radiograph(path, turn=not placed) if is_dicom(path) else None
+        camera = Camera.from_dict(side_car["camera"]) if side_car.get("camera") else None
+        # A camera that is known is that of the picture as it is stored.
+        dicom = read_dicom_radiograph(path, turn=camera is None) if is_dicom(path) else None
         stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
-    except (OSError, EOFError, SyntaxError, ValueError, ImageFileError) as error:
+    except (OSError, EOFError, SyntaxError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
     stored = stored.squeeze()
     if stored.ndim != 2 or min(stored.shape) < 2:
@@ -113,55 +148,24 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     image = torch.from_numpy(stored.astype(np.float64))
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"{path}: the radiograph holds values that are not finite (NaN or infinite)")
-    if page is None:
-        header = (dicom.view_position, dicom.pixel_spacing) if dicom else ("", None)
-        return Radiograph((image / full_scale).float(), full_scale == 1.0, None, *header)
-    try:
-        camera = Camera.from_dict(page["camera"]) if page.get("camera") else None
-        scale, offset = float(page.get("scale", 1.0)), float(page.get("offset", 0.0))
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: its side-car is not that of a radiograph ({error})") from error
     if camera is not None and camera.size != tuple(image.shape):
-        raise ValueError(f"{path}: the picture is {tuple(image.shape)}, its side-car says {camera.size}")
-    if full_scale != 1.0:  # the scale is that of the PNG's integers; a float file beside it holds the values
-        image = image * scale + offset
-    return Radiograph(image.float(), bool(page.get("quantitative", True)), camera)
+        raise ValueError(f"{path}: the picture is {tuple(image.shape)}, its side-car states {camera.size}")
+    quantitative = bool(side_car.get("quantitative", False))
+    if full_scale is not None:  # a float file beside a side-car holds the values themselves
+        image = image * side_car["scale"] + side_car["offset"] if quantitative else image / full_scale
+    position, spacing = (dicom.view_position, dicom.pixel_spacing) if dicom and not side_car else ("", None)
+    return Radiograph(image.float(), quantitative, camera, path, full_scale is None, position, spacing)
 
 
 def digest_radiograph(path: str | os.PathLike[str]) -> str:
     """Digest of a radiograph's stored numbers and their scale, whatever the file's compression."""
     stored, _ = _read_numbers(Path(path))
-    page = read_side_car(Path(path)) or {}
-    scale = [f"{float(page.get(key, default)):.6e}" for key, default in (("scale", 1.0), ("offset", 0.0))]
+    side_car = read_side_car(Path(path)) or {}
+    scale = [f"{float(side_car.get(key, default)):.6e}" for key, default in (("scale", 1.0), ("offset", 0.0))]
     head = f"{stored.shape} {stored.dtype.kind} {scale}"
     return hashlib.sha256(
         head.encode() + np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
     ).hexdigest()
-
-
-def _read_numbers(path: Path) -> tuple[np.ndarray, float]:
-    """The stored numbers (rows, columns), and the value of a full pixel (1 for floats)."""
-    name = path.name.lower()
-    if name.endswith(".npy"):
-        stored = np.load(path, allow_pickle=False)
-    elif name.endswith((".nii", ".nii.gz")):
-        stored = np.asanyarray(nibabel.load(path).dataobj).squeeze().T
-    elif is_dicom(path):
-        dicom = read_dicom_radiograph(path)
-        return dicom.values, dicom.top
-    elif name.endswith(".png"):
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "I;16", "I"):
-                raise ValueError(f"the picture has the mode {picture.mode}, a radiograph is 8- or 16-bit grey")
-            full_scale = 255.0 if picture.mode == "L" else 65535.0
-            return np.asarray(picture), full_scale
-    else:
-        raise ValueError("a radiograph is .png, .npy, .nii, .nii.gz or DICOM")
-    if stored.dtype.kind == "f":
-        return stored, 1.0
-    if stored.dtype.kind in "ui":
-        return stored, float(np.iinfo(stored.dtype).max)
-    raise ValueError(f"the numbers are of type {stored.dtype}")
 
 
 def side_car_of(path: Path) -> Path:
@@ -170,10 +174,59 @@ def side_car_of(path: Path) -> Path:
 
 
 def read_side_car(path: Path) -> dict[str, Any] | None:
-    side_car = side_car_of(path)
-    if not side_car.is_file():
+    """The side-car of a radiograph; None if there is none, or the JSON file beside it is somebody else's.
+
+    Raises:
+        ValueError: If it is damaged, of another version, lacks a field, belongs to another picture, or looks like a
+            side-car and does not state its format.
+    """
+    place = side_car_of(path)
+    if not place.is_file():
         return None
-    page = read_json(side_car)
-    if not isinstance(page, dict) or page.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-        raise ValueError(f"{side_car}: not a side-car of format version {FORMAT_VERSION}")
-    return page
+    content = read_json(place)
+    written_by_0_1_0 = isinstance(content, dict) and content.get("quantity") == QUANTITY and "format" not in content
+    if not isinstance(content, dict) or (content.get("format") != FORMAT and not written_by_0_1_0):
+        if isinstance(content, dict) and OWN_KEYS & set(content):
+            raise ValueError(
+                f'{place} has {", ".join(sorted(OWN_KEYS & set(content)))}, but does not state "format": "{FORMAT}"; '
+                f'if it is the side-car of {path.name} add that and "format_version": {FORMAT_VERSION}, else move it'
+            )
+        logger.warning("%s is no side-car of ours: %s is read without it", place, path.name)
+        return None
+    if content.get("format_version") not in (1, FORMAT_VERSION):
+        version = content.get("format_version")
+        raise ValueError(f"{place}: version {version} of a side-car; this software reads 1 and {FORMAT_VERSION}")
+    quantitative = content.get("quantitative")
+    if not isinstance(quantitative, bool):
+        raise ValueError(f"{place}: quantitative must be true or false, got {quantitative!r}")
+    numbers = [content.get(key) for key in ("scale", "offset")] if quantitative else []
+    if not all(isinstance(number, int | float) and isfinite(number) for number in numbers):
+        raise ValueError(f"{place}: a quantitative radiograph needs the numbers scale and offset, got {numbers}")
+    if content.get("picture_sha256", "") not in ("", digest_file(path)):
+        raise ValueError(f"{place} does not belong to this {path.name}: the picture was changed or half written")
+    return content
+
+
+def _read_numbers(path: Path) -> tuple[np.ndarray, float | None]:
+    """The stored numbers (rows, columns), and the value of a full pixel; None for floats."""
+    name = path.name.lower()
+    if name.endswith(".npy"):
+        stored = np.load(path, allow_pickle=False)
+    elif name.endswith((".nii", ".nii.gz")):
+        stored = read_raw(path).squeeze().T
+    elif is_dicom(path):
+        dicom = read_dicom_radiograph(path)
+        return dicom.values, dicom.top
+    elif name.endswith(".png"):
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            if picture.mode not in ("L", "I;16", "I"):
+                raise ValueError(f"the picture has the mode {picture.mode}, a radiograph is 8- or 16-bit grey")
+            return np.asarray(picture), 255.0 if picture.mode == "L" else 65535.0
+    else:
+        raise ValueError(f"a radiograph is {FORMATS}")
+    kind = getattr(getattr(stored, "dtype", None), "kind", "")
+    if kind not in ("f", "u", "i"):
+        raise ValueError(f"the file holds no array of numbers, but {type(stored).__name__}")
+    return stored, None if kind == "f" else float(np.iinfo(stored.dtype).max)

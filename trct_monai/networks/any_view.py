@@ -1,6 +1,6 @@
 """A network around the physics: views lifted along their rays, merged without order, and made to agree with them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
@@ -11,22 +11,12 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
 from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
-from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, PreActivationBlock, residual_blocks
-from trct_monai.networks.cross_view import USUAL_VIEWS, lift_with_direction
-from trct_monai.networks.lifting import lift
-from trct_monai.networks.linear_start import LinearStart
-from trct_monai.networks.reconstruction import ReconstructionNetwork, resize, zero_head
-from trct_monai.projector import project
-
-CAUTION = 0.1
-"""Factor on every correction. Adam moves each weight of a head by the learning rate, and a head has hundreds: without
-it the first steps throw the volume far from where it starts."""
-
-EAGERNESS = 10.0
-"""Factor on the logits of gates, which must leave their one half behind within one training."""
-
-SHORTEST = 0.1
-"""Share of the longest projection of the gate below which none is taken to be."""
+from trct_monai.networks.agreement import CORRECTION_SCALE, AgreementStep, ViewMerge, are_present
+from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, residual_blocks
+from trct_monai.networks.linear_start import LinearStart, Projections
+from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.projector import project, untraced
+from trct_monai.resampling import resize_cube
 
 
 class AnyView(ReconstructionNetwork):
@@ -129,15 +119,62 @@ class AnyView(ReconstructionNetwork):
         self.finer = nn.Conv3d(before, step_channels, 1) if num_steps else nn.Identity()
         self.steps = nn.ModuleList(AgreementStep(step_channels, num_rounds) for _ in range(num_steps))
 
-    def start(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+    def forward(
+        self,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "B _ 3 4"] | None = None,
+        projections: Sequence[Projections] | None = None,
+    ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
+        """See `ReconstructionNetwork.forward`; a missing view is NaN.
+
+        Args:
+            image: Radiographs as line integrals.
+            matrices: World-to-detector matrices of each case, in place of the preset's.
+            projections: What `project_modes` gives for these matrices, if it is known already.
+        """
+        matrices = self.check_views(image, matrices)
+        if projections is None:
+            projections = self.project_modes(matrices, len(image))
+        return self.corrected(*self.linear(image, projections), matrices)
+
+    def project_modes(self, matrices: Float[Tensor, "_ V 3 4"], batch: int) -> list[Projections]:
+        """The linear start's mean and components as the cameras of each case of a batch see them."""
+        return [untraced(self.linear_start.project, case) for case in self.cameras(matrices, batch)]
+
+    def linear(
+        self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections]
     ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
-        """See `ReconstructionNetwork.start`: the initial volume with what a linear model adds to it, and the
-        radiographs without what that model takes for errors of their exposure."""
-        present = are_present(image)
-        added, mended = self.linear_start(image.nan_to_num(0.0), self.cameras(matrices, len(image)), present)
-        volume = resize(self.initial_volume, self.volume_size) + resize(added, self.volume_size)
-        return volume, image + mended
+        """The volume that is corrected: the initial volume with what a linear model adds to it; and the radiographs
+        without what that model takes for errors of their exposure.
+
+        Args:
+            image: Radiographs as line integrals; a missing view is NaN.
+            projections: What `project_modes` gives.
+        """
+        added, correction = self.linear_start(image.nan_to_num(0.0), projections, are_present(image))
+        volume = resize_cube(self.initial_volume, self.volume_size) + resize_cube(added, self.volume_size)
+        return volume, image + correction
+
+    @torch.no_grad()
+    def calibrate(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"], calibrated: Bool[Tensor, "B V"]
+    ) -> tuple[Float[Tensor, "B V H W"], list[Projections]]:
+        """Radiographs as line integrals, by gain and offset from the linear start, and what `project_modes` gives.
+
+        Args:
+            image: Radiographs on any scale; a missing view is NaN.
+            matrices: World-to-detector matrices of each case.
+            calibrated: Which of them hold line integrals already.
+        """
+        projections = self.project_modes(matrices, len(image))
+        image, present = image.clone(), are_present(image)
+        for case, found, own, views in zip(image, projections, calibrated, present):
+            if not bool((own | ~views).all()):
+                part = Projections(found.mean[views], found.modes[:, views])
+                scales = self.linear_start.calibrate(case[views], part, own[views].tolist())
+                gain, offset = case.new_tensor(scales).T[:, :, None, None]
+                case[views] = case[views] * gain + offset
+        return image, projections
 
     def correct(
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
@@ -147,8 +184,8 @@ class AnyView(ReconstructionNetwork):
         present = are_present(image)
         image = image.nan_to_num(0.0)
         cameras = self.cameras(matrices, batch)
-        beyond = image - F.interpolate(self._project(start, cameras), size=image.shape[-2:], mode="bilinear")
-        encoded = self.encoder(torch.stack([image, beyond], dim=2).flatten(0, 1))
+        residual = image - F.interpolate(self._project(start, cameras), size=image.shape[-2:], mode="bilinear")
+        encoded = self.encoder(torch.stack([image, residual], dim=2).flatten(0, 1))
         scales = [features.unflatten(0, (batch, views)) for features in encoded]
         x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
         x = x.expand(batch, -1, -1, -1, -1)
@@ -157,20 +194,20 @@ class AnyView(ReconstructionNetwork):
             x = self.carries[level](x)
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             centers = self.get_buffer(f"centers_{level}")
-            known = pixelunshuffle(resize(2 * start - 1, 2 * x.shape[-1]), spatial_dims=3, scale_factor=2)
+            known = pixelunshuffle(resize_cube(2 * start - 1, 2 * x.shape[-1]), spatial_dims=3, scale_factor=2)
             x = x + self.knowns[level](known) + self.merges[level](scales[level], matrices, present, centers)
             x = block(x)
-            residual = CAUTION * self.heads[level](x)
-            correction = resize(correction, residual.shape[-1]) + residual if level else residual
-            yield residual
-        seen = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
+            update = CORRECTION_SCALE * self.heads[level](x)
+            correction = resize_cube(correction, update.shape[-1]) + update if level else update
+            yield update
+        measured = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
         x = F.interpolate(self.finer(x), scale_factor=2, mode="trilinear") if self.steps else x
         centers = self.get_buffer("centers")
         physics = partial(self._project, cameras=cameras), partial(self._integrate, cameras=cameras)
         for step in self.steps:
-            x, residual = step(x, start + correction, seen, *physics, matrices, present, centers)
-            correction = correction + residual
-            yield residual
+            x, update = step(x, start + correction, measured, *physics, matrices, present, centers)
+            correction = correction + update
+            yield update
 
     def _project(self, unit: Float[Tensor, "B 1 X Y Z"], cameras: list[list[Camera]]) -> Float[Tensor, "B V h w"]:
         """Radiographs of volumes in [0, 1], scaled as the encoder takes them."""
@@ -189,120 +226,3 @@ class AnyView(ReconstructionNetwork):
         size = (self.step_size, self.step_size)
         cases = [[Camera.from_world_to_detector(m, size) for m in case] for case in matrices.detach().double().cpu()]
         return cases * batch if len(cases) == 1 else cases
-
-
-def are_present(image: Float[Tensor, "B V H W"]) -> Bool[Tensor, "B V"]:
-    """Which views there are: a missing one is NaN."""
-    return ~image.isnan().any(dim=3).any(dim=2)
-
-
-class ViewMerge(nn.Module):
-    """What any number of views say of each voxel: mean and maximum over the views, and how many they are.
-
-    Each view's features are lifted along its own rays and told the ray's direction there, by a layer that all views
-    share; so neither their order nor their number matters.
-
-    Args:
-        in_channels: Channels of the views' feature maps.
-        out_channels: Channels of the result.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.direction = nn.Linear(3, in_channels)
-        self.merge = nn.Conv3d(2 * in_channels + 1, out_channels, 1)
-        # PyTorch's own initialisation shrinks a signal by the square root of three: the decoder would start out blind.
-        nn.init.kaiming_normal_(self.merge.weight, nonlinearity="relu")
-
-    def forward(
-        self,
-        features: Float[Tensor, "B V C h w"],
-        matrices: Float[Tensor, "_ V 3 4"],
-        present: Bool[Tensor, "B V"],
-        centers: Float[Tensor, "X Y Z 3"],
-    ) -> Float[Tensor, "B D X Y Z"]:
-        """Merged features of every voxel; see `trct_monai.networks.cross_view.CrossViewAttention`."""
-        batch, views = present.shape
-        lifted = lift_with_direction(features, matrices, centers, self.direction)
-        there = present.view(batch, views, 1, 1, 1, 1)
-        count = there.sum(dim=1)
-        mean = (lifted * there).sum(dim=1) / count.clamp(min=1)
-        most = lifted.masked_fill(~there, -torch.inf).amax(dim=1).masked_fill(count == 0, 0.0)
-        number = (count / USUAL_VIEWS).to(mean.dtype).expand(-1, 1, *mean.shape[2:])
-        result: Tensor = self.merge(torch.cat([mean, most, number], dim=1))
-        return result
-
-
-class AgreementStep(nn.Module):
-    """A correction by which the projections of the volume come closer to the radiographs.
-
-    What a radiograph shows beyond the projection of the volume so far is used in two ways. Encoded by convolutions, it
-    is lifted and averaged over the views, and a 3-D block makes a correction of it: an unrolled gradient step whose
-    adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018). Then it is spread along its rays
-    as it is, in rounds of SIRT (simultaneous iterative reconstruction technique: Gilbert, J. Theor. Biol. 36, 1972),
-    each voxel taking its share by a gate:
-
-        volume += gate * mean over views of lift(trust * (radiograph - projection) / projected gate)
-
-    The gate, in (0, 1), is learned: where the volume is surely right, as in air, nothing is added. So is the trust, in
-    (0, 2), which tells how far to go for a pixel (under a shutter not at all). The projector is exact; `lift` stands in
-    for its adjoint, as voxel-driven back-projection does. Before training the learned correction is zero, gate and
-    trust are the same everywhere, and the rounds are Gilbert's.
-
-    Args:
-        channels: Channels of the features, of each view's and of each voxel's.
-        num_rounds: Rounds of SIRT.
-    """
-
-    def __init__(self, channels: int, num_rounds: int) -> None:
-        super().__init__()
-        self.num_rounds = num_rounds
-        self.encode = nn.Sequential(nn.Conv2d(2, channels, 3, padding=1), PreActivationBlock(2, channels, channels))
-        self.known = nn.Conv3d(1, channels, 1)
-        self.block = PreActivationBlock(3, channels, channels)
-        self.head = nn.Conv3d(channels, 1, 1)
-        self.gate = nn.Conv3d(channels, 1, 1)
-        self.trust = nn.Conv2d(channels, 1, 1)
-        for layer in (self.head, self.gate, self.trust):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
-
-    def forward(
-        self,
-        x: Float[Tensor, "B C X Y Z"],
-        volume: Float[Tensor, "B 1 X Y Z"],
-        seen: Float[Tensor, "B V h w"],
-        project: Callable[[Tensor], Tensor],
-        integrate: Callable[[Tensor], Tensor],
-        matrices: Float[Tensor, "_ V 3 4"],
-        present: Bool[Tensor, "B V"],
-        centers: Float[Tensor, "X Y Z 3"],
-    ) -> tuple[Float[Tensor, "B C X Y Z"], Float[Tensor, "B 1 X Y Z"]]:
-        """The features for the next step, and the correction.
-
-        Args:
-            x: Features of every voxel.
-            volume: The volume so far, in [0, 1].
-            seen: The radiographs.
-            project: Gives the radiographs of volumes in [0, 1], in the scale of `seen`.
-            integrate: Gives what an addition to such volumes adds to their radiographs.
-            matrices: World-to-detector matrices, one set for all cases or one for each.
-            present: Which views there are.
-            centers: Centres of the voxels in mm from the isocentre.
-        """
-        weight = (present / present.sum(dim=1, keepdim=True).clamp(min=1))[:, :, None, None, None]
-        encoded = self.encode(torch.stack([seen - project(volume), seen], dim=2).flatten(0, 1))
-        lifted = lift(encoded.unflatten(0, present.shape) * weight, matrices, centers).sum(dim=1)
-        x = self.block(x + self.known(2 * volume - 1) + lifted)
-        better = volume + CAUTION * self.head(x)
-        if self.num_rounds:
-            gate = (EAGERNESS * self.gate(x).float()).sigmoid()
-            trust = 2 * (EAGERNESS * self.trust(encoded).float()).sigmoid()
-            length = integrate(gate).unsqueeze(2)
-            shortest = SHORTEST * length.detach().flatten(1).amax(dim=1)  # at the rim errors would be amplified
-            length = length.maximum(shortest.clamp(min=1e-6).view(-1, 1, 1, 1, 1))
-            share = weight * trust.unflatten(0, present.shape) / length
-        for _ in range(self.num_rounds):
-            beyond = (seen - project(better)).unsqueeze(2)
-            better = better + gate * lift(share * beyond, matrices, centers).sum(dim=1)
-        return x, better - volume

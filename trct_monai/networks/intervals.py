@@ -1,17 +1,18 @@
-"""How far from a reconstruction the truth may lie: a spread for each voxel, and intervals that were counted out."""
+"""How far from a reconstruction the truth may lie: a spread for each voxel, and calibrated intervals."""
 
-import os
-from pickle import UnpicklingError
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
 
-from trct_monai.io.weights import load_frozen, verify_checksum
-from trct_monai.networks.any_view import AnyView, are_present
+from trct_monai.networks.agreement import are_present
+from trct_monai.networks.any_view import AnyView
 from trct_monai.networks.blocks import PreActivationBlock
-from trct_monai.networks.reconstruction import resize, zero_head
+from trct_monai.networks.linear_start import Projections
+from trct_monai.networks.reconstruction import zero_head
+from trct_monai.resampling import resize_cube
 
 LEVELS = (0.5, 0.9)
 """Shares of the voxels that the intervals shall hold."""
@@ -47,8 +48,6 @@ class IntervalNetwork(nn.Module):
         self.head = zero_head(channels)
         self.register_buffer("factors", torch.zeros(self.num_views, len(LEVELS)))
         self.register_buffer("usual_residual", torch.zeros(self.num_views))
-        weights = [value.detach().double().abs().sum() for value in self.network.state_dict().values()]
-        self.register_buffer("fitted_to", torch.stack(weights).sum())
 
     def train(self, mode: bool = True) -> "IntervalNetwork":
         """As in PyTorch, but the trained network stays in evaluation mode."""
@@ -57,26 +56,31 @@ class IntervalNetwork(nn.Module):
         return self
 
     def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None = None
+        self,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "B _ 3 4"] | None = None,
+        projections: Sequence[Projections] | None = None,
     ) -> Float[Tensor, "B _ X Y Z"]:
         """Volume and spread while training, else volume and quantiles.
 
         Args:
             image: Radiographs as line integrals; a missing view is NaN.
             matrices: World-to-detector matrices of each case, in place of the preset's.
+            projections: What `AnyView.project_modes` gives for these matrices, if it is known already.
         """
-        network = self.network
-        given = network.matrices[None] if matrices is None else matrices
-        present = are_present(image)
+        network, present = self.network, are_present(image)
         with torch.no_grad():
-            volume = network(image, matrices)
-            start = network.start(image, given)[0].expand_as(volume)
-            cameras = network.cameras(given, len(image))
-            known = network.linear_start.standard_deviation(image.nan_to_num(0.0), cameras, present)
-            known = resize(known, volume.shape[-1]) + LEAST_SPREAD
-            seen = torch.cat([2 * volume - 1, 10 * (volume - start), known.log() + 3], dim=1)
+            matrices = network.check_views(image, matrices)
+            if projections is None:
+                projections = network.project_modes(matrices, len(image))
+            start, corrected = network.linear(image, projections)
+            volume = network.corrected(start, corrected, matrices)
+            assert isinstance(volume, Tensor)  # in evaluation mode
+            known = network.linear_start.standard_deviation(image.nan_to_num(0.0), projections, present)
+            known = resize_cube(known, volume.shape[-1]) + LEAST_SPREAD
+            features = torch.cat([2 * volume - 1, 10 * (volume - start), known.log() + 3], dim=1)
             count = present.sum(dim=1).view(-1, 1, 1, 1, 1) / self.num_views
-        x = pixelunshuffle(seen, spatial_dims=3, scale_factor=2)
+        x = pixelunshuffle(features, spatial_dims=3, scale_factor=2)
         x = self.entry(torch.cat([x, count.to(x.dtype).expand(-1, 1, *x.shape[2:])], dim=1))
         spread = known * self.head(self.blocks(x)).float().clamp(-7.0, 7.0).exp()
         volume = volume.float()
@@ -86,58 +90,24 @@ class IntervalNetwork(nn.Module):
         bounds = [volume - most * spread, volume - half * spread, volume + half * spread, volume + most * spread]
         return torch.cat([volume, *bounds], dim=1).clamp(0.0, 1.0)
 
+    def calibrate(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B V 3 4"], calibrated: Bool[Tensor, "B V"]
+    ) -> tuple[Float[Tensor, "B V H W"], list[Projections]]:
+        """See `AnyView.calibrate`."""
+        return self.network.calibrate(image, matrices, calibrated)
+
     def own_state(self) -> dict[str, Tensor]:
         """The weights without those of the trained network."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("network.")}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `own_state`."""
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        torch.save(self.own_state(), f"{path}.partial")
-        os.replace(f"{path}.partial", path)
-
-    def load(self, path: str | os.PathLike[str]) -> "IntervalNetwork":
-        """Take the weights that `save` wrote.
+    def load_own_state(self, state: Mapping[str, Tensor]) -> "IntervalNetwork":
+        """Take the weights that `own_state` gave.
 
         Raises:
-            ValueError: If they are damaged, or were fitted to another network.
+            ValueError: If they are those of intervals of another size.
         """
-        verify_checksum(path)
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, UnpicklingError) as error:
-            raise ValueError(f"{path}: not weights that can be read ({str(error).splitlines()[0]})") from error
         own = self.own_state()
         if state.keys() != own.keys() or any(state[name].shape != own[name].shape for name in own):
-            raise ValueError(f"{path} does not hold the weights of intervals of this size; fit them by intervals.json")
-        if not torch.allclose(state["fitted_to"], own["fitted_to"], rtol=1e-4):
-            raise ValueError(f"{path} was fitted to other weights of the network; fit it again by train_intervals.json")
+            raise ValueError("these are not the weights of intervals of this size; fit them by train_intervals.json")
         self.load_state_dict({**self.state_dict(), **state})
         return self
-
-
-def load_intervals(
-    network: AnyView,
-    checkpoint: str | os.PathLike[str],
-    intervals: str | os.PathLike[str],
-    channels: int = 24,
-    device: str | torch.device = "cpu",
-) -> IntervalNetwork:
-    """A network and its intervals, both with their weights, in evaluation mode.
-
-    Args:
-        network: The network.
-        checkpoint: Its weights.
-        intervals: Those of the intervals, as `IntervalNetwork.save` wrote them.
-        channels: Channels of the intervals' network.
-        device: Where they shall be.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If weights belong to another network.
-    """
-    if not os.path.isfile(intervals):
-        raise FileNotFoundError(f"no intervals at {intervals}: fit them by configs/train_intervals.json")
-    load_frozen(network, os.fspath(checkpoint), device)
-    loaded: IntervalNetwork = IntervalNetwork(network, channels).load(intervals).to(device).eval()
-    return loaded

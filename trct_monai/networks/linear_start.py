@@ -1,6 +1,7 @@
 """Where a reconstruction from any views can start: the most probable volume of a linear model."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,20 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
-from trct_monai.projector import project, untraced
+from trct_monai.projector import project
+from trct_monai.resampling import resize_radiographs
+
+
+class Projections(NamedTuple):
+    """Line integrals of a linear model from the cameras of one case; see `LinearStart.project`.
+
+    Attributes:
+        mean: Of the mean volume (V, h, w).
+        modes: Of each principal component (K, V, h, w).
+    """
+
+    mean: Tensor
+    modes: Tensor
 
 
 class LinearStart(nn.Module):
@@ -20,9 +34,9 @@ class LinearStart(nn.Module):
     projected modes (Tarantola, Inverse Problem Theory, 2005, section 3.2), for any number of views from anywhere, and
     the more they are the more is known. Before `fit` it adds nothing.
 
-    What a radiograph holds may be off: for each view a gain and a quadratic term (by which beam hardening is corrected:
-    Brooks and Di Chiro, Phys. Med. Biol. 21, 1976) are unknowns of the same equation, and pixels at its upper end,
-    which lay under a shutter or were cut off, do not count.
+    The exposure of a radiograph may be off: for each view a gain and a quadratic term (by which beam hardening is
+    corrected: Brooks and Di Chiro, Phys. Med. Biol. 21, 1976) are unknowns of the same equation. Pixels at its upper
+    end, which lie under a shutter or were cut off, do not count.
 
     Args:
         num_modes: Principal components.
@@ -79,28 +93,41 @@ class LinearStart(nn.Module):
         self.modes[:number] = (modes / len(small) ** 0.5).unflatten(1, self.mean.shape[1:]).to(self.modes)
 
     @torch.no_grad()
+    def project(self, cameras: Sequence[Camera]) -> Projections:
+        """Line integrals of the mean and of the components: what one case needs them for, it is projected once.
+
+        Args:
+            cameras: The views of one case.
+        """
+        views = [camera.resized((self.image_size,) * 2) for camera in cameras]
+        modes = self.modes * attenuation_per_unit(self.hu_window)
+        volumes = torch.cat([unit_to_attenuation(self.mean, self.hu_window), modes])
+        images = project(volumes, views, self.extent / self.mean.shape[-1])
+        return Projections(images[0], images[1:])
+
+    @torch.no_grad()
     def forward(
-        self, image: Float[Tensor, "B V H W"], cameras: Sequence[Sequence[Camera]], present: Bool[Tensor, "B V"]
+        self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections], present: Bool[Tensor, "B V"]
     ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
-        """What is to be added to the mean of the training volumes, and what to the radiographs to mend their exposure.
+        """What to add to the mean of the training volumes, and to the radiographs to correct their exposure.
 
         Args:
             image: Line integrals.
-            cameras: The views of each case.
-            present: Which views there are.
+            projections: Those of each case.
+            present: Which views are present.
         """
         with torch.autocast(image.device.type, enabled=False):
             image = image.float()
-            found = [solve(normal, seen) for normal, seen in self._equations(image, cameras, present)]
+            solutions = [solve(matrix, right) for matrix, right in self._equations(image, projections, present)]
             number = len(self.modes)
-            added: Tensor = torch.tensordot(torch.stack([c[:number] for c in found]), self.modes, dims=1)
-            errors = torch.stack([c[number:] for c in found]).view(len(image), -1, 2, 1, 1)
-            fitted = self.modes.abs().amax() > 0  # there is nothing by which to judge an exposure before
+            added: Tensor = torch.tensordot(torch.stack([c[:number] for c in solutions]), self.modes, dims=1)
+            errors = torch.stack([c[number:] for c in solutions]).view(len(image), -1, 2, 1, 1)
+            fitted = self.modes.abs().amax() > 0  # before `fit` there is nothing by which to judge an exposure
             return added, -(fitted * errors * self._exposures(image)).sum(dim=2)
 
     @torch.no_grad()
     def standard_deviation(
-        self, image: Float[Tensor, "B V H W"], cameras: Sequence[Sequence[Camera]], present: Bool[Tensor, "B V"]
+        self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections], present: Bool[Tensor, "B V"]
     ) -> Float[Tensor, "B 1 X Y Z"]:
         """What the views leave open within the components: large in their null space, less with every view.
 
@@ -110,15 +137,15 @@ class LinearStart(nn.Module):
         number = len(self.modes)
         with torch.autocast(image.device.type, enabled=False):
             deviations = []
-            for normal, _ in self._equations(image.float(), cameras, present):
-                unknown = F.pad(self.modes.flatten(1), (0, 0, 0, len(normal) - number))
-                root = torch.linalg.solve_triangular(torch.linalg.cholesky(normal), unknown, upper=False)
+            for matrix, _ in self._equations(image.float(), projections, present):
+                unknown = F.pad(self.modes.flatten(1), (0, 0, 0, len(matrix) - number))
+                root = torch.linalg.solve_triangular(torch.linalg.cholesky(matrix), unknown, upper=False)
                 deviations.append(root.square().sum(dim=0).sqrt() * self.noise)
             return torch.stack(deviations).view(-1, *self.mean.shape[1:])
 
     @torch.no_grad()
-    def fit_pictures(
-        self, pictures: Float[Tensor, "V H W"], cameras: Sequence[Camera], known: Sequence[bool]
+    def calibrate(
+        self, pictures: Float[Tensor, "V H W"], projections: Projections, calibrated: Sequence[bool]
     ) -> list[tuple[float, float]]:
         """Gain and offset that turn pictures without a scale into line integrals.
 
@@ -128,65 +155,57 @@ class LinearStart(nn.Module):
 
         Args:
             pictures: In their own scale.
-            cameras: The views.
-            known: Which ones hold line integrals already: their gain is 1 and their offset 0.
+            projections: Those of the case.
+            calibrated: Which ones hold line integrals already: their gain is 1 and their offset 0.
 
         Returns:
             Gain and offset of each picture.
         """
-        size = (self.image_size,) * 2
-        views = [camera.resized(size) for camera in cameras]
-        mean, modes = (images.double().cpu() for images in self._projected(views))
-        images = F.adaptive_avg_pool2d(pictures.double().cpu(), size)
-        counted = self._inside(pictures.cpu()) | torch.tensor(known)[:, None, None]
+        mean, modes = (images.double().cpu() for images in projections)
+        pictures = pictures.double().cpu()
+        images = resize_radiographs(pictures, self.image_size)
+        counted = self._unsaturated(pictures) | torch.tensor(calibrated)[:, None, None]
         blocks, targets = [], []
-        for view, (image, there) in enumerate(zip(images, counted)):
-            scale = torch.zeros(int(there.sum()), 2 * len(images), dtype=torch.float64)
-            target = -mean[view][there]
-            if known[view]:
-                target = target + image[there]
+        for view, (image, mask) in enumerate(zip(images, counted)):
+            scale = torch.zeros(int(mask.sum()), 2 * len(images), dtype=torch.float64)
+            target = -mean[view][mask]
+            if calibrated[view]:
+                target = target + image[mask]
             else:
-                scale[:, 2 * view], scale[:, 2 * view + 1] = -image[there], -1.0
-            blocks.append(torch.cat([modes[:, view, there].T, scale], dim=1))
+                scale[:, 2 * view], scale[:, 2 * view + 1] = -image[mask], -1.0
+            blocks.append(torch.cat([modes[:, view, mask].T, scale], dim=1))
             targets.append(target)
         a, b = torch.cat(blocks), torch.cat(targets)
         prior = torch.zeros(a.shape[1], dtype=torch.float64)
         prior[: len(modes)] = self.noise**2
         prior[len(modes) :] = 1e-9  # for views that have no unknowns
-        found = torch.linalg.solve(a.T @ a + prior.diag(), a.T @ b)[len(modes) :].view(-1, 2).tolist()
-        return [(1.0, 0.0) if sure else (gain, offset) for sure, (gain, offset) in zip(known, found)]
+        solution = torch.linalg.solve(a.T @ a + prior.diag(), a.T @ b)[len(modes) :].view(-1, 2).tolist()
+        return [(1.0, 0.0) if known else (gain, offset) for known, (gain, offset) in zip(calibrated, solution)]
 
     def _equations(
-        self, image: Tensor, cameras: Sequence[Sequence[Camera]], present: Tensor
+        self, image: Tensor, projections: Sequence[Projections], present: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """H^T H + noise^2 and H^T (radiographs - projected mean) of each case: modes first, then 2 rows a view."""
-        radiographs = F.adaptive_avg_pool2d(image, self.image_size)
-        counted = self._inside(image) & present[:, :, None, None]
-        for case, seen, there in zip(cameras, radiographs, counted.float()):
-            mean, modes = untraced(self._projected, [camera.resized((self.image_size,) * 2) for camera in case])
-            each = torch.eye(len(seen), device=seen.device)[:, None, :, None, None]
-            errors = (self._exposures(seen)[:, :, None] * each).flatten(0, 1)  # those of a view say nothing of others
-            h = (torch.cat([modes, errors]) * there).flatten(1)
-            yield h @ h.T + self.noise**2 * torch.eye(len(h), device=h.device), h @ ((seen - mean) * there).flatten()
-
-    def _projected(self, views: list[Camera]) -> tuple[Float[Tensor, "V h w"], Float[Tensor, "K V h w"]]:
-        """Line integrals of the mean and of the modes."""
-        modes = self.modes * attenuation_per_unit(self.hu_window)
-        volumes = torch.cat([unit_to_attenuation(self.mean, self.hu_window), modes])
-        images = project(volumes, views, self.extent / self.mean.shape[-1])
-        return images[0], images[1:]
+        radiographs = resize_radiographs(image, self.image_size)
+        counted = self._unsaturated(image) & present[:, :, None, None]
+        for (mean, modes), measured, mask in zip(projections, radiographs, counted.float(), strict=True):
+            each = torch.eye(len(measured), device=measured.device)[:, None, :, None, None]
+            errors = (self._exposures(measured)[:, :, None] * each).flatten(0, 1)  # a view's do not change the others
+            h = (torch.cat([modes, errors]) * mask).flatten(1)
+            identity = torch.eye(len(h), device=h.device)
+            yield h @ h.T + self.noise**2 * identity, h @ ((measured - mean) * mask).flatten()
 
     def _exposures(self, image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 2 H W"]:
         """What one standard deviation of gain and quadratic term adds to each view."""
-        top = F.adaptive_avg_pool2d(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
+        top = resize_radiographs(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
         terms = torch.stack([image, image.square() / top], dim=-3)
         return terms * terms.new_tensor(self.exposure).view(2, 1, 1)
 
-    def _inside(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
+    def _unsaturated(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
         """Where no pixel lies at the upper end of its view."""
         low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         inside = (image < high - 1e-4 * (high - low)).float()  # resampling has rounded what was one value
-        return F.adaptive_avg_pool2d(inside, self.image_size) > 0.999
+        return resize_radiographs(inside, self.image_size) > 0.999
 
 
 def solve(matrix: Float[Tensor, "K K"], right: Float[Tensor, " K"]) -> Float[Tensor, " K"]:

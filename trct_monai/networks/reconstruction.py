@@ -1,9 +1,8 @@
 """What networks from radiographs to a volume share: views, the radiographs' scale, an initial volume, several sizes."""
 
 import logging
-import os
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.networks.blocks import PreActivationBlock
+from trct_monai.resampling import resize_cube
 
 logger = logging.getLogger(__name__)
 
 
-class ReconstructionNetwork(nn.Module):
+class ReconstructionNetwork(nn.Module, ABC):
     """An initial volume, corrected by what the radiographs show, at one scale or at several.
 
     A subclass gives `correct`, zero before training: an untrained network then returns its initial volume, and one that
@@ -93,37 +93,39 @@ class ReconstructionNetwork(nn.Module):
         Args:
             volume: Values in [0, 1], at least as fine as the initial volume.
         """
-        self.initial_volume.copy_(resize(volume, self.initial_volume.shape[-1]))
+        self.initial_volume.copy_(resize_cube(volume, self.initial_volume.shape[-1]))
 
-    def start_from_coarser(self, path: str | os.PathLike[str]) -> None:
+    def start_from_coarser(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights of the same method with fewer scales or steps: its interpolated result is the start.
 
         The initial volume is interpolated with it. Finer scales and further steps keep what they were initialised with,
         which corrects nothing (only a step's rounds of SIRT, which are not learned, do).
 
         Args:
-            path: A flat state dict, as `trct_monai.training.checkpoints.BestModel` writes it.
+            state: A flat state dict, as `trct_monai.io.weights.load_state` reads it from a file.
 
         Raises:
+            TypeError: If it is a path: networks open no files.
             ValueError: If the weights are not those of a coarser network of this kind, or this kind cannot take them.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"start_from_coarser takes weights, not {state!r}: start_from_coarser(load_state(path))")
         if not self.extends_coarser:
             raise ValueError(
                 f"a coarser {type(self).__name__} is not a part of a finer one; train coarse to fine in one run, by "
                 "bundles/common/multi_resolution.json"
             )
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        own = self.state_dict()
+        state, own = dict(state), self.state_dict()
         if "initial_volume" in state and own["initial_volume"].shape != state["initial_volume"].shape:
-            state["initial_volume"] = resize(state["initial_volume"], own["initial_volume"].shape[-1])
+            state["initial_volume"] = resize_cube(state["initial_volume"], own["initial_volume"].shape[-1])
         wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
         if wrong or "initial_volume" not in state:
             raise ValueError(
-                f"{path} does not hold the weights of a coarser {type(self).__name__}: "
+                f"these are not the weights of a coarser {type(self).__name__}: "
                 f"{len(wrong)} of {len(state)} tensors do not fit, such as {', '.join(wrong[:3]) or 'initial_volume'}"
             )
         self.load_state_dict(own | state)
-        logger.info("started from %s; %d tensors of finer scales stay as they were", path, len(own) - len(state))
+        logger.info("started from coarser weights; %d tensors of finer scales stay", len(own) - len(state))
 
     def forward(
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None = None
@@ -140,6 +142,17 @@ class ReconstructionNetwork(nn.Module):
         Raises:
             ValueError: If the number of views or the size of the radiographs does not fit.
         """
+        matrices = self.check_views(image, matrices)
+        return self.corrected(self.initial_volume, image, matrices)
+
+    def check_views(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None
+    ) -> Float[Tensor, "_ V 3 4"]:
+        """The matrices of these radiographs, those of the preset if there are none.
+
+        Raises:
+            ValueError: If the number of views or the size of the radiographs does not fit.
+        """
         views = image.shape[1]
         accepted = views == self.num_views if self.max_views is None else 1 <= views <= self.max_views
         if not accepted or any(n % self.downsampling for n in image.shape[-2:]):
@@ -151,34 +164,32 @@ class ReconstructionNetwork(nn.Module):
         if views != (self.num_views if matrices is None else matrices.shape[1]):
             known = "none" if matrices is None else str(matrices.shape[1])
             raise ValueError(f"{views} radiographs need the matrices of {views} cameras, got {known}")
-        matrices = self.matrices[None] if matrices is None else matrices
-        start, image = self.start(image, matrices)
+        return self.matrices[None] if matrices is None else matrices
+
+    def corrected(
+        self, start: Float[Tensor, "_ 1 X Y Z"], image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+    ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
+        """A volume with the corrections of all scales; what `forward` gives.
+
+        Args:
+            start: The volume that is corrected, one for all cases or one for each, in [0, 1].
+            image: Radiographs as line integrals.
+            matrices: World-to-detector matrices, one set for all cases or one for each.
+        """
         residuals = self.correct((image - self.image_mean) / self.image_scale, matrices, start)
         volumes: list[Tensor] = []
         correction = torch.zeros(())
         last = len(self.sizes) - 1 - self.sizes[::-1].index(self.output_size)  # a size may come more than once
         for number, (size, residual) in enumerate(zip(self.sizes, residuals)):
-            correction = resize(correction, size) + residual if correction.ndim else residual
+            correction = resize_cube(correction, size) + residual if correction.ndim else residual
             if self.training and (self.deep_supervision or number == last):
-                volumes.append(resize(start, size) + correction)
+                volumes.append(resize_cube(start, size) + correction)
             if number == last:
                 break
         if self.training:
             return volumes[::-1] if self.deep_supervision else volumes[-1]
-        whole = resize(start, self.volume_size) + resize(correction, self.volume_size)
+        whole = resize_cube(start, self.volume_size) + resize_cube(correction, self.volume_size)
         return whole.clamp(0.0, 1.0)
-
-    def start(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
-    ) -> tuple[Float[Tensor, "_ 1 X Y Z"], Float[Tensor, "B V H W"]]:
-        """The volume that is corrected, and the radiographs by which it is: unless a subclass knows better, the initial
-        volume, the same for every case, and the radiographs as they are.
-
-        Args:
-            image: Radiographs as line integrals.
-            matrices: World-to-detector matrices, one set for all cases or one for each.
-        """
-        return self.initial_volume, image
 
     @abstractmethod
     def correct(
@@ -224,15 +235,6 @@ class FinerLevels(nn.Module):
     def _level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
         x = self.blocks[level](F.interpolate(x, scale_factor=2, mode="trilinear"))
         return x, self.heads[level](x)
-
-
-def resize(volume: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B C _ _ _"]:
-    """A cube's volume at another resolution: finer by trilinear interpolation, coarser by averaging (antialiased)."""
-    if volume.shape[-1] == size:
-        return volume
-    if volume.shape[-1] > size:
-        return F.interpolate(volume, size=(size,) * 3, mode="area")
-    return F.interpolate(volume, size=(size,) * 3, mode="trilinear")
 
 
 def zero_head(in_channels: int) -> SubpixelUpsample:

@@ -1,6 +1,6 @@
-"""From radiographs to a CT in HU with its intervals."""
+"""From radiographs to a CT in HU with its intervals: the one way, for the command, Deploy and every bundle."""
 
-from trct_monai.reconstruction.inputs import View, read_views
-from trct_monai.reconstruction.method import Method, Result, load_method, solve
+from trct_monai.reconstruction.inputs import read_radiographs
+from trct_monai.reconstruction.reconstructor import Reconstructor, Result, load_reconstructor
 
-__all__ = ["Method", "Result", "View", "load_method", "read_views", "solve"]
+__all__ = ["Reconstructor", "Result", "load_reconstructor", "read_radiographs"]

@@ -1,39 +1,22 @@
-"""Radiographs to reconstruct from, each with its camera."""
+"""Radiographs to reconstruct from, each with its camera, and the device to work on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float
-from torch import Tensor
+import torch
 
-from trct_monai.geometry.camera import Camera
-from trct_monai.geometry.presets import preset
-from trct_monai.io.dicom.radiograph import OPPOSITE, VIEW_POSITIONS
-from trct_monai.io.radiograph import read_radiograph, side_car_of
+from trct_monai.geometry import preset
+from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 
 
-@dataclass(frozen=True)
-class View:
-    """One radiograph to reconstruct from.
+def read_radiographs(pa: str | None, lat: str | None, radiographs: str | None, geometry: str) -> list[Radiograph]:
+    """The radiographs, each with its camera: that of its side-car, else the geometry's with the picture's pixels.
 
-    Attributes:
-        path: Its file.
-        image: Line integrals (H, W) if quantitative, else the file's own scale.
-        quantitative: Whether `image` holds line integrals.
-        camera: Where it was taken.
-        notes: What its header says against that.
-    """
-
-    path: Path
-    image: Float[Tensor, "H W"]
-    quantitative: bool
-    camera: Camera
-    notes: tuple[str, ...] = ()
-
-
-def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometry: str) -> list[View]:
-    """The radiographs, each with its camera.
+    Args:
+        pa: A frontal radiograph.
+        lat: A lateral one.
+        radiographs: In place of these, files with cameras in their side-cars, separated by commas.
+        geometry: Preset with the views ``pa`` and ``lat`` for pictures without side-car.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -46,31 +29,33 @@ def read_views(pa: str | None, lat: str | None, radiographs: str | None, geometr
     cameras = {camera.name: camera for camera in preset(geometry)}
     if named and not set(named) <= set(cameras):
         raise ValueError(f"geometry must have the views pa and lat: clinic, x2ct or parallel, got {geometry!r}")
-    views = []
-    for name, path in [*named.items(), *(("", path) for path in others)]:
+    result = [read_radiograph(path).taken_by(cameras[name]) for name, path in named.items()]
+    for path in others:
         radiograph = read_radiograph(path)
-        camera = radiograph.camera
-        if camera is None and not name:
-            raise ValueError(f"{path} has no side-car that says where it was taken; give it as --pa or --lat")
-        image, position = radiograph.image, radiograph.view_position
-        if camera is None:
-            camera = cameras[name].for_picture(
-                (radiograph.image.shape[0], radiograph.image.shape[1]), radiograph.pixel_spacing
-            )
-            if position in OPPOSITE:
-                camera, image = camera.opposite(), image.flip(-1)
-        # A file of floats may hold anything: only a side-car can say that it is line integrals.
-        quantitative = radiograph.quantitative and radiograph.camera is not None
-        notes: tuple[str, ...] = ()
-        if name and position and VIEW_POSITIONS.get(position) != name:
-            notes = (f"{path} is given as view {name!r}, while its header calls it {position}",)
-        views.append(View(Path(path), image, quantitative, camera, notes))
-    return views
+        if radiograph.camera is None:
+            raise ValueError(f"{path} has no side-car that states where it was taken; give it as --pa or --lat")
+        result.append(radiograph)
+    return result
 
 
-def refuse_overwriting(outputs: Sequence[Path], views: Sequence[View]) -> None:
+def refuse_overwriting(outputs: Sequence[Path], radiographs: Sequence[Radiograph]) -> None:
     """Raise ValueError if a file to be written is a radiograph, or may be the side-car of one."""
-    inputs = {path.resolve() for view in views for path in (view.path, side_car_of(view.path))}
+    inputs = {path.resolve() for one in radiographs for path in (one.path, side_car_of(one.path))}
     for path in outputs:
         if path.resolve() in inputs:
             raise ValueError(f"{path} would be written over a radiograph or its side-car; give --out another name")
+
+
+def choose_device(name: str) -> torch.device:
+    """A device by its name; ``auto`` for a GPU where there is one.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {name!r} here ({str(error).splitlines()[0]}); try --device cpu") from error
+    return torch.device(name)

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
 from torch import Tensor, nn
 
+from trct_monai.resampling import resize_cube
+
 
 class InterpolatingInferer(SimpleInferer):
     """A network's volume at any size, by trilinear interpolation (by averaging where that is coarser).
@@ -27,8 +29,7 @@ class InterpolatingInferer(SimpleInferer):
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 X Y Z"]:
         """Radiographs (B, V, H, W) to a volume with `size` voxels along each side."""
         volume: Tensor = super().__call__(inputs, network, *args, **kwargs)
-        mode = "area" if self.size < volume.shape[-1] else "trilinear"
-        return F.interpolate(volume, size=(self.size,) * 3, mode=mode)
+        return resize_cube(volume, self.size)
 
 
 class RefinementInferer(SlidingWindowInferer):
@@ -63,6 +64,8 @@ class RefinementInferer(SlidingWindowInferer):
 class TwoStageInferer(Inferer):
     """A coarse volume from the network, made finer by a refiner.
 
+    Quantiles that a network gives beside its volume keep their distance from it: that is interpolated.
+
     Args:
         refiner: The refiner, with its weights, on the network's device.
         inferer: How it is applied.
@@ -74,17 +77,22 @@ class TwoStageInferer(Inferer):
             raise ValueError(f"times must be positive, got {times}")
         self.refiner, self.inferer, self.times = refiner.eval(), inferer, times
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
-        """Radiographs (B, V, H, W) to the finer volume."""
-        result: Tensor = network(inputs, *args, **kwargs)
-        if result.shape[1] != 1:
-            raise ValueError(
-                f"a refiner takes one volume, got {result.shape[1]} channels: intervals.json excludes finer.json; "
-                "`python -m trct_monai reconstruct --size` gives both"
-            )
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B C _ _ _"]:
+        """Radiographs (B, V, H, W) to the finer volume, and its quantiles if the network gives any."""
+        return self.refine(network(inputs, *args, **kwargs))
+
+    def refine(self, result: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C _ _ _"]:
+        """A volume in [0, 1] made finer, and its quantiles around it.
+
+        Args:
+            result: What a network gives: the volume as first channel, quantiles as the others.
+        """
+        volume, distances = result[:, :1], result[:, 1:] - result[:, :1]
         for _ in range(self.times):
-            result = self.inferer(result, self.refiner)
-        return result
+            volume = self.inferer(volume, self.refiner)
+        if not distances.shape[1]:
+            return volume
+        return torch.cat([volume, (resize_cube(distances, volume.shape[-1]) + volume).clamp(0.0, 1.0)], dim=1)
 
 
 class SliceContextInferer(SliceInferer):

@@ -151,6 +151,8 @@ class PrepareViews:
         usual_views: Indices of the views that most users have, such as those of a frontal and a lateral radiograph.
         usual_share: Share of the batches that get those; the others get any.
         matrices_key: Key of the matrices.
+        network: For inference, a network with a `calibrate` method, such as
+            `trct_monai.networks.AnyView`: pictures whose ``calibrated`` is false become line integrals.
     """
 
     def __init__(
@@ -159,18 +161,19 @@ class PrepareViews:
         usual_views: Sequence[int] = (),
         usual_share: float = 0.0,
         matrices_key: str = "matrices",
+        network: Any = None,
     ) -> None:
         if not 0 <= usual_share <= 1 or (usual_share and not usual_views):
             raise ValueError(
                 f"usual_share must lie in [0, 1], and needs usual_views, got {usual_share} and {list(usual_views)}"
             )
-        self.min_views, self.matrices_key = min_views, matrices_key
+        self.min_views, self.matrices_key, self.network = min_views, matrices_key, network
         self.usual_views, self.usual_share = [int(view) for view in usual_views], usual_share
 
     def __call__(
         self, batchdata: Mapping[str, Any], device: torch.device | str | None, non_blocking: bool, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None, tuple[()], dict[str, Tensor]]:
-        """Radiographs, the label if there is one, and the matrices by name.
+    ) -> tuple[Tensor, Tensor | None, tuple[()], dict[str, Any]]:
+        """Radiographs as line integrals, the label if there is one, and by name the matrices and what was computed.
 
         Raises:
             ValueError: If a batch has fewer views than `min_views` or those of `usual_views`.
@@ -178,18 +181,25 @@ class PrepareViews:
         prepared = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
         image, label = prepared if isinstance(prepared, tuple | list) else (prepared, None)
         matrices = batchdata[self.matrices_key].to(device=device, non_blocking=non_blocking)
+        if self.network is not None:
+            image, projections = self.network.calibrate(image, matrices, batchdata["calibrated"])
+            return image, label, (), {"matrices": matrices, "projections": projections}
         if self.min_views is not None:
-            batch, views = image.shape[:2]
-            if not 1 <= self.min_views <= views or max(self.usual_views, default=0) >= views:
-                raise ValueError(
-                    f"min_views must be 1 to the data's {views} views, and usual_views below {views}, "
-                    f"got {self.min_views} and {self.usual_views}"
-                )
-            number = int(torch.randint(self.min_views, views + 1, ()))
-            chosen = torch.rand(batch, views).argsort(dim=1)[:, :number]
-            if self.usual_share and float(torch.rand(())) < self.usual_share:
-                chosen = torch.tensor(self.usual_views).expand(batch, -1)
-            chosen = chosen.to(image.device)
-            cases = torch.arange(batch, device=image.device)[:, None]
-            image, matrices = image[cases, chosen], matrices[cases, chosen]
+            image, matrices = self._drawn(image, matrices)
         return image, label, (), {"matrices": matrices}
+
+    def _drawn(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
+        """As many views of each case as were drawn."""
+        batch, views = image.shape[:2]
+        if not 1 <= int(self.min_views or 1) <= views or max(self.usual_views, default=0) >= views:
+            raise ValueError(
+                f"min_views must be 1 to the data's {views} views, and usual_views below {views}, "
+                f"got {self.min_views} and {self.usual_views}"
+            )
+        number = int(torch.randint(int(self.min_views or 1), views + 1, ()))
+        chosen = torch.rand(batch, views).argsort(dim=1)[:, :number]
+        if self.usual_share and float(torch.rand(())) < self.usual_share:
+            chosen = torch.tensor(self.usual_views).expand(batch, -1)
+        chosen = chosen.to(image.device)
+        cases = torch.arange(batch, device=image.device)[:, None]
+        return image[cases, chosen], matrices[cases, chosen]

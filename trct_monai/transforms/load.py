@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,29 +9,37 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.orientations import orient
-from trct_monai.geometry.presets import follows_preset
+from trct_monai.geometry.presets import follows_preset, preset
 from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.io.ct import read_ct
-from trct_monai.io.radiograph import read_radiograph, read_side_car
+from trct_monai.io.radiograph import Radiograph, read_radiograph
 from trct_monai.resampling import resize_radiographs
+
+Source = str | os.PathLike[str] | Radiograph | None
+"""A radiograph's file, one that was read already, or None for a view that is missing."""
 
 
 class LoadRadiographsd(MapTransform):
-    """Radiographs of a datalist's case as one tensor (V, H, W) of line integrals, views in the datalist's order.
+    """Radiographs of a case as one tensor (V, H, W) of line integrals, with their cameras.
 
-    The item's ``orientation`` (what to do to each stored picture) and ``intensity`` (gain and offset of pictures that
-    are not quantitative) are applied where they are given; `trct_monai.io.datalist.load_datalist` brings both along.
-    Nothing happens to a value that is a tensor already. An item without ``cameras`` gets those of the files' side-cars,
-    if they have any.
+    Of a datalist's case the item's ``cameras``, ``orientation`` (what to do to each stored picture) and ``intensity``
+    (gain and offset of pictures that are not quantitative) are applied; `trct_monai.io.datalist.load_datalist` brings
+    all of them along. Other files bring their cameras in side-cars; a picture without any was taken by the camera of
+    the `geometry` that has its place in the list (see `Radiograph.taken_by`). The item gets
+
+    - ``cameras``: as dictionaries, one for each view, where they are known;
+    - ``calibrated``: a bool tensor (V,): which views hold line integrals. The others are on a scale of their own.
+
+    Nothing happens to a value that is a tensor already.
 
     Args:
-        keys: Keys of lists of file names.
+        keys: Keys of lists of files, or of radiographs that were read already.
         size: Rows and columns of the result, one number for a square; None keeps the files' size.
-        allow_unquantitative: Accept pictures that nobody fitted to line integrals, in their own scale.
+        allow_unquantitative: Accept pictures whose gain and offset nobody fitted, in their own scale.
         allow_missing_views: Accept None in place of a file: that view is NaN, for a network that takes missing views.
-        geometry: Preset that cameras of side-cars must follow: that of a network which knows no other.
+        geometry: Preset of pictures that do not state where they were taken.
+        any_camera: Accept cameras other than those of the geometry: for a network that takes any.
         allow_missing_keys: Do nothing for a key that is not there.
     """
 
@@ -43,10 +50,11 @@ class LoadRadiographsd(MapTransform):
         allow_unquantitative: bool = False,
         allow_missing_views: bool = False,
         geometry: str | None = None,
+        any_camera: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.size, self.geometry = size, geometry
+        self.size, self.geometry, self.any_camera = size, geometry, any_camera
         self.allow_unquantitative, self.allow_missing_views = allow_unquantitative, allow_missing_views
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -55,82 +63,97 @@ class LoadRadiographsd(MapTransform):
         Raises:
             FileNotFoundError: If a file is missing.
             ValueError: If a file is damaged or not quantitative, the views' sizes differ and no size is set, a view is
-                missing where none may be, or side-cars have other cameras than those of the geometry.
+                missing where none may be, or cameras are not those of the geometry.
         """
         result = dict(data)
         for key in self.key_iterator(result):
-            if not isinstance(result[key], Tensor):
-                cameras = None if "cameras" in data else self._cameras(result[key])
-                self._check_cameras(cameras, result[key])
-                result[key] = self._load(result[key], data.get("orientation"), data.get("intensity"))
-                if cameras is not None:
-                    result["cameras"] = cameras
+            if isinstance(result[key], Tensor):
+                continue
+            radiographs = self._read(result[key])
+            if "cameras" not in data:
+                radiographs = self._with_cameras(radiographs)
+                if all(one is None or one.camera is not None for one in radiographs):
+                    result["cameras"] = [one and one.camera and one.camera.to_dict() for one in radiographs]
+            images = self._line_integrals(radiographs, data.get("orientation"), data.get("intensity"))
+            result["calibrated"] = torch.tensor([image is None or image[1] for image in images])
+            result[key] = self._stacked([image and image[0] for image in images], radiographs)
         return result
 
-    def _load(
-        self,
-        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None],
-        orientation: Sequence[Mapping[str, Any]] | None,
-        intensity: Sequence[Mapping[str, Any]] | None,
-    ) -> Tensor:
-        paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        present = [path for path in paths if path is not None]
-        if not present or (len(present) < len(paths) and not self.allow_missing_views):
+    def _read(self, sources: Source | Sequence[Source]) -> list[Radiograph | None]:
+        files = [sources] if isinstance(sources, str | os.PathLike | Radiograph) else list(sources or [])
+        missing = sum(file is None for file in files)
+        if missing == len(files) or (missing and not self.allow_missing_views):
             raise ValueError(
-                f"{len(paths) - len(present)} of {len(paths)} views are missing; give a file for each"
+                f"{missing} of {len(files)} views are missing; give a file for each"
                 + (", or for one at least" if self.allow_missing_views else "")
             )
-        images = []
-        for view, path in enumerate(paths):
-            if path is None:
-                continue
-            image = self._line_integrals(path, intensity[view] if intensity else {})
-            if orientation:
-                image = orient(image, orientation[view]["transform"])
-            images.append(image if self.size is None else resize_radiographs(image, self.size))
-        if len({image.shape for image in images}) != 1:
-            sizes = ", ".join(f"{Path(path).name} {tuple(image.shape)}" for path, image in zip(present, images))
-            raise ValueError(f"the views have different sizes ({sizes}); set size to resize them")
-        result = images[0].new_full((len(paths), *images[0].shape), torch.nan)
-        result[[path is not None for path in paths]] = torch.stack(images)
-        return result
+        return [read_radiograph(file) if isinstance(file, str | os.PathLike) else file for file in files]
 
-    @staticmethod
-    def _cameras(
-        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None],
-    ) -> list[dict[str, Any] | None] | None:
-        """The cameras of the files' side-cars, None for a missing view; None if no file has one."""
-        files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        pages = [None if path is None else (read_side_car(Path(path)) or {}).get("camera") for path in files]
-        without = [str(path) for path, page in zip(files, pages) if path is not None and page is None]
-        if len(without) == sum(path is not None for path in files):
-            return None
-        if without:
+    def _with_cameras(self, radiographs: Sequence[Radiograph | None]) -> list[Radiograph | None]:
+        """Radiographs with the cameras of their side-cars, or all of them with those of the geometry."""
+        present = [one for one in radiographs if one is not None]
+        without = [str(one.path) for one in present if one.camera is None]
+        if without and len(without) < len(present):
             raise ValueError(
                 f"some radiographs have a camera in their side-car, {', '.join(without)} not; give all or none"
             )
-        return pages
+        if without and self.geometry is not None:
+            cameras = preset(self.geometry)
+            if len(radiographs) > len(cameras):
+                raise ValueError(
+                    f"{len(radiographs)} pictures without side-cars, but geometry {self.geometry!r} has "
+                    f"{len(cameras)} views; give side-cars that state where they were taken"
+                )
+            return [one and one.taken_by(camera) for one, camera in zip(radiographs, cameras)]
+        if not without and self.geometry is not None and not self.any_camera:
+            if not follows_preset([one.camera for one in present if one.camera is not None], self.geometry):
+                raise ValueError(
+                    f"the side-cars of {', '.join(str(one.path) for one in present)} have other cameras than geometry "
+                    f"{self.geometry!r}, which is all that this network knows: check the order of the views, or take a "
+                    "network for any cameras"
+                )
+        return list(radiographs)
 
-    def _check_cameras(self, cameras: Sequence[dict[str, Any] | None] | None, paths: Any) -> None:
-        if cameras is None or self.geometry is None:
-            return
-        if not follows_preset([Camera.from_dict(camera) for camera in cameras if camera is not None], self.geometry):
-            raise ValueError(
-                f"the side-cars of {paths} have other cameras than geometry {self.geometry!r}, which is all that this "
-                "network knows: check the order of the views, or take a network for any cameras"
-            )
+    def _line_integrals(
+        self,
+        radiographs: Sequence[Radiograph | None],
+        orientation: Sequence[Mapping[str, Any]] | None,
+        intensity: Sequence[Mapping[str, Any]] | None,
+    ) -> list[tuple[Tensor, bool] | None]:
+        """Each picture in our convention, and whether it holds line integrals."""
+        images: list[tuple[Tensor, bool] | None] = []
+        for view, radiograph in enumerate(radiographs):
+            if radiograph is None:
+                images.append(None)
+                continue
+            recorded = intensity[view] if intensity else {}
+            image, gain, offset = radiograph.image, recorded.get("gain"), recorded.get("offset")
+            calibrated = gain is not None and offset is not None
+            if gain is not None and offset is not None:
+                image = image * float(gain) + float(offset)
+            elif radiograph.quantitative or radiograph.floats:
+                calibrated = bool(recorded.get("quantitative", radiograph.quantitative))
+            if not calibrated and not self.allow_unquantitative:
+                raise ValueError(
+                    f"{radiograph.path}: not quantitative, and no gain and offset are recorded for it; "
+                    "run prepare on its folder, or set allow_unquantitative=True to take it as it is"
+                )
+            images.append((orient(image, orientation[view]["transform"]) if orientation else image, calibrated))
+        return images
 
-    def _line_integrals(self, path: str | os.PathLike[str], intensity: Mapping[str, Any]) -> Tensor:
-        radiograph = read_radiograph(path)
-        gain, offset = intensity.get("gain"), intensity.get("offset")
-        if gain is not None and offset is not None:
-            return radiograph.image * float(gain) + float(offset)
-        if not (radiograph.quantitative and intensity.get("quantitative", True)) and not self.allow_unquantitative:
-            raise ValueError(
-                f"{path}: not quantitative, and no gain and offset are recorded for it; "
-                "run prepare on its folder, or set allow_unquantitative=True to take it as it is"
-            )
-        return radiograph.image
+    def _stacked(self, images: Sequence[Tensor | None], radiographs: Sequence[Radiograph | None]) -> Tensor:
+        """One tensor of all views, of the wanted size; NaN for those that are missing."""
+        resized = {
+            view: image if self.size is None else resize_radiographs(image, self.size)
+            for view, image in enumerate(images)
+            if image is not None
+        }
+        if len({image.shape for image in resized.values()}) != 1:
+            named = ((radiographs[view], image) for view, image in resized.items())
+            sizes = ", ".join(f"{one.path.name} {tuple(image.shape)}" for one, image in named if one is not None)
+            raise ValueError(f"the views have different sizes ({sizes}); set size to resize them")
+        first = next(iter(resized.values()))
+        return torch.stack([resized.get(view, torch.full_like(first, torch.nan)) for view in range(len(images))])
 
 
 class LoadCTd(MapTransform):

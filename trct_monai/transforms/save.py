@@ -15,18 +15,19 @@ from torch import Tensor
 from trct_monai.intensity import HU_INT16, HU_WINDOW, unit_to_hu
 from trct_monai.io.ct import read_ct
 from trct_monai.io.nifti import write_hu
+from trct_monai.metrics.uncertainty import QUANTILES
 
 
 class SaveCTd(MapTransform):
-    """Write each CT as OUTPUT_DIR/NAME.nii.gz, in HU with its affine, to a temporary name first.
+    """Write each CT as OUTPUT_DIR/NAME.nii.gz, HU as int16 with its affine, whole or not at all.
 
-    MONAI's SaveImage writes in place: a reconstruction that is interrupted would leave a file cut short.
+    A prediction with intervals has the CT as its first channel and its quantiles as the others: they are written as
+    NAME_quantiles.nii.gz, (X, Y, Z, 4).
 
     Args:
-        keys: Keys of MetaTensors (C, X, Y, Z) in HU, named by their metadata, as `UnitToHUd` gives them; several
-            channels become a fourth axis.
+        keys: Keys of MetaTensors (C, X, Y, Z) in HU, named by their metadata, as `UnitToHUd` gives them.
         output_dir: Folder, made if need be.
-        postfix: Written as NAME_POSTFIX.nii.gz.
+        extension: ``.nii.gz`` or ``.nii``.
         allow_missing_keys: Do nothing for a key that is not there.
     """
 
@@ -34,29 +35,36 @@ class SaveCTd(MapTransform):
         self,
         keys: KeysCollection,
         output_dir: str | os.PathLike[str],
-        postfix: str = "",
+        extension: str = ".nii.gz",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir, self.postfix = Path(output_dir), postfix
+        if extension not in (".nii.gz", ".nii"):
+            raise ValueError(f"extension must be .nii.gz or .nii, got {extension!r}")
+        self.output_dir, self.extension = Path(output_dir), extension
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the volumes; the items stay as they are.
 
         Raises:
-            ValueError: If a volume has no name or affine, or holds NaN.
+            ValueError: If a volume has no name or affine, another number of channels, or holds NaN.
         """
         for key in self.key_iterator(data):
             volume = data[key]
             if not isinstance(volume, MetaTensor) or ImageMetaKey.FILENAME_OR_OBJ not in volume.meta:
                 raise ValueError(f"{key!r} has no affine and name to be saved with: put UnitToHUd before SaveCTd")
+            if volume.shape[0] not in (1, 1 + len(QUANTILES)):
+                raise ValueError(
+                    f"{key!r} must have 1 channel, or 5 with its quantiles, got shape {tuple(volume.shape)}"
+                )
             name = Path(str(volume.meta[ImageMetaKey.FILENAME_OR_OBJ])).name.removesuffix(".gz").removesuffix(".nii")
-            name = f"{name}_{self.postfix}" if self.postfix else name
-            hu = volume.as_tensor().detach().cpu().float().movedim(0, -1).numpy()
-            hu = hu[..., 0] if hu.shape[-1] == 1 else hu
+            hu, affine = volume.as_tensor().detach().cpu().float().numpy(), volume.affine.double().numpy()
             if not np.isfinite(hu).all():
                 raise ValueError(f"the reconstruction of {name} holds values that are not finite; nothing was written")
-            write_hu(self.output_dir / f"{name}.nii.gz", hu, volume.affine.double().numpy())
+            if len(hu) > 1:
+                quantiles = np.moveaxis(hu[1:], 0, -1)
+                write_hu(self.output_dir / f"{name}_quantiles{self.extension}", quantiles, affine)
+            write_hu(self.output_dir / f"{name}{self.extension}", hu[0], affine)
         return dict(data)
 
 

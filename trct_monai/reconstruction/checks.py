@@ -1,0 +1,56 @@
+"""What speaks against believing a reconstruction: its radiographs beside the training's mean, and its residual."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
+from trct_monai.io.radiograph import Radiograph
+from trct_monai.registration.orientation import MIN_CORRELATION, correlation, measure
+from trct_monai.resampling import resize_radiographs
+
+UNUSUAL = 1.5
+"""A residual that is so many times the largest of the validation cases is called unlike the training."""
+
+MIN_GAIN = 0.02
+"""A flip or turn must raise the correlation by so much to be called the better one."""
+
+
+def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:
+    """One line for each thing that is odd about a radiograph.
+
+    Args:
+        radiograph: With its camera.
+        mean_hu: Mean of the training volumes in HU, beside whose projection the picture is put.
+        extent: Side of the volume in mm.
+    """
+    assert radiograph.camera is not None
+    camera, position = radiograph.camera, radiograph.view_position
+    lines = []
+    if position and VIEW_POSITIONS.get(position) != camera.name:
+        lines.append(f"{radiograph.path} is given as view {camera.name!r}, while its header calls it {position}")
+    match = measure(radiograph.image, mean_hu, extent, camera)
+    upright = correlation(resize_radiographs(radiograph.image, match.expected.shape), match.expected)
+    best, name = match.orientation, f"{radiograph.path} as view {camera.name!r}"
+    if abs(best["correlation"]) < MIN_CORRELATION:
+        lines.append(
+            f"{name} does not look like the training's thoraces from this side: its correlation with their mean is "
+            f"{upright:.2f}"
+        )
+    elif abs(best["correlation"]) > abs(upright) + MIN_GAIN:
+        lines.append(
+            f"{name} seems to be mirrored or turned: after {best['transform']} its correlation with the training's "
+            f"mean would be {best['correlation']:.2f} in place of {upright:.2f}; it was taken as it is"
+        )
+    elif upright < 0 and not radiograph.quantitative:
+        lines.append(f"{name} shows bone dark; bright and dark were exchanged")
+    return lines
+
+
+def check_residual(residual: float, usual: float) -> list[str]:
+    """One line if a relative residual is much larger than the largest of the validation cases."""
+    if residual <= UNUSUAL * usual:
+        return []
+    return [
+        f"the projections of the CT do not fit the radiographs: relative residual {residual:.3f}, while the largest of "
+        f"the validation cases was {usual:.3f}; they look unlike what the network was trained on"
+    ]
