@@ -1,6 +1,5 @@
 """Two radiographs in a folder to a CT as DICOM series and NIfTI, as an application of the MONAI Deploy App SDK."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from monai.deploy.core import (
 )
 from radiographs import find_radiographs
 
-from trct_monai.io.dicom.header import common_study
-from trct_monai.io.dicom.writer import check_series_folder, write_ct_series
-from trct_monai.io.nifti import save_nifti
-from trct_monai.reconstruction.command import NOTICE
-from trct_monai.reconstruction.inputs import read_views
-from trct_monai.reconstruction.method import choose_device, load_method
+from trct_monai.io.dicom import check_series_folder, common_study, write_ct_series
+from trct_monai.io.files import write_json
+from trct_monai.reconstruction import load_reconstructor, read_radiographs
+from trct_monai.reconstruction.inputs import choose_device
+from trct_monai.reconstruction.reconstructor import NOTICE
+from trct_monai.transforms import SaveCTd
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +47,14 @@ class RadiographLoader(Operator):
 
 
 class Reconstruction(Operator):
-    """Make the CT, with what speaks against believing it.
+    """Make the CT, with its intervals and what speaks against believing it.
 
     Named input:
         radiographs: Files by view.
 
     Named output:
-        ct: ``volume_hu`` (X, Y, Z), ``affine`` from voxel index to mm in RAS, ``study`` and ``page``, what to tell the
-            reader.
+        ct: ``result``, the reconstruction; ``study``, patient and study of DICOM radiographs; ``record``, what to tell
+            the reader.
     """
 
     def __init__(
@@ -70,30 +69,21 @@ class Reconstruction(Operator):
 
     def start(self) -> None:
         """Load the weights once, before the first examination."""
-        self.loaded = load_method(self.method, choose_device(self.device), self.size)
+        self.reconstructor = load_reconstructor(self.method, choose_device(self.device), self.size)
 
     def compute(self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext) -> None:
-        radiographs = op_input.receive("radiographs")
-        files = {view: str(path) for view, path in radiographs.items()}
-        views = read_views(files.get("pa"), files.get("lat"), None, self.geometry)
-        result = self.loaded.reconstruct(views)
+        files = op_input.receive("radiographs")
+        named = {view: str(path) for view, path in files.items()}
+        radiographs = read_radiographs(named.get("pa"), named.get("lat"), None, self.geometry)
+        result = self.reconstructor(radiographs, "ct")
         for line in result.warnings:
             log.warning("%s", line)
-        page = {
-            "notice": NOTICE,
-            "warnings": result.warnings,
-            "relative_residual": round(result.residual, 4),
-            "largest_residual_in_validation": round(result.usual_residual, 4),
-            "radiographs": files,
-            "method": self.method,
-        }
-        ct = {"volume_hu": result.volume_hu.numpy(), "affine": result.affine}
-        ct |= {"study": common_study(radiographs.values()), "page": page}
-        op_output.emit(ct, "ct")
+        record = self.reconstructor.record(radiographs, result)
+        op_output.emit({"result": result, "study": common_study(files.values()), "record": record}, "ct")
 
 
 class CTWriter(Operator):
-    """Write ``ct.nii.gz``, ``dicom/`` with one file for each axial slice, and ``ct.json``.
+    """Write ``ct.nii.gz``, ``ct_quantiles.nii.gz``, ``dicom/`` with one file for each axial slice, and ``ct.json``.
 
     Named input:
         ct: What `Reconstruction` emits.
@@ -112,9 +102,10 @@ class CTWriter(Operator):
 
     def compute(self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext) -> None:
         ct = op_input.receive("ct")
-        save_nifti(ct["volume_hu"].round().astype("int16"), ct["affine"], self.folder / "ct.nii.gz")
-        slices = write_ct_series(ct["volume_hu"], ct["affine"], self.folder / "dicom", ct["study"])
-        (self.folder / "ct.json").write_text(json.dumps(ct["page"], indent=1) + "\n", encoding="utf-8")
+        SaveCTd("pred", self.folder)({"pred": ct["result"].pred})
+        volume = ct["result"].volume_hu.numpy()
+        slices = write_ct_series(volume, ct["result"].affine, self.folder / "dicom", ct["study"])
+        write_json(self.folder / "ct.json", ct["record"])
         log.info("wrote ct.nii.gz, ct.json and dicom/ (%d slices) to %s. %s", len(slices), self.folder, NOTICE)
 
 

@@ -69,7 +69,9 @@ def test_files_given_by_hand_bring_the_cameras_of_their_side_cars(tmp_path):
     assert CameraMatricesd()(missing)["matrices"].shape == (2, 3, 4)
     np.save(tmp_path / "plain.npy", random_image(16, 16).numpy())
     plain = [str(tmp_path / "plain.npy")] * 2
-    assert "cameras" not in LoadRadiographsd()({"image": plain})
+    assert "cameras" not in LoadRadiographsd(allow_unquantitative=True)({"image": plain})
+    by_geometry = LoadRadiographsd(allow_unquantitative=True, geometry="x2ct")({"image": plain})
+    assert [camera["name"] for camera in by_geometry["cameras"]] == ["pa", "lat"]
     with pytest.raises(ValueError, match="some radiographs have a camera in their side-car, .*plain.npy not"):
         LoadRadiographsd()({"image": [paths[0], plain[0]]})
 
@@ -82,7 +84,7 @@ def test_side_cars_of_other_views_are_refused_by_a_fixed_geometry(tmp_path):
         save_radiograph(files[-1], torch.rand(16, 16), camera)
     loader = LoadRadiographsd(geometry="x2ct")
     assert loader({"image": files})["image"].shape == (2, 16, 16)
-    with pytest.raises(ValueError, match="have other cameras than geometry 'x2ct'.*check the order of the views"):
+    with pytest.raises(ValueError, match="are not those of geometry 'x2ct'.*check the order of the views"):
         loader({"image": files[::-1]})
     with pytest.raises(ValueError, match="have other cameras than geometry 'clinic'"):
         LoadRadiographsd(geometry="clinic")({"image": files})
@@ -120,13 +122,20 @@ def test_eight_orientations_are_different_and_turns_are_counter_clockwise():
         orient(image, "upside_down")
 
 
-def test_float_files_are_line_integrals(tmp_path):
+def test_float_files_are_line_integrals_only_if_a_datalist_says_so(tmp_path):
     image = random_image(8, 10)
     np.save(tmp_path / "a.npy", image.numpy())
     nibabel.save(nibabel.Nifti1Image(image.numpy().T, np.eye(4)), tmp_path / "a.nii.gz")
     for name in ("a.npy", "a.nii.gz"):
-        assert read_radiograph(tmp_path / name).quantitative
-        torch.testing.assert_close(read_radiograph(tmp_path / name).image, image)
+        radiograph = read_radiograph(tmp_path / name)
+        assert radiograph.floats and not radiograph.quantitative
+        torch.testing.assert_close(radiograph.image, image)
+        item = {"image": [tmp_path / name]}
+        with pytest.raises(ValueError, match=f"{name}: not quantitative"):
+            LoadRadiographsd()(item)
+        known = LoadRadiographsd()(item | {"intensity": [{"quantitative": True, "gain": None, "offset": None}]})
+        torch.testing.assert_close(known["image"][0], image)
+        assert known["calibrated"].tolist() == [True]
 
 
 def test_unquantitative_pictures_are_refused_unless_allowed(tmp_path):
@@ -160,12 +169,12 @@ def test_refusals_name_the_file(tmp_path):
     save_radiograph(tmp_path / "a.png", torch.ones(8, 8), camera)
     page = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     (tmp_path / "a.json").write_text(json.dumps(page | {"format_version": 99}), encoding="utf-8")
-    with pytest.raises(ValueError, match="format version"):
+    with pytest.raises(ValueError, match="a.json: version 99 of a side-car"):
         read_radiograph(tmp_path / "a.png")
     for name, size in (("b.npy", 4), ("c.npy", 6)):
         np.save(tmp_path / name, np.ones((size, size)))
     with pytest.raises(ValueError, match="different sizes"):
-        LoadRadiographsd()({"image": [tmp_path / "b.npy", tmp_path / "c.npy"]})
+        LoadRadiographsd(allow_unquantitative=True)({"image": [tmp_path / "b.npy", tmp_path / "c.npy"]})
 
 
 @pytest.mark.parametrize(
@@ -177,5 +186,37 @@ def test_a_malformed_side_car_is_refused_in_one_line(tmp_path, change):
     if isinstance(change.get("camera"), dict) and "source" in change["camera"]:
         change = {"camera": page["camera"] | change["camera"]}
     (tmp_path / "a.json").write_text(json.dumps(page | change), encoding="utf-8")
-    with pytest.raises(ValueError, match="a.png: its side-car is not that of a radiograph"):
+    with pytest.raises(ValueError, match="a.png: the camera in its side-car|a.json: a quantitative radiograph needs"):
+        read_radiograph(tmp_path / "a.png")
+
+
+def test_a_json_file_of_others_is_not_believed(tmp_path, caplog):
+    """44 must not become 2,052 HU because some program keeps notes beside its pictures."""
+    Image.fromarray(np.full((8, 8), 44, dtype=np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text('{"patient": 7, "format_version": 1}', encoding="utf-8")
+    radiograph = read_radiograph(tmp_path / "a.png")
+    assert not radiograph.quantitative and float(radiograph.image.max()) == pytest.approx(44 / 255)
+    assert "a.json is no side-car of ours" in caplog.text
+    (tmp_path / "a.json").write_text('{"scale": 2.0}', encoding="utf-8")
+    with pytest.raises(ValueError, match='a.json has scale, but does not state "format": "trct-radiograph"'):
+        read_radiograph(tmp_path / "a.png")
+
+
+def test_side_cars_of_0_1_0_are_read(tmp_path):
+    image = random_image(8, 8)
+    save_radiograph(tmp_path / "a.png", image, preset("x2ct", 8)[0])
+    page = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    old = {key: value for key, value in page.items() if key not in ("format", "pixels_sha256")} | {"format_version": 1}
+    (tmp_path / "a.json").write_text(json.dumps(old), encoding="utf-8")
+    radiograph = read_radiograph(tmp_path / "a.png")
+    assert radiograph.quantitative and float((radiograph.image - image).abs().max()) < 1e-4
+
+
+def test_a_side_car_belongs_to_one_picture(tmp_path):
+    """As after a kill between the two files."""
+    for name in ("a", "b"):
+        save_radiograph(tmp_path / f"{name}.png", random_image(8, 8) * (1 if name == "a" else 2), preset("x2ct", 8)[0])
+    (tmp_path / "b.png").replace(tmp_path / "a.png")
+    Image.fromarray(np.asarray(Image.open(tmp_path / "a.png")) // 2).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png: its side-car a.json belongs to another picture"):
         read_radiograph(tmp_path / "a.png")

@@ -1,12 +1,13 @@
-"""The linear start: exact where its model is true, silent before it is fitted, and surer with every view."""
+"""The linear start: exact where its model is true, neutral before it is fitted, and more certain with every view."""
 
 import pytest
 import torch
 
-from trct_monai.geometry import preset
+from trct_monai.geometry import Camera, preset
 from trct_monai.intensity import HU_WINDOW, unit_to_attenuation
 from trct_monai.networks.linear_start import LinearStart, solve
 from trct_monai.projector import project
+from trct_monai.resampling import resize_radiographs
 
 SIZE, EXTENT, PIXELS = 8, 320.0, 16
 CAMERAS = [list(preset("circle-4", PIXELS))]
@@ -27,17 +28,24 @@ def radiographs(volume: torch.Tensor) -> torch.Tensor:
     return project(unit_to_attenuation(volume, HU_WINDOW), CAMERAS[0], EXTENT / SIZE)
 
 
+def solved(
+    start: LinearStart, image: torch.Tensor, cameras: list[Camera] = CAMERAS[0]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is added to the mean and to the radiographs of one case with all its views."""
+    return start(image, [start.project(cameras)], torch.ones(1, len(cameras), dtype=torch.bool))
+
+
 def test_modes_have_the_covariance_of_the_training_volumes() -> None:
-    start, seen = fitted(), volumes().flatten(1)
+    start, training = fitted(), volumes().flatten(1)
     modes = start.modes.flatten(1)
-    torch.testing.assert_close(modes.T @ modes, torch.cov(seen.T, correction=0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(modes.T @ modes, torch.cov(training.T, correction=0), atol=1e-5, rtol=1e-4)
 
 
 def test_a_volume_of_the_model_is_found_from_its_radiographs() -> None:
     start, truth = fitted(), volumes()[2:3]
-    added, mended = start(radiographs(truth), CAMERAS, ALL)
+    added, correction = solved(start, radiographs(truth))
     torch.testing.assert_close(start.mean + added, truth, atol=1e-3, rtol=0)
-    assert not mended.any()
+    assert not correction.any()
 
 
 def test_gain_and_hardening_are_found_with_the_volume_and_taken_off() -> None:
@@ -46,10 +54,10 @@ def test_gain_and_hardening_are_found_with_the_volume_and_taken_off() -> None:
     wrong = right.clone()
     wrong[:, 1] *= 1.08
     wrong[:, 2] = right[:, 2] * (1 - 0.07 * right[:, 2] / right[:, 2].max())
-    added, mended = start(wrong, CAMERAS, ALL)
+    added, correction = solved(start, wrong)
     torch.testing.assert_close(start.mean + added, truth, atol=2e-2, rtol=0)
-    assert (wrong + mended - right).square().mean() < 0.02 * (wrong - right).square().mean()
-    without = fitted()(wrong, CAMERAS, ALL)[0]
+    assert (wrong + correction - right).square().mean() < 0.02 * (wrong - right).square().mean()
+    without = solved(fitted(), wrong)[0]
     assert (start.mean + added - truth).square().mean() < 0.1 * (start.mean + without - truth).square().mean()
 
 
@@ -59,22 +67,35 @@ def test_what_lies_under_a_shutter_does_not_count() -> None:
     shut[:, 0, :3] = shut[:, 0].max()  # as radiographs have it: all that a shutter covers is the largest value
     darker = shut.clone()
     darker[:, 0, :3] = darker[:, 0].max() + 3.0
-    torch.testing.assert_close(start(shut, CAMERAS, ALL)[0], start(image, CAMERAS, ALL)[0], atol=0.05, rtol=0)
-    torch.testing.assert_close(start(darker, CAMERAS, ALL)[0], start(shut, CAMERAS, ALL)[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(solved(start, shut)[0], solved(start, image)[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(solved(start, darker)[0], solved(start, shut)[0], atol=0.02, rtol=0)
 
 
 def test_a_missing_view_is_as_if_it_had_not_been_taken() -> None:
     start, image = fitted(noise=0.5), radiographs(volumes()[:1])
     gone = ALL.clone()
     gone[0, 1] = False
-    without = start(image[:, [0, 2, 3]], [[CAMERAS[0][i] for i in (0, 2, 3)]], ALL[:, :3])[0]
-    torch.testing.assert_close(start(image, CAMERAS, gone)[0], without, atol=1e-5, rtol=1e-4)
-    assert not start(image, CAMERAS, torch.zeros_like(ALL))[0].any()
+    without = solved(start, image[:, [0, 2, 3]], [CAMERAS[0][i] for i in (0, 2, 3)])[0]
+    torch.testing.assert_close(start(image, [start.project(CAMERAS[0])], gone)[0], without, atol=1e-5, rtol=1e-4)
+    assert not start(image, [start.project(CAMERAS[0])], torch.zeros_like(ALL))[0].any()
+
+
+@pytest.mark.parametrize("size", [PIXELS * 3 // 2, PIXELS + 5, 3 * PIXELS - 1])
+def test_radiographs_of_any_size_are_averaged_over_disjoint_areas(size: int) -> None:
+    """Pooling windows that overlap would blur a radiograph whose size is no multiple of the model's."""
+    start, fine = fitted(), [camera.resized((size, size)) for camera in CAMERAS[0]]
+    ramp = torch.linspace(0.5, 2.5, size).expand(1, 4, size, size)
+    expected = resize_radiographs(ramp, PIXELS)
+    torch.testing.assert_close(expected.mean(), ramp.mean())
+    torch.testing.assert_close(solved(start, ramp, fine)[0], solved(start, expected)[0], atol=1e-4, rtol=1e-4)
 
 
 def test_every_view_leaves_less_open_and_none_leaves_all() -> None:
     start, image = fitted(noise=5.0), radiographs(volumes()[:1])
-    spreads = [start.standard_deviation(image, CAMERAS, torch.arange(4)[None] < number) for number in range(5)]
+    spreads = [
+        start.standard_deviation(image, [start.project(CAMERAS[0])], torch.arange(4)[None] < number)
+        for number in range(5)
+    ]
     prior = start.modes.square().sum(dim=0, keepdim=True).sqrt()
     torch.testing.assert_close(spreads[0], prior, atol=1e-5, rtol=1e-4)
     assert all(bool((more < less + 1e-6).all()) for less, more in zip(spreads, spreads[1:]))
@@ -88,14 +109,14 @@ def test_gain_and_offset_of_pictures_are_found_with_the_volume(known: list[bool]
     pictures = torch.stack([(image - offset) / gain for image, (gain, offset) in zip(line_integrals, scale)])
     cut = pictures[1].quantile(0.95)
     pictures[1] = pictures[1].clamp(max=cut)
-    found = start.fit_pictures(pictures, CAMERAS[0], known)
+    found = start.calibrate(pictures, start.project(CAMERAS[0]), known)
     torch.testing.assert_close(torch.tensor(found), torch.tensor(scale), atol=0.02, rtol=0.02)
 
 
 def test_before_it_is_fitted_and_beyond_the_rank_it_adds_nothing() -> None:
     start = LinearStart(8, size=SIZE, image_size=PIXELS, extent=EXTENT)
     image = radiographs(volumes()[:1])
-    assert not start(image, CAMERAS, ALL)[0].any()
+    assert not solved(start, image)[0].any()
     start.fit(volumes(3))
     assert start.modes[:2].flatten(1).any(dim=1).all() and not start.modes[2:].any()
 

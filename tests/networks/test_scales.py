@@ -1,13 +1,14 @@
 """Networks of several scales: a finer one never starts below the interpolation of a coarser one."""
 
-from pathlib import Path
+import inspect
 
 import pytest
 import torch
 
 from tests.test_contracts import NETWORKS, perturbed, radiographs
 from trct_monai.networks import AnyView, DirectRegression, MultiScaleCNN, PatchViT, TRCTGenerator
-from trct_monai.networks.reconstruction import ReconstructionNetwork, resize
+from trct_monai.networks.reconstruction import ReconstructionNetwork
+from trct_monai.resampling import resize_cube
 
 
 def regression(size: int, **options: object) -> DirectRegression:
@@ -15,32 +16,30 @@ def regression(size: int, **options: object) -> DirectRegression:
     return DirectRegression(size, **{**sizes, **options})  # type: ignore[arg-type]
 
 
-def test_a_finer_network_starts_at_the_interpolated_coarser_one(tmp_path: Path) -> None:
+def test_a_finer_network_starts_at_the_interpolated_coarser_one() -> None:
     coarse = perturbed(regression(8)).eval()
-    torch.save(coarse.state_dict(), tmp_path / "model.pt")
     fine = regression(32, finer_channels=(4, 2)).eval()
-    fine.start_from_coarser(tmp_path / "model.pt")
+    fine.start_from_coarser(coarse.state_dict())
     with torch.no_grad():
         correction = coarse.train()(radiographs()) - coarse.initial_volume
-        expected = (resize(coarse.initial_volume, 32) + resize(resize(correction, 16), 32)).clamp(0, 1)
+        expected = (resize_cube(coarse.initial_volume, 32) + resize_cube(resize_cube(correction, 16), 32)).clamp(0, 1)
         torch.testing.assert_close(fine(radiographs()), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_multi_scale_network_grows_too_and_others_say_that_they_do_not(tmp_path: Path) -> None:
+def test_the_multi_scale_network_grows_too_and_others_say_that_they_do_not() -> None:
     options = {"encoder_channels": (4, 8, 8), "skip_channels": 2}
     coarse = perturbed(MultiScaleCNN(16, decoder_channels=(8, 4), num_scales=2, **options)).train()  # type: ignore[arg-type]
-    torch.save(coarse.state_dict(), tmp_path / "model.pt")
     fine = MultiScaleCNN(32, decoder_channels=(8, 4, 4), num_scales=3, **options).eval()  # type: ignore[arg-type]
-    fine.start_from_coarser(tmp_path / "model.pt")
+    fine.start_from_coarser(coarse.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(
-            fine(radiographs()), resize(coarse(radiographs()), 32).clamp(0, 1), atol=1e-5, rtol=1e-5
+            fine(radiographs()), resize_cube(coarse(radiographs()), 32).clamp(0, 1), atol=1e-5, rtol=1e-5
         )
     other = MultiScaleCNN(32, decoder_channels=(8, 4, 4), num_scales=2, **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="does not hold the weights of a coarser MultiScaleCNN"):
-        other.start_from_coarser(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="not the weights of a coarser MultiScaleCNN"):
+        other.start_from_coarser(coarse.state_dict())
     with pytest.raises(ValueError, match="a coarser HybridCNNViT is not a part of a finer one"):
-        NETWORKS["hybrid_cnn_vit"](16).start_from_coarser(tmp_path / "model.pt")  # type: ignore[operator]
+        NETWORKS["hybrid_cnn_vit"](16).start_from_coarser(coarse.state_dict())  # type: ignore[operator]
 
 
 def test_image_columns_of_the_patch_vit_lie_where_the_patient_does() -> None:
@@ -68,7 +67,7 @@ def test_image_columns_of_the_patch_vit_lie_where_the_patient_does() -> None:
     assert place.tolist() == [[3, 3]]
 
 
-def test_more_steps_start_where_fewer_ended(tmp_path: Path) -> None:
+def test_more_steps_start_where_fewer_ended() -> None:
     sizes = {
         "encoder_channels": (4, 8),
         "decoder_channels": (8, 4),
@@ -77,19 +76,19 @@ def test_more_steps_start_where_fewer_ended(tmp_path: Path) -> None:
         "step_size": 16,
     }
     fewer = perturbed(AnyView(8, num_steps=0, **sizes)).eval()  # type: ignore[arg-type]
-    torch.save(fewer.state_dict(), tmp_path / "model.pt")
     more = AnyView(8, num_steps=2, num_rounds=0, **sizes).eval()  # type: ignore[arg-type]
-    more.start_from_coarser(tmp_path / "model.pt")
+    more.start_from_coarser(fewer.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(more(radiographs()), fewer(radiographs()), atol=1e-6, rtol=1e-6)
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    torch.save(perturbed(regression(8, hidden_size=32)).state_dict(), tmp_path / "wide.pt")
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
-    for name in ("wide.pt", "other.pt"):
-        with pytest.raises(ValueError, match=f"{name} does not hold the weights of a coarser DirectRegression: "):
-            regression(16, finer_channels=(4,)).start_from_coarser(tmp_path / name)
+def test_weights_of_another_network_and_paths_are_refused() -> None:
+    for state in (perturbed(regression(8, hidden_size=32)).state_dict(), {"weight": torch.zeros(1)}):
+        with pytest.raises(ValueError, match="these are not the weights of a coarser DirectRegression: "):
+            regression(16, finer_channels=(4,)).start_from_coarser(state)
+    with pytest.raises(TypeError, match="start_from_coarser takes weights, not 'model.pt'"):
+        unchecked = inspect.unwrap(ReconstructionNetwork.start_from_coarser)
+        unchecked(regression(16, finer_channels=(4,)), "model.pt")
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if len(getattr(NETWORKS[name](16), "sizes", ())) > 1])
@@ -106,7 +105,7 @@ def test_a_coarser_output_is_the_same_network_without_its_finer_scales(name: str
     assert torch.equal(network(radiographs()), volumes[-1])
     result = network.eval()(radiographs())
     initial = network.initial_volume
-    expected = resize(initial, 16) + resize(volumes[-1] - resize(initial, coarsest), 16)
+    expected = resize_cube(initial, 16) + resize_cube(volumes[-1] - resize_cube(initial, coarsest), 16)
     torch.testing.assert_close(result, expected.clamp(0, 1), atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"output_size must be one of"):
         network.output_size = 5

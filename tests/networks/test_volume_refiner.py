@@ -106,13 +106,17 @@ def test_the_pipeline_is_one_after_the_other() -> None:
         assert InterpolatingInferer(4)(volume(8, 8, 8), network).shape == (1, 1, 4, 4, 4)
 
 
-def test_the_pipeline_refines_as_often_as_asked_and_one_volume_alone() -> None:
+def test_the_pipeline_refines_as_often_as_asked_and_quantiles_keep_their_distance() -> None:
     refiner, network = trained(1), torch.nn.Conv3d(1, 1, 1)
     with torch.no_grad():
         once = TwoStageInferer(refiner, RefinementInferer(8))(volume(8, 8, 8), network)
         twice = TwoStageInferer(refiner, RefinementInferer(8), times=2)(volume(8, 8, 8), network)
         assert torch.equal(twice, RefinementInferer(8)(once, refiner)) and twice.shape[-1] == 32
-        with pytest.raises(ValueError, match="a refiner takes one volume, got 5 channels"):
-            TwoStageInferer(refiner, RefinementInferer(8))(volume(8, 8, 8), torch.nn.Conv3d(1, 5, 1))
+        with_quantiles = torch.cat([volume(8, 8, 8), volume(8, 8, 8) - 0.05, volume(8, 8, 8) + 0.1], dim=1)
+        inferer = TwoStageInferer(refiner, RefinementInferer(8))
+        fine, low, high = inferer.refine(with_quantiles).split(1, dim=1)
+        assert torch.equal(fine, inferer.refine(volume(8, 8, 8)))
+        torch.testing.assert_close(low, (fine - 0.05).clamp(0, 1))
+        torch.testing.assert_close(high, (fine + 0.1).clamp(0, 1))
     with pytest.raises(ValueError, match="times must be positive, got 0"):
         TwoStageInferer(refiner, RefinementInferer(8), times=0)

@@ -12,8 +12,8 @@ from trct_monai.geometry import preset, projection_matrices
 from trct_monai.losses import LaplaceNLLLoss
 from trct_monai.metrics.uncertainty import QUANTILES
 from trct_monai.networks import AnyView, IntervalNetwork
-from trct_monai.networks.intervals import load_intervals
 from trct_monai.training.calibration import BODY, calibrate, conformal_quantile
+from trct_monai.training.intervals import load_intervals, save_intervals
 
 SIZE = 16
 MATRICES = projection_matrices(preset("circle-4"))
@@ -106,13 +106,28 @@ def test_weights_come_back_and_others_are_refused(tmp_path: Path) -> None:
     torch.save(network.network.state_dict(), tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError, match="fit them by configs/train_intervals.json"):
         load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
-    network.save(tmp_path / "intervals.pt")
+    save_intervals(network, tmp_path / "intervals.pt")
     again = load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
     image = cases()[0]["image"][None]
     with torch.no_grad():
         assert torch.equal(again(image, MATRICES[None]), network(image, MATRICES[None]))
-    with pytest.raises(ValueError, match="does not hold the weights of intervals of this size"):
+    with pytest.raises(ValueError, match="not the weights of intervals of this size"):
         load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 8)
+
+
+def test_intervals_belong_to_one_network_alone(tmp_path: Path) -> None:
+    """Other weights of the same absolute sum, such as with a sign changed, are another network."""
+    network = calibrated()
+    save_intervals(network, tmp_path / "intervals.pt")
+    state = {name: value.clone() for name, value in network.network.state_dict().items()}
+    name = next(name for name, value in state.items() if name.endswith("weight") and bool(value.any()))
+    state[name] = -state[name]
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="was fitted to other weights than .*model.pt"):
+        load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
+    torch.save({"fitted_to": torch.tensor(1.0, dtype=torch.float64)}, tmp_path / "intervals.pt")  # as 0.1.0 had it
+    with pytest.raises(ValueError, match="was fitted to other weights"):
+        load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
 
 
 def test_without_cases_there_are_no_intervals() -> None:

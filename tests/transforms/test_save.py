@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from trct_monai.intensity import hu_to_unit
 from trct_monai.transforms import SaveCTd, UnitToHUd
 
 
@@ -39,3 +40,21 @@ def test_bad_volumes_leave_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the reconstruction of case holds values that are not finite"):
         save({"pred": nan})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("axes", ["LPS", "LAS", "SPL"])
+def test_a_prediction_is_placed_in_the_patient_whatever_the_axes_of_the_label(tmp_path: Path, axes: str) -> None:
+    """Predictions are in RAS order: by the affine of a label in LAS they would be mirrored."""
+    hu = torch.full((8, 8, 8), -1000.0)
+    hu[1, 5, 6] = 300.0  # a bone on the patient's left, in front, above
+    affine = np.diag([40.0, 40.0, 40.0, 1.0])
+    affine[:3, 3] = [-133.0, -120.0, -420.0]
+    ras = nibabel.Nifti1Image(hu.numpy(), affine)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(axes))
+    nibabel.save(ras.as_reoriented(turn), tmp_path / "label.nii.gz")
+    item = {"pred": hu_to_unit(hu)[None], "label": str(tmp_path / "label.nii.gz"), "case_id": "a"}
+    SaveCTd("pred", tmp_path / "out")(UnitToHUd("pred")(item))
+    saved = nibabel.load(tmp_path / "out" / "a.nii.gz")
+    np.testing.assert_allclose(saved.affine, affine, atol=1e-4)
+    bone = np.argwhere(saved.get_fdata() > 0)
+    assert bone.tolist() == [[1, 5, 6]]

@@ -13,6 +13,7 @@ that are fitted, and recorded in a datalist or in the report of a reconstruction
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -28,7 +29,6 @@ from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.radiograph import OPPOSITE, read_dicom_radiograph
 from trct_monai.io.files import read_json, write_json, write_picture
 from trct_monai.io.nifti import read_raw
-from trct_monai.io.provenance import digest_file
 
 FORMAT = "trct-radiograph"
 FORMAT_VERSION = 2
@@ -85,7 +85,7 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
     """Write line integrals as 16-bit PNG with its side-car JSON.
 
     The rounding error is at most half of the range / 65535. The side-car is written last and holds the digest of the
-    picture: after a kill between the two, `read_radiograph` refuses the pair.
+    pixels: after a kill between the two, `read_radiograph` refuses the pair.
 
     Args:
         path: Where to write, ending in ``.png``; the side-car has the same name and ends in ``.json``.
@@ -105,7 +105,8 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
     values = line_integrals.detach().as_subclass(Tensor).double().cpu()
     offset = min(0.0, float(values.min()))
     scale = max(float(values.max()) - offset, 1e-6) / 65535
-    write_picture(path, ((values - offset) / scale).round().numpy().astype(np.uint16))
+    stored = ((values - offset) / scale).round().numpy().astype(np.uint16)
+    write_picture(path, stored)
     side_car = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -113,7 +114,7 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
         "quantitative": True,
         "scale": scale,
         "offset": offset,
-        "picture_sha256": digest_file(path),
+        "pixels_sha256": _digest_pixels(stored),
         "camera": camera.to_dict(),
     }
     write_json(path.with_suffix(".json"), side_car)
@@ -135,13 +136,18 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     side_car = read_side_car(path) or {}
+    camera = _camera_of(side_car, path)
     try:
-        camera = Camera.from_dict(side_car["camera"]) if side_car.get("camera") else None
         # A camera that is known is that of the picture as it is stored.
         dicom = read_dicom_radiograph(path, turn=camera is None) if is_dicom(path) else None
         stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
-    except (OSError, EOFError, SyntaxError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
+    if side_car.get("pixels_sha256", "") not in ("", _digest_pixels(stored)):
+        raise ValueError(
+            f"{path}: its side-car {side_car_of(path).name} belongs to another picture (this one was changed, or half "
+            "written); make both again"
+        )
     stored = stored.squeeze()
     if stored.ndim != 2 or min(stored.shape) < 2:
         raise ValueError(f"{path}: a radiograph has two dimensions and one channel, got shape {stored.shape}")
@@ -202,9 +208,24 @@ def read_side_car(path: Path) -> dict[str, Any] | None:
     numbers = [content.get(key) for key in ("scale", "offset")] if quantitative else []
     if not all(isinstance(number, int | float) and isfinite(number) for number in numbers):
         raise ValueError(f"{place}: a quantitative radiograph needs the numbers scale and offset, got {numbers}")
-    if content.get("picture_sha256", "") not in ("", digest_file(path)):
-        raise ValueError(f"{place} does not belong to this {path.name}: the picture was changed or half written")
     return content
+
+
+def _camera_of(side_car: Mapping[str, Any], path: Path) -> Camera | None:
+    if not side_car.get("camera"):
+        return None
+    try:
+        return Camera.from_dict(side_car["camera"])
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: the camera in its side-car {side_car_of(path).name} is none ({error})") from error
+
+
+def _digest_pixels(stored: np.ndarray) -> str:
+    """SHA-256 of a picture's stored numbers and shape, whatever the compression."""
+    head = f"{stored.shape} {stored.dtype.kind}{stored.dtype.itemsize} "
+    return hashlib.sha256(
+        head.encode() + np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
+    ).hexdigest()
 
 
 def _read_numbers(path: Path) -> tuple[np.ndarray, float | None]:

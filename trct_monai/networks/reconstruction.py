@@ -168,7 +168,7 @@ class ReconstructionNetwork(nn.Module, ABC):
 
     def corrected(
         self, start: Float[Tensor, "_ 1 X Y Z"], image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
-    ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
+    ) -> Float[Tensor, "B 1 _ _ _"] | list[Tensor]:
         """A volume with the corrections of all scales; what `forward` gives.
 
         Args:

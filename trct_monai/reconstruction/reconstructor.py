@@ -17,6 +17,7 @@ from monai.engines.utils import default_prepare_batch
 from torch import Tensor, nn
 
 from trct_monai import __version__
+from trct_monai.bundles.errors import unwrapped
 from trct_monai.bundles.find import bundle_files
 from trct_monai.geometry import Camera
 from trct_monai.intensity import BODY_HU, fit_gain_offset, unit_to_hu
@@ -119,7 +120,8 @@ class Reconstructor:
         Raises:
             ValueError: If the network takes another number of views, other cameras or calibrated radiographs only.
         """
-        item = self.preprocessing({"case_id": name, "image": list(radiographs)})
+        with unwrapped():
+            item = self.preprocessing({"case_id": name, "image": list(radiographs)})
         batch = {key: item[key][None] for key in ("image", "matrices", "calibrated") if key in item}
         image, _, *rest = (*self.prepare_batch(batch, self.device, False), (), {})[:4]
         args, kwargs = rest
@@ -205,19 +207,20 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
     parser.update({"ckpt_path": str(weights), "device": device, "bundle_root": str(folder.parent)})
     if finer in overlays:
         parser["times"] = sizes.index(int(size or 0))
-    network = parser.get_parsed_content("network")
-    if intervals not in overlays:
-        network = load_frozen(network, weights, device)
-    prepare = "prepare_batch" in parser.get()
-    return Reconstructor(
-        name,
-        digest_file(weights),
-        parser.get_parsed_content("preprocessing"),
-        parser.get_parsed_content("prepare_batch") if prepare else default_prepare_batch,
-        network.eval(),
-        parser.get_parsed_content("inferer"),
-        UnitToHUd("pred", parser["hu_window"], float(parser["extent"])),
-        {"enabled": parser.get_parsed_content("amp"), "dtype": parser.get_parsed_content("amp_dtype")},
-        float(parser["extent"]),
-        device,
-    )
+    with unwrapped():
+        network = parser.get_parsed_content("network")
+        if intervals not in overlays:
+            network = load_frozen(network, weights, device)
+        own_batches = "prepare_batch" in parser.get()
+        return Reconstructor(
+            name,
+            digest_file(weights),
+            parser.get_parsed_content("preprocessing"),
+            parser.get_parsed_content("prepare_batch") if own_batches else default_prepare_batch,
+            network.eval(),
+            parser.get_parsed_content("inferer"),
+            UnitToHUd("pred", parser["hu_window"], float(parser["extent"])),
+            {"enabled": parser.get_parsed_content("amp"), "dtype": parser.get_parsed_content("amp_dtype")},
+            float(parser["extent"]),
+            device,
+        )

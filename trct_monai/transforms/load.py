@@ -108,8 +108,8 @@ class LoadRadiographsd(MapTransform):
         if not without and self.geometry is not None and not self.any_camera:
             if not follows_preset([one.camera for one in present if one.camera is not None], self.geometry):
                 raise ValueError(
-                    f"the side-cars of {', '.join(str(one.path) for one in present)} have other cameras than geometry "
-                    f"{self.geometry!r}, which is all that this network knows: check the order of the views, or take a "
+                    f"the cameras of {', '.join(str(one.path) for one in present)} are not those of geometry "
+                    f"{self.geometry!r}, which is all that this network knows: check the order of the views, or use a "
                     "network for any cameras"
                 )
         return list(radiographs)
