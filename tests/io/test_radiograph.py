@@ -84,9 +84,9 @@ def test_side_cars_of_other_views_are_refused_by_a_fixed_geometry(tmp_path):
         save_radiograph(files[-1], torch.rand(16, 16), camera)
     loader = LoadRadiographsd(geometry="x2ct")
     assert loader({"image": files})["image"].shape == (2, 16, 16)
-    with pytest.raises(ValueError, match="are not those of geometry 'x2ct'.*check the order of the views"):
+    with pytest.raises(ValueError, match="are not those of geometry 'x2ct', .*check the order of the views"):
         loader({"image": files[::-1]})
-    with pytest.raises(ValueError, match="have other cameras than geometry 'clinic'"):
+    with pytest.raises(ValueError, match="are not those of geometry 'clinic'"):
         LoadRadiographsd(geometry="clinic")({"image": files})
 
 

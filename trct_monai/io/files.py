@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -160,4 +161,4 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not UTF-8.
     """
-    return list(csv.DictReader(read_text(path).splitlines()))
+    return list(csv.DictReader(StringIO(read_text(path), newline="")))
