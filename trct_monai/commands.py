@@ -1,7 +1,7 @@
 """`python -m trct_monai COMMAND`: the commands, and how their errors are shown.
 
 A command is a plain function with typed keyword arguments; its docstring is its help. It raises ValueError or an
-OSError for what the user can mend, which is shown as one line. To add one, add its line to `COMMANDS`.
+OSError for what the user can fix, which is shown as one line. To add one, add its line to `COMMANDS`.
 """
 
 import difflib
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command's name and its flags; those of the process if None.
 
     Returns:
-        0; 2 for an error that the user can mend; 130 after Ctrl-C.
+        0; 2 for an error that the user can fix; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):

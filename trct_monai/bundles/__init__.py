@@ -1,4 +1,4 @@
-"""Bundles: where they lie, which files make a method, and how one is exported."""
+"""Bundles: where they are, which files make a method, and how one is exported."""
 
 from trct_monai.bundles.find import bundle_files, find_bundle
 

@@ -54,7 +54,7 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
     """
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} is there already; give --out a new folder")
+        raise ValueError(f"{target} already exists; give --out a new folder")
     if onnx and not all(find_spec(package) for package in ("onnx", "onnxruntime")):
         raise ValueError("onnx and onnxruntime are needed for --onnx: pip install 'trct-monai[export]'")
     name, (config, weights) = bundle_files(bundle, checkpoint)
@@ -72,7 +72,7 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
             print(f"{kind} differs from PyTorch by {difference:.1e} at most")
         sums = [f"{digest_file(path)}  {path.name}\n" for path in sorted((partial / "models").glob("*.*"))]
         write_text(partial / "models" / CHECKSUMS, "".join(sums))
-        write_text(partial / "docs" / "export.md", _page(name, weights))
+        write_text(partial / "docs" / "export.md", _readme(name, weights))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target} ({size / 2**20:.0f} MiB); {target / 'docs' / 'export.md'} says how to run it")
 
@@ -94,10 +94,10 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
     trained = [path for path, note in notes.items() if FOR_INFERENCE not in note]
     for name, files in ((FOR_INFERENCE, inferred), (FOR_TRAINING, trained)):
         files = [source / name, *files]
-        page = ConfigParser.load_config_files([str(path) for path in files])
-        page.pop("_desc_", None)
-        page["run"] = [*page.pop("initialize", []), *page["run"]]
-        write_json(folder / name, page, indent=4)
+        resolved = ConfigParser.load_config_files([str(path) for path in files])
+        resolved.pop("_desc_", None)
+        resolved["run"] = [*resolved.pop("initialize", []), *resolved["run"]]
+        write_json(folder / name, resolved, indent=4)
     for name in ("metadata.json", "logging.conf"):
         shutil.copyfile(source / name, folder / name)
     common = source.parent.parent / "common"
@@ -117,11 +117,11 @@ def foreign_targets(folder: Path) -> Iterator[str]:
                 yield f"{path.name} calls {target}"
 
 
-def _targets(page: Any) -> Iterable[str]:
-    if isinstance(page, dict):
-        own = [page["_target_"]] if isinstance(page.get("_target_"), str) else []
-        return [*own, *(target for value in page.values() for target in _targets(value))]
-    return [target for value in page for target in _targets(value)] if isinstance(page, list) else []
+def _targets(content: Any) -> Iterable[str]:
+    if isinstance(content, dict):
+        own = [content["_target_"]] if isinstance(content.get("_target_"), str) else []
+        return [*own, *(target for value in content.values() for target in _targets(value))]
+    return [target for value in content for target in _targets(value)] if isinstance(content, list) else []
 
 
 def _copy_models(weights: Path, folder: Path) -> None:
@@ -241,11 +241,11 @@ def _parser(folder: Path) -> ConfigParser:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    page: dict[str, Any] = read_json(path)
-    return page
+    content: dict[str, Any] = read_json(path)
+    return content
 
 
-def _page(name: str, weights: Path) -> str:
+def _readme(name: str, weights: Path) -> str:
     return re.sub(
         r"^        ",
         "",

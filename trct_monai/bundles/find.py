@@ -1,4 +1,4 @@
-"""Where a bundle lies, and which of its files make a method."""
+"""Where a bundle is, and which of its files make a method."""
 
 import difflib
 import inspect
@@ -29,7 +29,7 @@ def find_bundle(name: str) -> str:
         ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has.
     """
     here = Path(__file__).resolve().parent
-    # Beside the library lies the bundle that it was exported with, a source checkout's bundles, or a wheel's.
+    # Beside the library is the bundle that it was exported with, or a source checkout's bundles; a wheel has them here.
     own = [folder for folder in (Path.cwd(), here.parents[1]) if _is_bundle(folder, name)]
     candidates = [*own, here.parents[1] / "bundles" / name, here / name]
     frame, workflow = inspect.currentframe(), None

@@ -22,14 +22,14 @@ MIN_PATH_FRACTION = 0.1
 
 
 def are_present(image: Float[Tensor, "B V H W"]) -> Bool[Tensor, "B V"]:
-    """Which views there are: a missing one is NaN."""
+    """Which views are present: a missing one is NaN."""
     return ~image.isnan().any(dim=3).any(dim=2)
 
 
 class ViewMerge(nn.Module):
     """What any number of views say of each voxel: mean and maximum over the views, and how many they are.
 
-    Each view's features are lifted along its own rays and told the ray's direction there, by a layer that all views
+    Each view's features are lifted along its own rays, together with the ray's direction, by a layer that all views
     share; so neither their order nor their number matters.
 
     Args:
@@ -66,8 +66,8 @@ class ViewMerge(nn.Module):
 class AgreementStep(nn.Module):
     """A correction by which the projections of the volume come closer to the radiographs.
 
-    What a radiograph shows beyond the projection of the volume so far is used in two ways. Encoded by convolutions, it
-    is lifted and averaged over the views, and a 3-D block makes a correction of it: an unrolled gradient step whose
+    The residual between a radiograph and the projection of the volume so far is used in two ways. Encoded by
+    convolutions, it is lifted and averaged over the views, and a 3-D block makes a correction of it: an unrolled gradient step whose
     adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018). Then it is spread along its rays
     as it is, in rounds of SIRT (simultaneous iterative reconstruction technique: Gilbert, J. Theor. Biol. 36, 1972),
     each voxel taking its share by a gate:
@@ -117,7 +117,7 @@ class AgreementStep(nn.Module):
             project: Gives the radiographs of volumes in [0, 1], in the scale of `measured`.
             integrate: Gives what an addition to such volumes adds to their radiographs.
             matrices: World-to-detector matrices, one set for all cases or one for each.
-            present: Which views there are.
+            present: Which views are present.
             centers: Centres of the voxels in mm from the isocentre.
         """
         weight = (present / present.sum(dim=1, keepdim=True).clamp(min=1))[:, :, None, None, None]

@@ -73,10 +73,10 @@ class ResidualDenseBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B C X Y Z"]:
         """Features of the same shape."""
-        seen = [x]
+        features = [x]
         for conv in self.convs[:-1]:
-            seen.append(F.leaky_relu(conv(torch.cat(seen, dim=1)), 0.2))
-        result: Tensor = x + self.scale * self.convs[-1](torch.cat(seen, dim=1))
+            features.append(F.leaky_relu(conv(torch.cat(features, dim=1)), 0.2))
+        result: Tensor = x + self.scale * self.convs[-1](torch.cat(features, dim=1))
         return result
 
 
@@ -246,8 +246,8 @@ class FeaturePyramid(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features of each scale, the coarsest first, each with `out_channels`."""
         result: list[Tensor] = []
-        seen = self.encoder(image)[-len(self.laterals) :]
-        for features, lateral, block in zip(seen[::-1], reversed(self.laterals), reversed(self.blocks)):
+        stages = self.encoder(image)[-len(self.laterals) :]
+        for features, lateral, block in zip(stages[::-1], reversed(self.laterals), reversed(self.blocks)):
             x = lateral(features)
             result.append(block(x + F.interpolate(result[-1], size=x.shape[2:]) if result else x))
         return result

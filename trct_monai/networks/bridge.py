@@ -1,4 +1,4 @@
-"""The way from radiographs to a volume: 3-D queries that attend to what they are seen in."""
+"""The way from radiographs to a volume: 3-D queries that attend to the features they project to."""
 
 from typing import Literal
 

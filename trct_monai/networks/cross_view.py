@@ -47,7 +47,7 @@ class ViewExchange(nn.Module):
         Args:
             features: One feature map for each view.
             matrices: World-to-detector matrices, one set for all cases or one for each.
-            present: Which views there are.
+            present: Which views are present.
         """
         size = (features.shape[-2], features.shape[-1])
         nearest, direction = (ray.flatten(1, 3) for ray in pixel_rays(matrices, size))
@@ -100,7 +100,7 @@ class CrossViewAttention(nn.Module):
         Args:
             features: One feature map for each view, over the whole detector.
             matrices: World-to-detector matrices, one set for all cases or one for each.
-            present: Which views there are.
+            present: Which views are present.
             centers: Centres of the voxels in mm from the isocentre.
         """
         batch, views = present.shape

@@ -103,7 +103,7 @@ class HybridCNNViT(ReconstructionNetwork):
         self.up = nn.ModuleList()
         self.gates = nn.ModuleList()
         self.heads = nn.ModuleList()
-        for level, (number, seen) in enumerate(zip(channels, encoder_channels[-num_levels:])):
+        for level, (number, in_channels) in enumerate(zip(channels, encoder_channels[-num_levels:])):
             size = volume_size // 2 ** (level + 1)
             self.register_buffer(
                 f"centers_{level}", voxel_centers((size,) * 3, extent / size).float(), persistent=False
@@ -112,7 +112,7 @@ class HybridCNNViT(ReconstructionNetwork):
             swin = num_heads if level >= num_levels - num_swin_levels else 0
             finer = channels[level - 1] if level else 0
             position = self.positions.out_channels(3) if coarsest else 0
-            self.views.append(CrossViewAttention(seen, number, num_heads))
+            self.views.append(CrossViewAttention(in_channels, number, num_heads))
             self.down.append(
                 Level(number + finer + position, number, growth, num_blocks, swin, window_size, use_checkpoint)
             )

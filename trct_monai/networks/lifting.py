@@ -9,7 +9,7 @@ from torch import Tensor
 def detector_coordinates(
     points: Float[Tensor, "N 3"], matrices: Float[Tensor, "*batch 3 4"]
 ) -> Float[Tensor, "*batch N 2"]:
-    """Where points are seen: (u, v) in [-1, 1] from edge to edge of the detector, as `grid_sample` wants them.
+    """Where points project to: (u, v) in [-1, 1] from edge to edge of the detector, as `grid_sample` wants them.
 
     Args:
         points: World mm from the isocentre, in front of every source.
@@ -25,7 +25,7 @@ def lift(
 ) -> Float[Tensor, "B V C X Y Z"]:
     """Each view's features at the voxels whose rays they lie on: a perspective-correct smear along the view's own axis.
 
-    Linear in the features; a voxel that is seen beyond the detector's edge gets 0. What differs along a ray must come
+    Linear in the features; a voxel that projects beyond the detector's edge gets 0. What differs along a ray must come
     from the other views and from what follows.
 
     Args:
@@ -35,8 +35,8 @@ def lift(
     """
     batch, views = features.shape[:2]
     x, y, z = centers.shape[:3]
-    seen = detector_coordinates(centers.flatten(0, 2), matrices)  # (_, V, X*Y*Z, 2)
-    grid = seen.expand(batch, -1, -1, -1).reshape(batch * views, x * y, z, 2)
+    coordinates = detector_coordinates(centers.flatten(0, 2), matrices)  # (_, V, X*Y*Z, 2)
+    grid = coordinates.expand(batch, -1, -1, -1).reshape(batch * views, x * y, z, 2)
     with torch.autocast(features.device.type, enabled=False):
         lifted = F.grid_sample(features.flatten(0, 1).to(grid.dtype), grid, align_corners=False)
     return lifted.to(features.dtype).view(batch, views, -1, x, y, z)

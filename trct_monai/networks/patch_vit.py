@@ -16,7 +16,7 @@ class PatchViT(ReconstructionNetwork):
     """Patches of all views side by side as tokens; their channels are read as depth; a decoder makes voxels of them.
 
     The way from 2-D features to a volume is that of PatRecon (Shen, Zhao and Xing, Nature Biomedical Engineering 3,
-    2019): a reshape, which leaves it to the weights to find out what lies where. It is here to be compared with
+    2019): a reshape, which leaves it to the weights to find out where each voxel is. It is here to be compared with
     networks that know the rays. Camera matrices are ignored.
 
     Args:

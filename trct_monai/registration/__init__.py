@@ -1,4 +1,4 @@
-"""How a radiograph lies: it is measured against projections of a CT, never assumed."""
+"""Registration: how a radiograph is oriented, measured against projections of a CT, never assumed."""
 
 from trct_monai.registration.orientation import Match, measure
 

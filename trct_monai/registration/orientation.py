@@ -1,4 +1,4 @@
-"""How a radiograph lies: its eight flips and turns compared with our own projection of the CT.
+"""How a radiograph is oriented: its eight flips and turns compared with our own projection of the CT.
 
 Nothing is believed about a picture from elsewhere. Each of the eight is correlated (Pearson) with the line integrals
 that the case's CT gives for the same camera; the best is recorded together with the runner-up, which says how sure the

@@ -32,7 +32,7 @@ class RandRadiographd(Randomizable, MapTransform):
         scatter: Largest scatter fraction; see `trct_monai.physics.add_scatter`.
         window: Largest share of the view's range that is cut off at either end.
         prob: Probability of each change.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -51,7 +51,7 @@ class SelectViewsd(MapTransform):
     Args:
         keys: Keys of tensors with the views first, or of lists with one entry for each view.
         views: Indices of the views; all if None.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RandPosed(Randomizable, MapTransform):
         rotation_deg: Standard deviation of the angle in degrees.
         translation_mm: Standard deviation of the shift along each axis in mm.
         prob: Probability that a case is changed at all.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class CTPreprocessingd(MapTransform):
         extent: As in `CTPreprocessing`.
         hu_window: As in `CTPreprocessing`.
         remove_table: As in `CTPreprocessing`.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class UnitToHUd(MapTransform):
         hu_window: The window in which they were trained.
         extent: Side in mm of the cube where there is no reference.
         reference_keys: Keys of the CTs of the same case, one or one for each prediction; ``label`` if None.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(

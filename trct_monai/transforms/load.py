@@ -40,7 +40,7 @@ class LoadRadiographsd(MapTransform):
         allow_missing_views: Accept None in place of a file: that view is NaN, for a network that takes missing views.
         geometry: Preset of pictures that do not state where they were taken.
         any_camera: Accept cameras other than those of the geometry: for a network that takes any.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(

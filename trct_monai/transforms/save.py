@@ -28,7 +28,7 @@ class SaveCTd(MapTransform):
         keys: Keys of MetaTensors (C, X, Y, Z) in HU, named by their metadata, as `UnitToHUd` gives them.
         output_dir: Folder, made if need be.
         extension: ``.nii.gz`` or ``.nii``.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ class ApplyNetworkd(MapTransform):
         keys: Keys of the network's inputs, without batch dimension.
         network: A network in evaluation mode.
         device: Device of the network.
-        allow_missing_keys: Do nothing for a key that is not there.
+        allow_missing_keys: Ignore a missing key.
     """
 
     def __init__(
