@@ -161,12 +161,17 @@ def resize_radiographs(images: Float[Tensor, "*batch H W"], size: int | Sequence
         size: Rows and columns (H2, W2); one number for a square.
     """
     rows, columns = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    for axis, target in ((-2, rows), (-1, columns)):
-        if images.shape[axis] != target:
-            step = images.shape[axis] / target
-            matrix = resampling_matrix((images.shape[axis], 1.0, 0.0), (target, step, (step - 1) / 2), images.dtype)
-            images = torch.tensordot(images, matrix.to(images.device), dims=([axis], [1])).movedim(-1, axis)
+    if images.shape[-2] != rows:
+        images = _readout(images.shape[-2], rows).to(images) @ images
+    if images.shape[-1] != columns:
+        images = images @ _readout(images.shape[-1], columns).to(images).T
     return images.contiguous()
+
+
+def _readout(size: int, target: int) -> Float[Tensor, "target size"]:
+    """Weights that read one axis of a detector out with another number of pixels."""
+    step = size / target
+    return resampling_matrix((size, 1.0, 0.0), (target, step, (step - 1) / 2), torch.float64)
 
 
 def resize_cube(volume: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B C _ _ _"]:

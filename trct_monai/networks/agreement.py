@@ -67,10 +67,10 @@ class AgreementStep(nn.Module):
     """A correction by which the projections of the volume come closer to the radiographs.
 
     The residual between a radiograph and the projection of the volume so far is used in two ways. Encoded by
-    convolutions, it is lifted and averaged over the views, and a 3-D block makes a correction of it: an unrolled gradient step whose
-    adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018). Then it is spread along its rays
-    as it is, in rounds of SIRT (simultaneous iterative reconstruction technique: Gilbert, J. Theor. Biol. 36, 1972),
-    each voxel taking its share by a gate:
+    convolutions, it is lifted and averaged over the views, and a 3-D block makes a correction of it: an unrolled
+    gradient step whose adjoint is learned (after Adler and Oektem, IEEE Trans. Med. Imaging 37(6), 2018). Then it is
+    spread along its rays as it is, in rounds of SIRT (simultaneous iterative reconstruction technique: Gilbert, J.
+    Theor. Biol. 36, 1972), each voxel taking its share by a gate:
 
         volume += gate * mean over views of lift(trust * (radiograph - projection) / projected gate)
 

@@ -45,7 +45,8 @@ class LinearStart(nn.Module):
         extent: Side of the volume in mm.
         hu_window: HU of 0 and 1.
         noise: Standard deviation of what the components cannot explain in a line integral.
-        exposure: Standard deviations of each view's unknown gain and quadratic term, the latter as a share of the largest line integral (of the averaged radiograph: one hot pixel does not count).
+        exposure: Standard deviations of the unknown gain and quadratic term of each view, the latter as a share of the
+            largest line integral (that of the averaged radiograph: one hot pixel does not count).
     """
 
     mean: Tensor
