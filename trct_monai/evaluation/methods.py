@@ -19,8 +19,7 @@ from trct_monai.intensity import hu_to_unit
 from trct_monai.io.datalist import load_datalist, read_datalist
 from trct_monai.io.files import read_json, write_json
 from trct_monai.io.provenance import digest_file, digest_values
-from trct_monai.transforms.cube import UnitToHUd
-from trct_monai.transforms.save import SaveCTd
+from trct_monai.transforms.save import SaveCTd, UnitToHUd
 
 NOTE = "made_from.json"
 """Beside predictions that were run here: what they were made from."""

@@ -29,7 +29,7 @@ from trct_monai.networks import IntervalNetwork
 from trct_monai.projector import project_hu
 from trct_monai.reconstruction.checks import check_radiograph, check_residual
 from trct_monai.training.inferers import TwoStageInferer
-from trct_monai.transforms.cube import UnitToHUd
+from trct_monai.transforms.save import UnitToHUd
 
 NOTICE = "Research software, not a medical device: the result is a guess from training data, not an examination."
 

@@ -2,9 +2,9 @@
 
 from trct_monai.transforms.augmentation import RandRadiographd
 from trct_monai.transforms.cameras import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
-from trct_monai.transforms.cube import CTPreprocessingd, UnitToHUd
+from trct_monai.transforms.cube import CTPreprocessingd
 from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
-from trct_monai.transforms.save import SaveChangedCTd, SaveCTd
+from trct_monai.transforms.save import SaveChangedCTd, SaveCTd, UnitToHUd
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
 
 __all__ = [
