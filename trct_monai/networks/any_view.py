@@ -175,13 +175,14 @@ class AnyView(ReconstructionNetwork):
     def _project(self, unit: Float[Tensor, "B 1 X Y Z"], projector: Projector) -> Float[Tensor, "B V h w"]:
         """Radiographs of volumes in [0, 1], scaled as the encoder takes them."""
         with torch.autocast(unit.device.type, enabled=False):
-            attenuation = unit_to_attenuation(unit.float(), self.hu_window)
-            return (projector(attenuation) - self.image_mean) / self.image_scale
+            integrals: Tensor = projector(unit_to_attenuation(unit.float(), self.hu_window))
+            return (integrals - self.image_mean) / self.image_scale
 
     def _integrate(self, unit: Float[Tensor, "B 1 X Y Z"], projector: Projector) -> Float[Tensor, "B V h w"]:
         """What is added to those radiographs where this is added to such volumes."""
         with torch.autocast(unit.device.type, enabled=False):
-            return projector(unit.float() * attenuation_per_unit(self.hu_window)) / self.image_scale
+            integrals: Tensor = projector(unit.float() * attenuation_per_unit(self.hu_window))
+            return integrals / self.image_scale
 
     def cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:
         """The cameras of every case, read out at the steps' resolution."""
