@@ -1,5 +1,6 @@
 """CT files of several formats, written for tests."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,24 @@ def save_series(
     modality: str = "CT",
     image_type: str = "ORIGINAL\\PRIMARY\\AXIAL",
     skip: Sequence[int] = (),
+    slopes: Sequence[float] = (1.0,),
+    intercept: float = 0.0,
+    dtype: type[np.integer] = np.int16,
 ) -> list[Path]:
-    """Write a RAS volume as DICOM slices, tilted as its affine says."""
+    """Write a RAS volume as DICOM slices, tilted as its affine says.
+
+    Args:
+        ct_hu: HU (X, Y, Z).
+        affine: From voxel index to world mm.
+        uid: SeriesInstanceUID.
+        patient_id: PatientID.
+        modality: Modality.
+        image_type: ImageType.
+        skip: Slices that are left out.
+        slopes: RescaleSlope of the slices in turn.
+        intercept: RescaleIntercept of all.
+        dtype: Type of the stored pixels, which are (HU - intercept) / slope.
+    """
     import itk
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +54,9 @@ def save_series(
         if k in skip:
             continue
         position = lps[:3] @ np.array([0, 0, k, 1.0])
-        image = itk.image_from_array(np.ascontiguousarray(np.round(ct_hu[:, :, k : k + 1]).astype(np.int16).T))
+        slope = slopes[k % len(slopes)]
+        stored = np.round((ct_hu[:, :, k : k + 1] - intercept) / slope).astype(dtype)
+        image = itk.image_from_array(np.ascontiguousarray(stored.T))
         header = image.GetMetaDataDictionary()
         for tag, value in {
             "0008|0008": image_type,
@@ -61,7 +80,20 @@ def save_series(
         paths.append(folder / f"slice{uid.replace('.', '_')}_{k:03d}.dcm")
         writer = itk.ImageFileWriter[type(image)].New(image, FileName=str(paths[-1]), ImageIO=image_io)
         writer.Update()
+        if (slope, intercept) != (1.0, 0.0):
+            set_text(paths[-1], 0x0028, 0x1052, f"{intercept:g}")
+            set_text(paths[-1], 0x0028, 0x1053, f"{slope:g}")
     return paths
+
+
+def set_text(path: Path, group: int, element: int, text: str) -> None:
+    """Replace the text of an element that a file in implicit little endian has."""
+    tag = struct.pack("<HH", group, element)
+    before, found, after = path.read_bytes().partition(tag)
+    assert found
+    (length,) = struct.unpack("<I", after[:4])
+    value = text.encode() + b" " * (len(text) % 2)
+    path.write_bytes(before + tag + struct.pack("<I", len(value)) + value + after[4 + length :])
 
 
 def save_dx(

@@ -13,7 +13,8 @@ PACKAGE = Path(trct_monai.__file__).parent
 # Each room may import what stands on a lower floor; rooms of one floor do not import each other.
 FLOORS = [
     ["geometry", "intensity", "arguments"],
-    ["physics", "resampling", "projector"],
+    ["physics", "resampling"],
+    ["projector"],
     ["io"],
     ["phantoms", "registration", "preprocessing", "networks", "losses", "metrics", "baselines", "figures"],
     ["transforms"],

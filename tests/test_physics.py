@@ -16,12 +16,12 @@ def line_integrals(dtype=torch.float32):
     return 5 * torch.rand(2, 2, 24, 20, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
-def test_nothing_switched_on_is_the_identity():
+def test_degrade_without_effects_is_the_identity():
     p = line_integrals()
     assert torch.equal(physics.degrade(p, SPACING), p)
 
 
-def test_degrade_applies_every_switch():
+def test_degrade_applies_every_effect():
     p = line_integrals()
     plain = physics.degrade(p, SPACING)
     for switch in ({"scatter_fraction": 0.3}, {"photons": 1000.0}, {"detector_sigma_mm": 2.0}):

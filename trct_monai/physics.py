@@ -1,8 +1,8 @@
-"""What stands between a line integral and a radiograph: polyenergetic beam, scatter, quantum noise, detector blur.
+"""From line integrals to radiographs: polyenergetic beam, scatter, quantum noise, detector blur.
 
-Every function takes and gives line integrals p = -ln(I / I_0), (B, V, H, W), and is a switch: at its neutral value the
-input comes back unchanged. `degrade` chains them in the order in which they happen. These are models for making
-networks robust, not a Monte Carlo simulation: scatter is a blur of the picture and knows nothing of depth.
+Scatter, noise and blur take and give line integrals p = -ln(I / I_0), (B, V, H, W); at their neutral values the input
+comes back unchanged. `degrade` chains them in the order in which they happen. These are models for making networks
+robust, not a Monte Carlo simulation: scatter is a blur of the image, whatever the depth.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _MASS_ATTENUATION = {
 _DENSITY = {"water": 1.0, "bone": 1.92, "aluminium": 2.699}  # g/cm^3, same source
 
 REFERENCE_KEV = 60.0
-"""Energy at which HU are understood when they are split into water and bone; the one of `intensity.MU_WATER`."""
+"""Energy at which HU and line integrals are understood where a beam has many; the one of `intensity.MU_WATER`."""
 
 
 def attenuation(material: str, energy_kev: float | Tensor) -> Tensor:
@@ -53,12 +53,15 @@ def kramers_spectrum(kvp: float = 120.0, aluminium_mm: float = 3.0, step_kev: fl
     """Energies in keV and their share of the signal, for a tungsten tube and an energy-integrating detector.
 
     Photons by Kramers' law (Phil. Mag. 46, 1923), N(E) ~ kvp / E - 1, behind aluminium; the signal is E * N(E).
-    Characteristic lines and photons below 20 keV, of which a patient lets none through, are left out.
+    Characteristic lines are left out, and photons below 20 keV, which a patient absorbs.
 
     Args:
         kvp: Tube voltage in kV, the highest energy in keV; at most 150.
         aluminium_mm: Total filtration.
         step_kev: Distance between two energies.
+
+    Raises:
+        ValueError: If the table has no attenuation at such energies.
     """
     if not _ENERGIES_KEV[0] < kvp <= _ENERGIES_KEV[-1]:
         raise ValueError(f"kvp must be above {_ENERGIES_KEV[0]} and at most {_ENERGIES_KEV[-1]} kV, got {kvp}")
@@ -104,6 +107,17 @@ def polyenergetic(
         (shares / shares.sum()).log().to(water_mm) - mu_water * water_mm[..., None] - mu_bone * bone_mm[..., None]
     )
     return -exponents.logsumexp(dim=-1)
+
+
+def harden(line_integrals: Float[Tensor, "*shape"], kvp: float) -> Float[Tensor, "*shape"]:
+    """Line integrals as a beam of a tube voltage measures them, the patient being of water alone.
+
+    Args:
+        line_integrals: At `REFERENCE_KEV`.
+        kvp: Tube voltage in kV; see `kramers_spectrum`.
+    """
+    water_mm = line_integrals / float(attenuation("water", REFERENCE_KEV))
+    return polyenergetic(water_mm, torch.zeros_like(water_mm), kramers_spectrum(kvp))
 
 
 def add_scatter(

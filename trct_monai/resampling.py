@@ -1,12 +1,12 @@
-"""Antialiased resampling between grids that are parallel to the world axes, and the way there from any affine.
+"""Antialiased resampling between grids parallel to the world axes, and the conversion of any affine to such a grid.
 
 Every target voxel is the mean of the source, taken as constant within each source voxel, over a box as wide as the
-larger of the two voxels. That one rule is area averaging on the way down (the block mean for whole ratios), linear
-interpolation on the way up, and the identity on the same grid. It never overshoots, it keeps line integrals, and it
+larger of the two voxels. This one rule is area averaging to larger voxels (the block mean for whole ratios), linear
+interpolation to smaller ones, and the identity on the same grid. It never overshoots, it keeps line integrals, and it
 does not shift: voxel faces are compared in mm.
 
-A linear ramp comes out exact for whole ratios and on the way up, and otherwise to within 1/8 of a source voxel squared
-by the target voxel (0.025 mm from 0.7 mm to 2.5 mm).
+A linear ramp is exact for whole ratios and to smaller voxels; otherwise its error is at most 1/8 of the source voxel
+squared over the target voxel (0.025 mm from 0.7 mm to 2.5 mm).
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 ALIGNED_TOLERANCE = 0.05
-"""Obliqueness that is ignored: the share of a voxel by which an axis may run off over the whole volume."""
-
+"""Obliqueness that is ignored: drift of an axis over the whole volume, as a share of a voxel."""
 
 POINTS_PER_BLOCK = 2**22
+"""Voxels that `to_world_axes` samples at once, to bound its memory."""
 
 
 def resampling_matrix(
     source: tuple[int, float, float], target: tuple[int, float, float], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "target source"]:
-    """Weights that take samples on one axis to another grid; a row's sum is the share of the voxel that is covered.
+    """Weights from the samples of one axis to another grid; a row's sum is the share of the voxel that is covered.
 
     Args:
         source: Number of voxels, voxel side in mm, and centre of the first voxel in mm.
@@ -108,17 +108,17 @@ def to_ras(volume: Shaped[Tensor, "X Y Z"], affine: np.ndarray) -> tuple[Tensor,
 
 
 def is_aligned(affine: np.ndarray, shape: Sequence[int]) -> bool:
-    """Whether a RAS volume's axes are the world's, so nearly that the far corner is off by a part of a voxel."""
+    """Whether a RAS volume's axes are the world's, up to `ALIGNED_TOLERANCE` at the farthest corner."""
     off_axis = affine[:3, :3] - np.diag(np.diag(affine)[:3])
     drift = np.abs(off_axis) @ np.asarray(shape, dtype=float)
     return bool((drift <= ALIGNED_TOLERANCE * np.diag(affine)[:3]).all())
 
 
 def to_world_axes(volume: Shaped[Tensor, "X Y Z"], affine: np.ndarray, fill: float) -> tuple[Tensor, np.ndarray]:
-    """A tilted or oblique volume on a grid parallel to the world axes that holds all of it, trilinear.
+    """A tilted or oblique volume on a grid parallel to the world axes that contains all of it, trilinear.
 
-    The voxel side along each world axis is the length over which the source's index moves by one, so nothing is
-    resampled down here.
+    The voxel side along each world axis is the length over which the source's index changes by one, so that no detail
+    is lost.
 
     Args:
         volume: Any values.
@@ -154,7 +154,7 @@ def to_world_axes(volume: Shaped[Tensor, "X Y Z"], affine: np.ndarray, fill: flo
 
 
 def resize_radiographs(images: Float[Tensor, "*batch H W"], size: int | Sequence[int]) -> Float[Tensor, "*batch H2 W2"]:
-    """The same detector read out with other pixels: area averaging down, linear interpolation up; edges stay.
+    """Radiographs of the same detector with other pixels: area averaging to larger ones, linear to smaller ones.
 
     Args:
         images: Radiographs.

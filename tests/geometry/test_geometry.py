@@ -1,8 +1,8 @@
-"""Laws of frames and cameras: each expected number is worked out by hand from the convention in geometry.py."""
+"""Laws of frames and cameras: the expected numbers are worked out by hand from the conventions."""
 
 import json
 from dataclasses import replace
-from math import sqrt
+from math import cos, sin, sqrt
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from trct_monai.geometry import (
     make_camera,
     preset,
     projection_matrices,
+    rigid_motion,
     voxel_centers,
     voxel_to_world,
     world_to_grid,
@@ -153,13 +154,9 @@ def test_bad_geometry_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("geometry", ["x2ct", "parallel", "clinic", "circle-5"])
-def test_a_camera_comes_back_from_its_matrix(geometry: str) -> None:
+def test_a_camera_is_recovered_from_its_matrix(geometry: str) -> None:
     """Also after float32, and after the world was turned: with the same rays."""
-    turn = torch.eye(4, dtype=torch.float64)
-    turn[:3, :3] = torch.linalg.matrix_exp(
-        torch.tensor([[0.0, -0.1, 0.2], [0.1, 0.0, -0.3], [-0.2, 0.3, 0.0]]).double()
-    )
-    turn[:3, 3] = torch.tensor([3.0, -5.0, 7.0])
+    turn = rigid_motion(torch.tensor([0.3, 0.2, 0.1]).double(), torch.tensor([3.0, -5.0, 7.0]).double())
     for camera in preset(geometry, (40, 60)):
         again = Camera.from_world_to_detector(camera.world_to_detector(), (40, 60), camera.name)
         assert again.detector_center == pytest.approx(camera.detector_center, abs=1e-6)
@@ -170,8 +167,15 @@ def test_a_camera_comes_back_from_its_matrix(geometry: str) -> None:
         torch.testing.assert_close(back, moved.double(), atol=1e-5, rtol=1e-4)
 
 
-def test_a_picture_fills_the_detector_with_square_pixels_unless_it_knows_its_own():
+def test_a_picture_without_pixel_spacing_fills_the_detector_with_square_pixels():
     camera = preset("clinic")[0].for_picture((300, 200))
     assert camera.size == (300, 200) and camera.pixel_spacing == pytest.approx((430 / 300, 430 / 300))
     camera = preset("clinic")[0].for_picture((300, 200), (1.2, 1.1))
     assert camera.size == (300, 200) and camera.pixel_spacing == (1.2, 1.1)
+
+
+def test_a_rigid_motion_rotates_about_the_origin_then_translates():
+    motion = rigid_motion(torch.tensor([0.0, 0.0, 0.1]).double(), torch.tensor([1.0, 2.0, 3.0]).double())
+    moved = motion @ torch.tensor([1.0, 0.0, 0.0, 1.0]).double()
+    torch.testing.assert_close(moved, torch.tensor([1 + cos(0.1), 2 + sin(0.1), 3, 1]).double())
+    torch.testing.assert_close(motion[:3, :3] @ motion[:3, :3].T, torch.eye(3).double())

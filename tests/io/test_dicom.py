@@ -1,4 +1,4 @@
-"""DICOM: what attenuates is large and lies as we have it, and a written CT is read back as it was."""
+"""DICOM: radiographs grow with attenuation and are oriented, series give HU, a written CT is read back as it was."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.files import save_dx
+from tests.files import save_dx, save_series, set_text
 from trct_monai.geometry import preset
 from trct_monai.io.dicom.header import read_study
 from trct_monai.io.dicom.series import find_series, read_series
@@ -24,13 +24,13 @@ def test_monochrome2_is_taken_as_it_is(tmp_path: Path) -> None:
     torch.testing.assert_close(radiograph.image, torch.tensor(PIXELS / 4095).float())
 
 
-def test_monochrome1_is_turned_round(tmp_path: Path) -> None:
+def test_monochrome1_is_inverted(tmp_path: Path) -> None:
     radiograph = read_radiograph(save_dx(tmp_path / "a.dcm", PIXELS, colours="MONOCHROME1"))
     torch.testing.assert_close(radiograph.image, torch.tensor(1 - PIXELS / 4095).float())
 
 
 @pytest.mark.parametrize("sign", ["1", "-1"])
-def test_exposure_goes_through_the_logarithm(sign: str, tmp_path: Path) -> None:
+def test_exposure_is_replaced_by_its_logarithm(sign: str, tmp_path: Path) -> None:
     attenuation = np.linspace(0, 3, 48).reshape(6, 8)
     exposure = 4095 * np.exp(-attenuation)
     pixels = (exposure if sign == "1" else 4095 - exposure).round().astype(np.uint16)
@@ -45,7 +45,7 @@ def test_signed_pixels_keep_both_halves(tmp_path: Path) -> None:
     torch.testing.assert_close(image, torch.tensor((pixels + 2048.0) / 4095).float())
 
 
-def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_radiograph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.dcm: not a radiograph .*expected one grey radiograph .*, got CT"):
         read_radiograph(save_dx(tmp_path / "a.dcm", PIXELS, t0008_0060="CT"))
     (tmp_path / "b.dcm").write_bytes(save_dx(tmp_path / "c.dcm", PIXELS).read_bytes()[:400])
@@ -54,7 +54,7 @@ def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lies", "turn"),
+    ("patient_orientation", "turn"),
     [
         ("L\\F", lambda image: image),
         ("P\\F", lambda image: image),
@@ -65,12 +65,12 @@ def test_what_is_no_radiograph_is_refused(tmp_path: Path) -> None:
         ("H\\R", lambda image: image.T[::-1, ::-1]),
     ],
 )
-def test_a_picture_is_turned_as_its_header_says(lies: str, turn, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020=lies, t0018_5101="LL")
+def test_a_radiograph_is_turned_by_its_patient_orientation(patient_orientation: str, turn, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020=patient_orientation, t0018_5101="LL")
     radiograph = read_radiograph(path)
     torch.testing.assert_close(radiograph.image, torch.tensor(turn(PIXELS / 4095).copy()).float())
     assert radiograph.view_position == "LL"
-    assert radiograph.pixel_spacing == ((0.1, 0.2) if lies[0] in "FH" else (0.2, 0.1))
+    assert radiograph.pixel_spacing == ((0.1, 0.2) if patient_orientation[0] in "FH" else (0.2, 0.1))
 
 
 def test_a_written_series_is_read_back_by_itk_as_it_was(tmp_path: Path) -> None:
@@ -89,7 +89,43 @@ def test_a_written_series_is_read_back_by_itk_as_it_was(tmp_path: Path) -> None:
     assert read_study(written[2]).items() >= study.items()
 
 
-def test_a_written_series_says_that_it_is_derived_and_for_research(tmp_path: Path) -> None:
+def rounded_to(step: float | np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.round(values / step) * step
+
+
+SLOPES = np.array([1.0, 1.0, 0.75, 1.5, 0.5])  # of the five slices
+RAMP = np.linspace(-1000, 3000, 6 * 7 * 5).reshape(6, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("expected", "dtype", "options"),
+    [
+        (rounded_to(1, RAMP), torch.int16, {}),
+        (rounded_to(1, RAMP), torch.int16, {"intercept": -1024, "dtype": np.uint16}),
+        (rounded_to(4, RAMP), torch.int16, {"slopes": [2, 4], "intercept": -1024}),
+        (rounded_to(2, RAMP), torch.int16, {"slopes": [0.5]}),
+        (rounded_to(0.5, RAMP), torch.float32, {"slopes": [0.5], "intercept": -1024}),
+        (rounded_to(SLOPES, RAMP) + 0.5, torch.float32, {"slopes": SLOPES.tolist(), "intercept": 0.5}),
+        (rounded_to(1, RAMP * 10 + 9000), torch.float32, {"intercept": -1024, "dtype": np.uint16}),
+        (rounded_to(8, RAMP * 30), torch.float32, {"slopes": [8]}),
+    ],
+    ids=["whole", "unsigned", "slopes 2 and 4", "slope .5, whole HU", "slope .5", "slopes differ", "39000", "90000"],
+)
+def test_a_series_is_read_as_its_rescaled_values(expected, dtype, options, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    files = save_series(tmp_path, expected, np.diag([-1.0, -1.0, 1.0, 1.0]), **options)
+    read, _, _ = read_series(files)
+    np.testing.assert_array_equal(read.numpy(), expected)
+    assert read.dtype == dtype
+
+
+def test_a_series_whose_slope_is_zero_is_refused(tmp_path: Path) -> None:
+    files = save_series(tmp_path, RAMP, np.eye(4))
+    set_text(files[2], 0x0028, 0x1053, "0")
+    with pytest.raises(ValueError, match="_002.dcm: RescaleSlope must be finite and not 0, .* got 0 and 0"):
+        read_series(files)
+
+
+def test_a_written_series_is_marked_as_derived_and_for_research(tmp_path: Path) -> None:
     first, *_, last = write_ct_series(np.zeros((4, 4, 3)), np.eye(4), tmp_path / "series")
     image_io = itk.GDCMImageIO.New(FileName=str(first))
     image_io.ReadImageInformation()
@@ -102,7 +138,7 @@ def test_a_written_series_says_that_it_is_derived_and_for_research(tmp_path: Pat
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in sorted(first.parent.iterdir())]
 
 
-def test_a_series_that_would_be_wrong_is_not_written(tmp_path: Path) -> None:
+def test_a_series_that_cannot_be_right_is_refused_and_not_written(tmp_path: Path) -> None:
     volume, folder = np.zeros((4, 4, 3)), tmp_path / "series"
     with pytest.raises(ValueError, match="axes along R, A and S"):
         write_ct_series(volume, np.diag([-1.0, 1.0, 1.0, 1.0]), folder)
@@ -131,7 +167,7 @@ def test_a_name_keeps_its_letters(charset: str, encoding: str, tmp_path: Path) -
     assert read_study(first)["PatientName"] == name.decode(encoding)
 
 
-def test_a_camera_beside_the_picture_is_that_of_the_picture_as_it_is_stored(tmp_path: Path) -> None:
+def test_a_camera_beside_the_picture_belongs_to_the_stored_pixels(tmp_path: Path) -> None:
     path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020="R\\F")
     page = {"format_version": 1, "scale": 1.0, "offset": 0.0, "camera": preset("x2ct", (6, 8))[0].to_dict()}
     (tmp_path / "a.json").write_text(json.dumps(page), encoding="utf-8")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from trct_monai.losses import LogitAdversarialLoss
 
 
-def test_it_is_the_binary_cross_entropy_of_a_sigmoid() -> None:
+def test_the_loss_is_the_binary_cross_entropy_of_a_sigmoid() -> None:
     scores = torch.randn(2, 1, 5, 5)
     loss = LogitAdversarialLoss()
     for real in (True, False):

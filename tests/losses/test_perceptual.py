@@ -1,4 +1,4 @@
-"""VGG16 features without a download that nobody asked for."""
+"""The perceptual loss and where the weights of its VGG16 features come from."""
 
 from pathlib import Path
 
@@ -21,36 +21,36 @@ def test_parameters_are_named_as_in_the_public_checkpoint() -> None:
     assert state["features.28.weight"].shape == (512, 512, 3, 3)
 
 
-def test_weights_are_read_from_a_path_and_the_classifier_is_left(tmp_path: Path) -> None:
+def test_weights_are_read_from_a_path_without_the_classifier(tmp_path: Path) -> None:
     network = VGG16()
     torch.save({**network.state_dict(), "classifier.0.weight": torch.zeros(1)}, tmp_path / "vgg16.pth")
     loss = PerceptualLoss(str(tmp_path / "vgg16.pth"), ["relu1_2"])
     assert torch.equal(loss.network.get_submodule("2").weight, network.features[2].weight)
 
 
-def test_missing_weights_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_weights_and_unknown_layers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no weights of VGG16 at '.*none.pth'; give the path of .* or 'random'"):
         PerceptualLoss(str(tmp_path / "none.pth"))
     with pytest.raises(ValueError, match="layers must be out of relu1_2, .*, got conv9"):
         PerceptualLoss("random", ["conv9"])
 
 
-def test_weights_that_cannot_be_fetched_are_no_silence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_downloaded_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         "torch.hub.load_state_dict_from_url", lambda *_, **__: (_ for _ in ()).throw(OSError("no network"))
     )
-    with pytest.raises(ValueError, match=r"could not be fetched \(no network\); give the path"):
+    with pytest.raises(ValueError, match=r"could not be downloaded \(no network\); give the path"):
         PerceptualLoss("hub")
 
 
-def test_random_features_are_the_same_every_time_and_do_not_learn(loss: PerceptualLoss) -> None:
+def test_random_features_are_fixed(loss: PerceptualLoss) -> None:
     other = PerceptualLoss("random", ["relu1_2", "relu2_2"])
     for a, b in zip(loss.parameters(), other.parameters()):
         assert torch.equal(a, b) and not a.requires_grad
     assert not loss.train().training
 
 
-def test_the_more_an_edge_is_blurred_the_more_it_costs(loss: PerceptualLoss) -> None:
+def test_the_loss_grows_with_the_blur_of_an_edge(loss: PerceptualLoss) -> None:
     x = torch.zeros(1, 1, 16, 16, 16)
     x[..., 8:] = 0.8
     costs = []

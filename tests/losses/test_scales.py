@@ -1,4 +1,4 @@
-"""Losses over several scales, edges, and what each term has to say."""
+"""Losses over several scales, of edges and of frequencies, and the gradient norm of each term."""
 
 import pytest
 import torch

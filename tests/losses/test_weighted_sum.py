@@ -1,4 +1,4 @@
-"""The weighted sum of losses: least at the target, every term in sight, float32 under autocast."""
+"""The weighted sum of losses: least at the target, every term recorded, float32 under autocast."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of the thorax phantoms: same patient at any size and phase, right side right, findings where their masks say."""
+"""Laws of the thorax phantoms: same patient at any size and phase, anatomy on its side, findings inside their masks."""
 
 import json
 from functools import cache
@@ -67,7 +67,7 @@ def test_smaller_voxels_show_the_same_patient(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_heart_and_aorta_lie_left_and_liver_right(seed):
+def test_heart_and_aorta_are_left_and_liver_is_right(seed):
     phantom = healthy(seed)
     world_z = phantom.affine[2, 3] + phantom.affine[2, 2] * np.arange(64)
     heart = centroid_mm(phantom, "heart")
@@ -83,7 +83,7 @@ def test_heart_and_aorta_lie_left_and_liver_right(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_front_is_front_and_up_is_up(seed):
+def test_sternum_side_is_anterior_and_airways_are_superior(seed):
     phantom = healthy(seed)
     center = {name: centroid_mm(phantom, name) for name in ORGANS}
     assert center["spine"][1] < center["aorta"][1] < center["heart"][1]
@@ -91,7 +91,7 @@ def test_front_is_front_and_up_is_up(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_organs_lie_inside_the_body_and_apart(seed):
+def test_organs_are_inside_the_body_and_disjoint(seed):
     masks = healthy(seed).masks
     for name in ORGANS:
         assert (masks[name] & ~masks["body"]).sum() <= 0.02 * masks[name].sum(), name
@@ -102,7 +102,7 @@ def test_organs_lie_inside_the_body_and_apart(seed):
     assert 1.5 < litres < 9
 
 
-def test_phase_moves_heart_and_diaphragm_and_nothing_else():
+def test_phase_moves_heart_and_diaphragm_alone():
     rest, moved = healthy(2), healthy(2, phase=0.5)
     assert moved.masks["lungs"].sum() < 0.97 * rest.masks["lungs"].sum()
     assert centroid_mm(moved, "liver")[2] > centroid_mm(rest, "liver")[2] + 1
@@ -142,13 +142,13 @@ def test_finding_changes_its_mask_and_little_elsewhere(name, reach, seed):
     assert change[~near].sum() < 0.03 * change.sum()
 
 
-def test_findings_do_not_disturb_each_other():
+def test_findings_are_independent_of_each_other():
     alone, together = (thorax_phantom(3, 32, findings=names) for names in (["nodule"], FINDINGS))
     assert alone.description["findings"]["nodule"] == together.description["findings"]["nodule"]
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_nodule_mask_has_the_volume_and_place_it_states(seed):
+def test_nodule_mask_has_the_stated_volume_and_place(seed):
     phantom = thorax_phantom(seed, 128, findings=["nodule"])
     stated = phantom.description["findings"]["nodule"]
     volume = phantom.masks["nodule"].sum() * (320 / 128) ** 3
@@ -173,7 +173,7 @@ def test_findings_are_drawn_from_the_seed():
     assert frozenset(thorax_phantom(1, 8).description["findings"]) == drawn[1]
 
 
-def test_mean_of_other_patients_is_a_poor_guess():
+def test_mean_of_other_patients_has_a_low_psnr():
     volumes = np.stack([np.clip(healthy(seed).ct_hu, -1024, 1476) for seed in range(12)])
     total = volumes.sum(0)
     error = [np.mean((volume - (total - volume) / 11) ** 2) for volume in volumes]
@@ -186,7 +186,7 @@ def test_mean_of_other_patients_is_a_poor_guess():
         ({"seed": -1}, "seed must be an integer from 0 up, got -1"),
         ({"size": 4}, "size must be an integer of at least 8, got 4"),
         ({"extent": 0.0}, "extent must be a positive length in mm, got 0"),
-        ({"phase": 1.0}, r"phase must lie in \[0, 1\), got 1.0"),
+        ({"phase": 1.0}, r"phase must be within \[0, 1\), got 1.0"),
         ({"findings": ["fracture"]}, "unknown findings fracture; choose from nodule"),
         ({"findings": "nodule"}, "findings must be a sequence of names"),
     ],

@@ -46,7 +46,7 @@ def test_result_is_a_cube_in_unit_scale_with_a_diagonal_affine():
     assert torch.equal(result.meta["original_affine"], result.affine)
 
 
-def test_cube_stands_around_the_body_not_around_the_table():
+def test_cube_is_centred_on_the_body_without_the_table():
     result = CTPreprocessing(size=32, extent=320.0)(make_ct(shape=(80, 80, 40), center=(37.0, 30.0, -500.0)))
     middle = result.affine.numpy()[:3] @ np.array([15.5, 15.5, 15.5, 1.0])
     np.testing.assert_allclose(middle, (37, 30, -500), atol=4.0)
@@ -85,7 +85,7 @@ def test_a_case_of_the_right_size_is_not_changed():
 
 
 @pytest.mark.parametrize("step", [0.7, 1.0, 1.9, 2.5, 4.0])
-def test_linear_ramp_stays_where_it_is(step):
+def test_resampling_does_not_shift_a_linear_ramp(step):
     shape = (80, 1, 1)
     affine = voxel_to_world(shape, (1.0, 1.0, 1.0)).numpy()
     ramp = torch.arange(80.0).view(shape) + affine[0, 3]
@@ -98,19 +98,19 @@ def test_linear_ramp_stays_where_it_is(step):
     assert abs(float((result - expected).mean())) < 1e-4  # no shift
 
 
-def test_what_the_target_cannot_hold_is_averaged_away():
+def test_resampling_is_antialiased():
     noise = (-1.0) ** torch.arange(512.0).view(-1, 1, 1)
     affine, target = voxel_to_world((512, 1, 1), 0.7).numpy(), voxel_to_world((100, 1, 1), (2.5, 0.7, 0.7)).numpy()
     result = resample(noise, affine, (100, 1, 1), target, 0.0)
     assert result.std() < 0.2 and abs(float(result.mean())) < 0.01
 
 
-def test_mass_is_kept():
+def test_resampling_keeps_the_integral():
     matrix = resampling_matrix((100, 0.7, 0.0), (40, 2.5, -15.0), torch.float64)
     torch.testing.assert_close(matrix.sum(dim=0) * 2.5, torch.full((100,), 0.7, dtype=torch.float64))
 
 
-def test_outside_of_the_scan_is_air_and_padding_counts_as_air():
+def test_outside_of_the_scan_and_padding_are_air():
     ct = make_ct(spacing=(4.0, 4.0, 4.0))
     ct[:, :3] = -2000
     result = CTPreprocessing(size=32, extent=400.0).cubes(ct, [32])[0]
@@ -134,7 +134,7 @@ def test_result_does_not_depend_on_the_order_of_the_axes(axcodes):
 
 
 @pytest.mark.parametrize("kind", ["turned", "gantry"])
-def test_tilted_volume_comes_out_upright(kind):
+def test_tilted_volume_is_resampled_to_the_world_axes(kind):
     shape, spacing = (64, 64, 64), 5.0
     affine = voxel_to_world(shape, spacing)
     angle = np.deg2rad(20)
@@ -155,7 +155,7 @@ def test_tilted_volume_comes_out_upright(kind):
     torch.testing.assert_close(centroid, place, atol=0.3, rtol=0)
 
 
-def test_table_is_removed_on_request_and_the_log_says_how_much(caplog):
+def test_table_is_removed_on_request_and_its_volume_logged(caplog):
     ct = make_ct()
     with caplog.at_level(logging.INFO):
         without = CTPreprocessing(size=64, remove_table=True).cubes(ct, [64])[0]
@@ -174,12 +174,12 @@ def test_table_is_removed_on_request_and_the_log_says_how_much(caplog):
         (torch.full((1, 8, 8, 8), float("nan")), torch.eye(4), "not finite"),
     ],
 )
-def test_what_is_no_ct_is_refused(ct, affine, message):
+def test_wrong_shapes_affines_and_values_are_refused(ct, affine, message):
     with pytest.raises(ValueError, match=message):
         CTPreprocessing(size=4, extent=8.0)(ct, affine)
 
 
-def test_input_stays_as_it_is_and_transforms_pickle():
+def test_input_is_left_alone_and_transforms_pickle():
     ct = make_ct()
     before = ct.clone()
     transform = pickle.loads(pickle.dumps(CTPreprocessingd(keys="label", size=16)))
@@ -187,7 +187,7 @@ def test_input_stays_as_it_is_and_transforms_pickle():
     assert torch.equal(ct, before) and result["other"] == 1 and result["label"].shape == (1, 16, 16, 16)
 
 
-def test_prediction_takes_the_place_of_its_label(tmp_path):
+def test_prediction_gets_the_affine_and_name_of_its_label(tmp_path):
     label = CTPreprocessing(size=32)(make_ct(center=(10.0, 20.0, -300.0)))
     item = UnitToHUd(keys=("pred", "label"))({"pred": label.as_subclass(torch.Tensor), "label": label})
     torch.testing.assert_close(item["pred"].affine, label.affine)

@@ -1,4 +1,4 @@
-"""The adversarial trainer: who learns from what, and that nothing is lost on the way."""
+"""The adversarial trainer: which network learns from which term, and that it resumes exactly."""
 
 import copy
 from pathlib import Path
@@ -47,7 +47,7 @@ def trainer(
     epochs: int = 2, batch_size: int = 2, network: nn.Module | None = None, **options: Any
 ) -> AdversarialTrainer:
     torch.manual_seed(0)
-    network, opponent = network or Generator(), discriminator()
+    network, against = network or Generator(), discriminator()
     return AdversarialTrainer(
         torch.device("cpu"),
         epochs,
@@ -55,8 +55,8 @@ def trainer(
         network,
         options.pop("optimizer", None) or torch.optim.Adam(network.parameters(), 1e-2),
         nn.L1Loss(),
-        opponent,
-        torch.optim.Adam(opponent.parameters(), 1e-2),
+        against,
+        torch.optim.Adam(against.parameters(), 1e-2),
         PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True),
         **options,
     )
@@ -70,7 +70,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b))
 
 
-def test_each_step_touches_its_own_network() -> None:
+def test_each_step_changes_its_own_network_alone() -> None:
     engine = trainer(epochs=1)
     seen: dict[str, Any] = {}
 
@@ -101,17 +101,17 @@ def test_each_step_touches_its_own_network() -> None:
 
 
 def test_the_label_is_real_and_the_prediction_is_fake() -> None:
-    engine, judged = trainer(epochs=1), []
-    engine.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0].detach().clone()))
+    engine, inputs = trainer(epochs=1), []
+    engine.discriminator.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach().clone()))
     engine.run()
     batch = next(iter(DataLoader(cases(), 2)))
-    fake, both = judged[:2]  # the generator's pass, then the discriminator's only one
-    assert len(judged) == 2 * 4 and both.shape[0] == 4
+    fake, both = inputs[:2]  # the generator's pass, then the discriminator's only one
+    assert len(inputs) == 2 * 4 and both.shape[0] == 4
     torch.testing.assert_close(both[:2], batch["label"])
     torch.testing.assert_close(both[2:], fake)
 
 
-def test_the_condition_stands_before_the_volume_and_only_if_asked_for() -> None:
+def test_the_condition_is_put_before_the_volume() -> None:
     shapes: list[tuple[int, ...]] = []
     engine = trainer(
         epochs=1, condition=lambda image: image.mean(dim=(1, 2, 3))[:, None, None, None, None].expand(-1, 1, 4, 4, 4)
@@ -123,7 +123,7 @@ def test_the_condition_stands_before_the_volume_and_only_if_asked_for() -> None:
     assert set(shapes) == {(2, 2, 4, 4, 4), (4, 2, 4, 4, 4)}
 
 
-def test_the_game_is_played_and_the_generator_learns() -> None:
+def test_the_generator_learns_against_the_discriminator() -> None:
     engine, losses, accuracies = trainer(epochs=60, adversarial_weight=0.01), [], []
 
     @engine.on(Events.EPOCH_COMPLETED)
@@ -137,7 +137,7 @@ def test_the_game_is_played_and_the_generator_learns() -> None:
     assert 0 <= min(accuracies) and max(accuracies) <= 1 and max(accuracies) > 0.5
 
 
-def test_before_its_start_and_without_a_weight_the_discriminator_does_not_play() -> None:
+def test_the_discriminator_is_inactive_before_its_start_and_without_a_weight() -> None:
     for options in ({"adversarial_start": 2}, {"adversarial_weight": 0.0}):
         engine = trainer(epochs=2, **options)
         before = weights(engine.discriminator)
@@ -148,7 +148,18 @@ def test_before_its_start_and_without_a_weight_the_discriminator_does_not_play()
     assert "discriminator_loss" in engine.state.output[0]
 
 
-def test_two_half_batches_are_one_batch() -> None:
+@pytest.mark.parametrize("frozen", ["0.weight", "2.bias"])
+def test_frozen_parts_of_the_discriminator_stay_frozen(frozen: str) -> None:
+    engine = trainer(epochs=1)
+    parameters = dict(engine.discriminator.named_parameters())
+    parameters[frozen].requires_grad_(False)
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    engine.run()
+    assert [name for name, parameter in parameters.items() if not parameter.requires_grad] == [frozen]
+    assert [name for name, parameter in parameters.items() if torch.equal(parameter, before[name])] == [frozen]
+
+
+def test_two_accumulated_half_batches_are_one_batch() -> None:
     whole, halves = trainer(epochs=2, batch_size=4), trainer(epochs=2, batch_size=2, accumulation_steps=2)
     for engine in (whole, halves):
         engine.run()
@@ -218,7 +229,7 @@ def full(folder: Path, epochs: int, resume: bool = False) -> tuple[AdversarialTr
     return engine, checkpoint
 
 
-def test_a_resumed_game_is_the_same_to_the_bit(tmp_path: Path) -> None:
+def test_a_resumed_training_is_the_same_to_the_bit(tmp_path: Path) -> None:
     whole, _ = full(tmp_path / "whole", 6)
     whole.run()
     first, _ = full(tmp_path / "parts", 3)
@@ -250,7 +261,7 @@ def test_negative_numbers_are_refused() -> None:
         trainer(accumulation_steps=0)
 
 
-def test_copies_of_the_discriminator_can_be_judged_by_its_module() -> None:
+def test_the_generators_term_bypasses_the_wrapper_of_the_discriminator() -> None:
     """As DistributedDataParallel wraps it: the generator's pass goes to the module inside."""
 
     class Wrapper(nn.Module):

@@ -1,4 +1,4 @@
-"""Intervals: as wide as counted out, in order, around an unchanged reconstruction."""
+"""Calibrated intervals: they hold their share of voxels, in order, around an unchanged reconstruction."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from tests.test_contracts import perturbed
 from trct_monai.geometry import preset, projection_matrices
+from trct_monai.intensity import BODY_HU, unit_to_hu
 from trct_monai.losses import LaplaceNLLLoss
 from trct_monai.metrics.uncertainty import QUANTILES
 from trct_monai.networks import AnyView, IntervalNetwork
-from trct_monai.training.calibration import BODY, calibrate, conformal_quantile
+from trct_monai.training.calibration import calibrate, conformal_quantile
 from trct_monai.training.intervals import load_intervals, save_intervals
 
 SIZE = 16
@@ -55,7 +56,7 @@ def test_conformal_quantile_by_hand() -> None:
 
 
 @pytest.mark.parametrize("views", [[1], [0, 2], [0, 1, 2, 3]], ids=len)
-def test_intervals_hold_the_share_of_voxels_that_they_name(views: list[int]) -> None:
+def test_calibrated_intervals_hold_their_share_of_the_voxels(views: list[int]) -> None:
     network, held = calibrated(), []
     for case in cases():
         with torch.no_grad():
@@ -64,12 +65,12 @@ def test_intervals_hold_the_share_of_voxels_that_they_name(views: list[int]) -> 
         assert result.shape == (1 + len(QUANTILES), SIZE, SIZE, SIZE)
         assert bool((torch.stack(quantiles).diff(dim=0) >= 0).all())
         assert bool((volume >= quantiles[1]).all() and (volume <= quantiles[2]).all())
-        label, inside = case["label"][0], case["label"][0] > BODY
+        label, inside = case["label"][0], unit_to_hu(case["label"][0]) > BODY_HU
         held.append(
             [(low <= label)[inside] & (label <= high)[inside] for low, high in (quantiles[1:3], quantiles[::3])]
         )
     half, most = (torch.cat([one[i] for one in held]).float().mean() for i in (0, 1))
-    assert (half - 0.5).abs() < 0.06 and (most - 0.9).abs() < 0.06  # one view is drawn anew, the others are the same
+    assert (half - 0.5).abs() < 0.06 and (most - 0.9).abs() < 0.06  # single views are drawn
 
 
 def test_the_reconstruction_is_the_networks_own_and_training_leaves_it_alone() -> None:
@@ -130,6 +131,6 @@ def test_intervals_belong_to_one_network_alone(tmp_path: Path) -> None:
         load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
 
 
-def test_without_cases_there_are_no_intervals() -> None:
+def test_calibration_without_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="the validation section is empty"):
         calibrate(IntervalNetwork(any_view(), channels=4), [])

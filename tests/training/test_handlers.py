@@ -116,7 +116,7 @@ def test_nan_loss_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_p
     run = Run(tmp_path, 3, handlers=(StopOnNonFinite(tmp_path / "checkpoint.pt"),))
     run.trainer.loss_function = Poison()
     with pytest.raises(
-        RuntimeError, match=r"became nan in epoch 2, iteration 5; the last good state is .*checkpoint.pt"
+        RuntimeError, match=r"became nan in epoch 2, iteration 5; the last checkpoint is .*checkpoint.pt"
     ):
         run.trainer.run()
     assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())

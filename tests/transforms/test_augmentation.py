@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from trct_monai.physics import harden
 from trct_monai.transforms import RandRadiographd
 from trct_monai.transforms.augmentation import collimate, in_eight_bits
 
 OFF = {
     **{"gain": 0.0, "gamma": 0.0, "photons": None, "blur": 0.0, "collimation": 0.0},
-    **{"hardening": 0.0, "scatter": 0.0, "window": 0.0},
+    **{"hardening": 0.0, "scatter": 0.0, "window": 0.0, "kvp": None},
 }
 
 
@@ -63,6 +64,13 @@ def test_hardening_takes_most_from_what_attenuates_most() -> None:
         assert 0 < lost.max() <= 0.3
 
 
+def test_a_tube_voltage_hardens_each_view_as_a_beam_through_water() -> None:
+    result = changed(kvp=(80.0, 120.0))
+    low, high = (harden(image(), kvp) for kvp in (120.0, 80.0))
+    assert bool((result > low).all() and (result < high).all())
+    torch.testing.assert_close(changed(kvp=(100.0, 100.0)), harden(image(), 100.0))
+
+
 def test_scatter_lowers_contrast() -> None:
     result = changed(scatter=0.5)
     assert result.mean() < image().mean() and result.std() < image().std()
@@ -86,6 +94,12 @@ def test_the_seed_decides_and_missing_views_stay_missing() -> None:
     missing[1] = torch.nan
     result = RandRadiographd(prob=1.0).set_random_state(0)({"image": missing})["image"]
     assert result[1].isnan().all() and result[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("kvp", [(120.0, 80.0), (10.0, 80.0), (80.0, 160.0), (80.0,)])
+def test_tube_voltages_out_of_range_are_refused(kvp: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="kvp must be two tube voltages above 20 and at most 150 kV"):
+        RandRadiographd(kvp=kvp)
 
 
 @pytest.mark.parametrize(

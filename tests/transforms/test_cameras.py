@@ -8,7 +8,6 @@ import torch
 
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.transforms import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
-from trct_monai.transforms.cameras import rigid_motion
 
 
 def test_matrices_are_those_of_the_case() -> None:
@@ -63,15 +62,6 @@ def test_evaluation_takes_all_views_with_or_without_a_label() -> None:
     without = {key: value for key, value in batch().items() if key != "label"}
     image, label, _, kwargs = PrepareViews()(without, "cpu", False)
     assert image.shape[1] == 8 and label is None and "matrices" in kwargs
-
-
-def test_motion_is_rigid_and_as_large_as_asked_for() -> None:
-    angle = torch.tensor([[0.0, 0.0, 0.1]], dtype=torch.float64)
-    motion = rigid_motion(angle, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64))[0]
-    turned = motion @ torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    expected = [1 + np.cos(0.1), 2 + np.sin(0.1), 3, 1]
-    np.testing.assert_allclose(turned, expected, atol=1e-12)
-    torch.testing.assert_close(motion[:3, :3] @ motion[:3, :3].T, torch.eye(3, dtype=torch.float64))
 
 
 def test_pose_jitter_has_the_stated_spread_and_none_when_off() -> None:

@@ -1,9 +1,9 @@
-"""Frames, cameras and geometry presets. This page is the convention; everything else follows it.
+"""Frames, cameras and geometry presets. This docstring states the conventions of the whole library.
 
 World
     Right-handed RAS+ millimetres as in nibabel and MONAI: x grows to the patient's right, y to anterior, z to
-    superior. The origin of all camera coordinates is the isocentre: the centre of the volume unless a case says
-    otherwise.
+    superior. The origin of all camera coordinates is the isocentre: the centre of the volume unless a case
+    has another.
 
 Volume
     Tensor (B, 1, X, Y, Z). Voxel (i, j, k) has its centre at (index - (n - 1) / 2) * voxel_spacing from the
@@ -20,7 +20,7 @@ Detector
     viewer faces the patient: the patient's right is on the left of the image) and to posterior at +90 deg
     (anterior is on the left of the image).
 
-Where a bright voxel lands, seen from the image centre (the nearer to the detector, the less it is magnified):
+Where a voxel is projected to, from the image centre (the nearer to the detector, the less it is magnified):
 
     ==================  =====================  =====================
     voxel               ``pa`` (0 deg)         ``lat`` (+90 deg)
@@ -32,11 +32,12 @@ Where a bright voxel lands, seen from the image centre (the nearer to the detect
 
 Grid
     `torch.nn.functional.grid_sample` wants coordinates in (z, y, x) order of a (X, Y, Z) tensor, in [-1, 1] with
-    align_corners=False. `world_to_grid` is the one place where that order is made.
+    align_corners=False. `world_to_grid` alone makes that order.
 """
 
 from trct_monai.geometry.camera import Camera, make_camera, projection_matrices
 from trct_monai.geometry.grids import voxel_centers, voxel_to_world, world_to_grid
+from trct_monai.geometry.motion import rigid_motion
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
 from trct_monai.geometry.presets import DEFAULT_EXTENT, follows_preset, preset
 
@@ -49,6 +50,7 @@ __all__ = [
     "orient",
     "preset",
     "projection_matrices",
+    "rigid_motion",
     "voxel_centers",
     "voxel_to_world",
     "world_to_grid",

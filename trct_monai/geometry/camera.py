@@ -1,4 +1,4 @@
-"""A camera: where source and detector of one radiograph stand, and how it maps the world to pixels."""
+"""A camera: source and detector of one radiograph, and its map from the world to pixels."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,11 +14,11 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Camera:
-    """One view: where source and detector stand, in mm relative to the isocentre.
+    """One view: position of source and detector in mm relative to the isocentre.
 
     Attributes:
         name: Name of the view, such as ``pa`` or ``lat``.
-        source: Position of the X-ray source; None is a source at infinity, a beam parallel to the detector's normal.
+        source: Position of the X-ray source; None for a source at infinity: a beam parallel to the detector's normal.
         detector_center: Position of the middle of the detector.
         column_axis: Unit vector along which the column index grows.
         row_axis: Unit vector along which the row index grows; at right angles to `column_axis`.
@@ -54,8 +54,8 @@ class Camera:
             )
         if self.source is not None and (_vector(self.detector_center) - _vector(self.source)) @ self._normal() <= 0:
             raise ValueError(
-                f"camera {self.name!r}: the source must stand on the side that row_axis x column_axis points away "
-                f"from, got source {self.source} and detector centre {self.detector_center}; a mirrored axis?"
+                f"camera {self.name!r}: row_axis x column_axis must point from the source to the detector, got source "
+                f"{self.source} and detector centre {self.detector_center}; a mirrored axis?"
             )
 
     def _normal(self) -> Tensor:
@@ -68,17 +68,17 @@ class Camera:
         return _as_vector(self._normal())
 
     def resized(self, size: tuple[int, int]) -> "Camera":
-        """The same detector read out with another number of rows and columns."""
+        """The same detector with another number of rows and columns."""
         _check_size(size)
         height, width = self.pixel_spacing
         spacing = (height * self.size[0] / size[0], width * self.size[1] / size[1])
         return replace(self, size=(int(size[0]), int(size[1])), pixel_spacing=spacing)
 
     def turned(self, azimuth_deg: float) -> "Camera":
-        """The same set-up turned about the patient's z axis, source and detector together.
+        """The camera rotated about the patient's z axis, source and detector together.
 
         Args:
-            azimuth_deg: Angle that is added to the view's azimuth.
+            azimuth_deg: Angle to add to the view's azimuth.
         """
         c, s = cos(radians(azimuth_deg)), sin(radians(azimuth_deg))
 
@@ -94,7 +94,7 @@ class Camera:
         )
 
     def shifted(self, offset: Sequence[float]) -> "Camera":
-        """The same camera in coordinates whose origin lies at minus `offset`: source and detector move by it.
+        """The camera translated by `offset`, source and detector together.
 
         Args:
             offset: In mm (x, y, z).
@@ -107,9 +107,9 @@ class Camera:
         return replace(self, source=source, detector_center=moved(self.detector_center))
 
     def opposite(self) -> "Camera":
-        """The view from the other side: source and detector change places, seen so that nothing is mirrored.
+        """The view from the other side, source and detector exchanged, with an image that is not mirrored.
 
-        In a cone beam a right lateral is no mirrored left lateral: what is near to the detector is less magnified.
+        In a cone beam a right lateral is no mirrored left lateral: parts near to the detector are less magnified.
         """
 
         def negated(point: Vector) -> Vector:
@@ -123,15 +123,15 @@ class Camera:
         )
 
     def for_picture(self, size: tuple[int, int], pixel_spacing: tuple[float, float] | None = None) -> "Camera":
-        """The camera of a picture that was taken with this source and detector, and has pixels of its own.
+        """The camera of a picture that was taken with this source and detector and has pixels of its own.
 
-        This is the one rule for pictures that do not say where they were taken. The middle of the picture is the
-        middle of the detector. Pixels are those of the picture's header; without one they are square, and the
-        picture's longer side fills the longer side of the detector. Nothing is stretched.
+        This is the one rule for pictures without a camera. The middle of the picture is the middle of the detector. The
+        pixels have the size of the picture's header; without one they are square, and the picture's longer side fills
+        the longer side of the detector. Nothing is stretched.
 
         Args:
             size: Rows and columns of the picture.
-            pixel_spacing: Height and width of its pixels at the detector in mm, if a header says it.
+            pixel_spacing: Height and width of its pixels at the detector in mm, from its header; None without one.
         """
         _check_size(size)
         side = max(n * spacing for n, spacing in zip(self.size, self.pixel_spacing)) / max(size)
@@ -148,7 +148,7 @@ class Camera:
         """Projection matrix (float64) from homogeneous world mm to homogeneous detector coordinates (u, v, w).
 
         u / w runs over the columns and v / w over the rows, both in [-1, 1] from edge to edge of the detector
-        (`grid_sample` with align_corners=False), whatever the number of pixels. w is positive in front of the source.
+        (`grid_sample` with align_corners=False), for any number of pixels. w is positive in front of the source.
         """
         column, row, normal = _vector(self.column_axis), _vector(self.row_axis), self._normal()
         half_height = self.pixel_spacing[0] * self.size[0] / 2
@@ -205,12 +205,12 @@ class Camera:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The camera as JSON takes it; inverse of `from_dict`."""
+        """The camera as a dictionary for JSON; inverse of `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Camera":
-        """The camera that `to_dict` wrote.
+        """The camera of a dictionary from `to_dict`.
 
         Raises:
             ValueError: If a field is missing or unknown.

@@ -1,4 +1,4 @@
-"""Voxel grids in the world, and in the order that `grid_sample` wants."""
+"""Voxel grids in the world, and in the order of `grid_sample`."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def voxel_to_world(shape: Sequence[int], voxel_spacing: float | Sequence[float])
         voxel_spacing: Voxel side in mm, one number or one for each axis.
 
     Raises:
-        ValueError: If the shape has not three sizes, or a voxel side is not positive.
+        ValueError: If the shape does not have three sizes, or a voxel side is not positive.
     """
     spacing = torch.as_tensor(voxel_spacing, dtype=torch.float64)
     if len(shape) != 3 or min(shape) < 1:

@@ -1,4 +1,4 @@
-"""The eight flips and turns of a picture, by name."""
+"""The eight flips and rotations of a picture, by name."""
 
 from collections.abc import Callable
 
@@ -15,15 +15,15 @@ ORIENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rotate_270": lambda image: image.transpose(-2, -1).flip(-1),
     "transpose_anti": lambda image: image.transpose(-2, -1).flip(-2, -1),
 }
-"""The eight flips and turns, by the name of what has to be done to a stored picture to bring it to our convention.
-Turns are counter-clockwise."""
+"""The eight flips and rotations that bring a stored picture to the library's orientation. ``flip_columns`` mirrors it
+left-right, ``flip_rows`` turns it upside down by mirroring; rotations are counter-clockwise."""
 
 
 def orient(image: Float[Tensor, "*batch H W"], transform: str) -> Float[Tensor, "*batch H2 W2"]:
-    """A picture flipped or turned by the name of one of `ORIENTATIONS`.
+    """A picture after one of `ORIENTATIONS`.
 
     Raises:
-        ValueError: If there is no such name.
+        ValueError: If the name is unknown.
     """
     if transform not in ORIENTATIONS:
         raise ValueError(f"orientation must be one of {', '.join(ORIENTATIONS)}, got {transform!r}")

@@ -1,4 +1,4 @@
-"""Named geometries: the cameras of published set-ups."""
+"""Named geometries: cameras with published distances."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def preset(name: str, size: int | tuple[int, int] = 512) -> tuple[Camera, ...]:
         size: Rows and columns of the detector; one number for a square one.
 
     Raises:
-        ValueError: If no preset has this name.
+        ValueError: If the name is unknown.
     """
     rows_columns = (size, size) if isinstance(size, int) else size
     family, _, count = name.partition("-")
@@ -47,7 +47,7 @@ def preset(name: str, size: int | tuple[int, int] = 512) -> tuple[Camera, ...]:
 
 
 def follows_preset(cameras: Sequence[Camera], name: str) -> bool:
-    """Whether cameras see what those of a preset see, view by view, whatever their numbers of pixels.
+    """Whether cameras have the projections of a preset's, view by view, for any number of pixels.
 
     Args:
         cameras: In the preset's order.

@@ -1,4 +1,4 @@
-"""Losses that MONAI lacks: volumes in [0, 1], (input, target) in, a scalar out."""
+"""Losses that MONAI lacks: of (input, target), volumes in [0, 1], to a scalar."""
 
 from trct_monai.losses.adversarial import LogitAdversarialLoss
 from trct_monai.losses.deep_supervision import DeepSupervisionLoss

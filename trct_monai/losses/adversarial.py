@@ -1,4 +1,4 @@
-"""The adversarial loss of the first GANs."""
+"""The adversarial loss of scores without an activation."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class LogitAdversarialLoss(nn.Module):
     """Binary cross-entropy of a discriminator's scores (Goodfellow et al., NeurIPS 2014; non-saturating).
 
-    MONAI's `PatchAdversarialLoss` takes the logarithm of a sigmoid, which half precision refuses; this one computes
+    MONAI's `PatchAdversarialLoss` takes the logarithm of a sigmoid, which fails in half precision; this one computes
     both in one step, in float32. Scores above 0 mean real: an `AdversarialTrainer` needs ``decision_threshold=0.0``.
     """
 
@@ -20,8 +20,8 @@ class LogitAdversarialLoss(nn.Module):
 
         Args:
             scores: Without an activation.
-            target_is_real: Whether the scores should say real.
-            for_discriminator: Does not matter here.
+            target_is_real: Whether the scores should be those of real volumes.
+            for_discriminator: Has no effect.
         """
         target = torch.full_like(scores, float(target_is_real), dtype=torch.float32)
         return F.binary_cross_entropy_with_logits(scores.float(), target)

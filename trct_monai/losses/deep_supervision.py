@@ -1,14 +1,14 @@
-"""Deep supervision with targets that are averaged down, not thinned out."""
+"""Deep supervision with targets that are averaged, not subsampled."""
 
 import monai.losses
 from torch import nn
 
 
 class DeepSupervisionLoss(monai.losses.DeepSupervisionLoss):
-    """MONAI's weighted sum of a loss over the scales of a network, against antialiased targets.
+    """Weighted sum of a loss over the scales of a network; unlike MONAI's class of this name, with antialiased targets.
 
-    MONAI's own takes every other voxel of the target, so that a coarse volume is asked for fine detail that it cannot
-    show; here each voxel's target is the mean of what it covers.
+    MONAI's takes every other voxel of the target, and so asks a coarse volume for detail that it cannot have; here the
+    target of a coarse voxel is the mean of the voxels that it covers.
 
     Args:
         loss: Loss of one scale.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class EdgeLoss(nn.Module):
-    """Mean absolute difference of the gradients along the three axes, by the 3-D Sobel operator, away from the rim.
+    """Mean absolute difference of the gradients along the three axes, by the 3-D Sobel operator, without the border.
 
     Each gradient is a central difference, smoothed by (1, 2, 1) / 4 along the two other axes, in units of intensity per
     voxel.

@@ -1,4 +1,4 @@
-"""How well a spread describes the errors."""
+"""The likelihood of a volume and its spread."""
 
 import torch
 from jaxtyping import Float
@@ -8,10 +8,8 @@ from torch import Tensor, nn
 class LaplaceNLLLoss(nn.Module):
     """Negative log-likelihood of the truth under a Laplace distribution in each voxel.
 
-    It is ``log(2 s) + |truth - volume| / s``.
-
-    What `torch.nn.GaussianNLLLoss` is to the squared error this is to the absolute one, and large errors, which edges
-    in the wrong place make, count less (Kendall and Gal, NeurIPS 2017, section 3.1).
+    It is ``log(2 s) + |truth - volume| / s``: `torch.nn.GaussianNLLLoss` with the absolute error in place of the
+    squared one, so that large errors, as from displaced edges, count less (Kendall and Gal, NeurIPS 2017, section 3.1).
     """
 
     def forward(self, input: Float[Tensor, "B 2 X Y Z"], target: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, ""]:

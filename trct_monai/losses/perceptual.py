@@ -1,4 +1,4 @@
-"""Perceptual loss on VGG16 features, without a download that nobody asked for."""
+"""Perceptual loss on VGG16 features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from trct_monai.io.weights import load_state
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of the images on which the public weights were trained (Deng et al., CVPR 2009), in [0, 1]."""
+"""Mean and deviation of the images on which the public weights were trained (Deng et al., CVPR 2009), in [0, 1]."""
 
 CHANNELS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
 LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}
@@ -41,18 +41,18 @@ class VGG16(nn.Module):
 class PerceptualLoss(nn.Module):
     """L1 distance between VGG16 features of axial, coronal and sagittal slices, summed over layers.
 
-    Slices are drawn at random at each call, three equal channels each, in ImageNet's mean and standard deviation.
-    It is off in most bundles: features of photographs need weights that have to be fetched, say little of CT, and cost
-    more than the rest of a step.
+    Unlike MONAI's class of this name it downloads nothing by itself. Slices are drawn at random at each call, three
+    equal channels each, normalised by ImageNet's mean and standard deviation. It is off in most bundles: features of
+    photographs need a download, fit CT poorly, and cost more than the rest of a step.
 
     Args:
-        weights: Path of torchvision's ``vgg16-397923af.pth``; ``hub`` lets PyTorch fetch it; ``random`` takes fixed
-            random features (no knowledge of pictures, but sensitive to edges and textures).
+        weights: Path of torchvision's ``vgg16-397923af.pth``; ``hub`` lets PyTorch download it; ``random`` takes fixed
+            random features, untrained but sensitive to edges and textures.
         layers: Names out of `LAYERS`.
         num_slices: Slices of each plane at each call.
 
     Raises:
-        ValueError: If a layer is unknown, or there are no weights there.
+        ValueError: If a layer is unknown, or the weights are missing.
     """
 
     mean: Tensor
@@ -94,7 +94,7 @@ class PerceptualLoss(nn.Module):
         return (images - self.mean) / self.std
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
-        """Nothing in it learns: the features stay in evaluation mode."""
+        """The features are fixed and stay in evaluation mode."""
         return super().train(False)
 
 
@@ -107,14 +107,14 @@ def _randomize(network: VGG16) -> None:
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    how = "give the path of torchvision's vgg16-397923af.pth, 'hub' to let PyTorch fetch it, or 'random'"
+    how = "give the path of torchvision's vgg16-397923af.pth, 'hub' to let PyTorch download it, or 'random'"
     if weights == "hub":
         try:
             state = torch.hub.load_state_dict_from_url(
                 "https://download.pytorch.org/models/vgg16-397923af.pth", weights_only=True
             )
         except OSError as error:
-            raise ValueError(f"the weights of VGG16 could not be fetched ({error}); {how}") from error
+            raise ValueError(f"the weights of VGG16 could not be downloaded ({error}); {how}") from error
     elif Path(weights).is_file():
         state = load_state(weights)
     else:

@@ -1,4 +1,4 @@
-"""Does a volume cast the shadows that it should?"""
+"""The difference of two volumes in their projections."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ from trct_monai.projector import project
 class ProjectionLoss(nn.Module):
     """Mean absolute difference between the projections of prediction and target, in units of the [0, 1] scale.
 
-    Line integrals are divided by what a beam through the whole cube gains when every voxel rises from 0 to 1, so that
-    the weight of this loss compares with that of a voxel-wise L1: an error of the same sign in all voxels costs as much
-    in both, errors that cancel along the rays cost nothing here.
+    Line integrals are divided by that of a beam through the whole cube whose voxels rise from 0 to 1. So the weight of
+    this loss compares with that of a voxel-wise L1: an error of the same sign in all voxels gives the same loss, errors
+    that cancel along the rays give 0.
 
     Args:
         geometry: Preset of `trct_monai.geometry.preset`, or the cameras.
         extent: Side of the volume in mm.
         hu_window: HU of 0 and 1.
-        size: Rows and columns of the projections; a preset's detector is read out so.
+        size: Rows and columns of the projections, on the cameras' detectors.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ProjectionLoss(nn.Module):
     def forward(self, input: Float[Tensor, "B 1 X Y Z"], target: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, ""]:
         """The loss of volumes in [0, 1], a scalar; computed in float32 whatever autocast says."""
         with torch.autocast(input.device.type, enabled=False):
-            # Projection is linear: the difference is projected once. Attenuation is clipped at vacuum beforehand.
+            # Projection is linear, so the difference is projected once; attenuation is clipped at 0 before.
             difference = self._attenuation(input) - self._attenuation(target)
             return project(difference, self.cameras, self.extent / input.shape[-1]).abs().mean() / self.scale
 

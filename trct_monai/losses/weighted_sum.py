@@ -1,4 +1,4 @@
-"""A sum of losses that keeps each of them in sight."""
+"""A weighted sum of losses with a record of its terms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 class WeightedSumLoss(nn.Module):
     """sum_i weight_i * loss_i(input, target), each in float32 with autocast off.
 
-    The unweighted terms of the last call stay in `terms`, so that a log can show each one beside the others: a loss
-    that takes over is seen, not guessed.
+    The unweighted terms of the last call are kept in `terms`, for a log.
 
-    Volumes or slices. A network with deep supervision gives a list of volumes, the finest first: `DeepSupervisionLoss`
-    gets all of them, the other losses the finest. A target finer than the finest volume is averaged down to it.
+    It takes volumes or slices, or the list of a network with deep supervision, the finest volume first:
+    `DeepSupervisionLoss` gets all of them, the other losses the finest. A target finer than the finest volume is
+    averaged to its size.
 
     Args:
         losses: Loss modules by name; each takes (input, target).
@@ -50,9 +50,9 @@ class WeightedSumLoss(nn.Module):
     def gradient_norms(
         self, input: Float[Tensor, "B 1 *size"] | Sequence[Tensor], target: Float[Tensor, "B 1 *target_size"]
     ) -> dict[str, float]:
-        """L2 norm of each weighted term's gradient with respect to the prediction: its say in a step.
+        """L2 norm of each weighted term's gradient with respect to the prediction.
 
-        The network's own graph is left alone. Random losses (of slices drawn by chance) do not disturb the run's seed.
+        The network's graph is not used, and random losses draw from a copy of the random generator.
         """
         volumes, target = self._match(input, target)
         leaves = [volume.detach().requires_grad_() for volume in volumes]

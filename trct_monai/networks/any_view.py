@@ -15,7 +15,7 @@ from trct_monai.networks.agreement import CORRECTION_SCALE, AgreementStep, ViewM
 from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, residual_blocks
 from trct_monai.networks.linear_start import LinearStart, Projections
 from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
-from trct_monai.projector import project, untraced
+from trct_monai.projector import Projector, untraced
 from trct_monai.resampling import resize_cube
 
 
@@ -183,8 +183,8 @@ class AnyView(ReconstructionNetwork):
         batch, views = image.shape[:2]
         present = are_present(image)
         image = image.nan_to_num(0.0)
-        cameras = self.cameras(matrices, batch)
-        residual = image - F.interpolate(self._project(start, cameras), size=image.shape[-2:], mode="bilinear")
+        projector = Projector(self.cameras(matrices, batch), (self.volume_size,) * 3, self.extent / self.volume_size)
+        residual = image - F.interpolate(self._project(start, projector), size=image.shape[-2:], mode="bilinear")
         encoded = self.encoder(torch.stack([image, residual], dim=2).flatten(0, 1))
         scales = [features.unflatten(0, (batch, views)) for features in encoded]
         x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
@@ -203,23 +203,23 @@ class AnyView(ReconstructionNetwork):
         measured = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
         x = F.interpolate(self.finer(x), scale_factor=2, mode="trilinear") if self.steps else x
         centers = self.get_buffer("centers")
-        physics = partial(self._project, cameras=cameras), partial(self._integrate, cameras=cameras)
+        physics = partial(self._project, projector=projector), partial(self._integrate, projector=projector)
         for step in self.steps:
             x, update = step(x, start + correction, measured, *physics, matrices, present, centers)
             correction = correction + update
             yield update
 
-    def _project(self, unit: Float[Tensor, "B 1 X Y Z"], cameras: list[list[Camera]]) -> Float[Tensor, "B V h w"]:
+    def _project(self, unit: Float[Tensor, "B 1 X Y Z"], projector: Projector) -> Float[Tensor, "B V h w"]:
         """Radiographs of volumes in [0, 1], scaled as the encoder takes them."""
         with torch.autocast(unit.device.type, enabled=False):
-            attenuation = unit_to_attenuation(unit.float(), self.hu_window)
-            return (project(attenuation, cameras, self.extent / self.volume_size) - self.image_mean) / self.image_scale
+            integrals: Tensor = projector(unit_to_attenuation(unit.float(), self.hu_window))
+            return (integrals - self.image_mean) / self.image_scale
 
-    def _integrate(self, unit: Float[Tensor, "B 1 X Y Z"], cameras: list[list[Camera]]) -> Float[Tensor, "B V h w"]:
+    def _integrate(self, unit: Float[Tensor, "B 1 X Y Z"], projector: Projector) -> Float[Tensor, "B V h w"]:
         """What is added to those radiographs where this is added to such volumes."""
         with torch.autocast(unit.device.type, enabled=False):
-            attenuation = unit.float() * attenuation_per_unit(self.hu_window)
-            return project(attenuation, cameras, self.extent / self.volume_size) / self.image_scale
+            integrals: Tensor = projector(unit.float() * attenuation_per_unit(self.hu_window))
+            return integrals / self.image_scale
 
     def cameras(self, matrices: Tensor, batch: int) -> list[list[Camera]]:
         """The cameras of every case, read out at the steps' resolution."""

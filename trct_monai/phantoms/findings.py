@@ -1,4 +1,4 @@
-"""Findings drawn onto a phantom, each with its ground-truth mask: they change the patient or are painted last."""
+"""Findings of a phantom, each with its ground-truth mask: they change the patient or are painted last."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from trct_monai.phantoms.shapes import (
     smooth_path,
 )
 
-FAT_HU, MYOCARDIUM_HU, WALL_HU, AIR_HU = -92, 52, 35, -990
+SHEATH_FAT_HU, MYOCARDIUM_HU, WALL_HU, LUMEN_HU = -92, 52, 35, -990
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Chamber:
 
 
 def heart_center(patient: Patient) -> Array:
-    """Middle of the heart in anatomical mm at this phase; it rests on the diaphragm and hangs from the carina."""
+    """Middle of the heart in anatomical mm at this phase; between the diaphragm and the carina."""
     size = patient.heart_scale * patient.cardiomegaly
     z = 0.65 * (patient.rest_dome - 4 + 40 * size) + 0.35 * (patient.carina - 52) + 0.7 * patient.breath
     front, back = float(patient.front(z)), patient.spine_front(z)
@@ -85,7 +85,7 @@ def paint_heart(canvas: Canvas, patient: Patient, fields: dict[str, Array]) -> N
     room = np.maximum(fields["cage"][box] + 3, fields["diaphragm"][box] + 2)
     heart = heart_distance(patient, point)
     fat = np.maximum(heart - np.float32(4 + 0.15 * patient.fat), room)
-    canvas.paint(box, canvas.coverage(fat), FAT_HU)
+    canvas.paint(box, canvas.coverage(fat), SHEATH_FAT_HU)
     canvas.paint(box, canvas.coverage(np.maximum(heart, room)), MYOCARDIUM_HU, "heart")
     for chamber in chambers.values():
         blood = ellipsoid_distance(point, chamber.center, chamber.radii - chamber.wall, chamber.axes)
@@ -173,7 +173,7 @@ def paint_vessels(canvas: Canvas, patient: Patient) -> None:
     for path, radii in vessels.values():
         box, sheath = canvas.chain(path, radii + 3.0)
         keep = 1 - np.maximum(canvas.organ("heart")[box], canvas.organ("liver")[box])
-        canvas.paint(box, sheath * keep, FAT_HU + 20)
+        canvas.paint(box, sheath * keep, SHEATH_FAT_HU + 20)
     for name, (path, radii) in vessels.items():
         box, lumen = canvas.chain(path, radii)
         lumen *= 1 - canvas.organ("heart")[box]
@@ -186,7 +186,7 @@ def paint_vessels(canvas: Canvas, patient: Patient) -> None:
     canvas.paint(box, tube, WALL_HU)
 
     airways = {name: (patient.to_world(path), radii) for name, (path, radii) in airway_paths(patient).items()}
-    for margin, hu in ((4.0, FAT_HU + 20), (1.6, WALL_HU), (0.0, AIR_HU)):
+    for margin, hu in ((4.0, SHEATH_FAT_HU + 20), (1.6, WALL_HU), (0.0, LUMEN_HU)):
         for path, radii in airways.values():
             box, tube = canvas.chain(path, radii + margin)
             canvas.paint(box, tube, hu, *(["airways"] if margin == 0 else []))

@@ -1,7 +1,7 @@
-"""Who the phantom is: body, posture, breathing and findings drawn from a seed, and where that puts the anatomy.
+"""The patient: body, posture, breathing and findings drawn from a seed, and the surfaces of the anatomy.
 
 Anatomical coordinates in mm: x to the patient's right from the midsagittal plane, y anterior from mid-chest, z superior
-from the isocentre. `Patient.to_world` turns and leans them into the world; z stays as it is.
+from the isocentre. `Patient.to_world` turns and leans them into the world and leaves z alone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from trct_monai.phantoms.shapes import Array, Number, smooth_curve, smooth_min, smoothstep, superellipse_distance
 
 STREAMS = (
-    *("body", "posture", "heart", "abdomen", "skeleton"),  # who the patient is
-    *("vessels", "texture", "fissures", "organs", "ribs"),  # details that the painters draw
+    *("body", "posture", "heart", "abdomen", "skeleton"),  # the patient's parameters
+    *("vessels", "texture", "fissures", "organs", "ribs"),  # details of the painted organs
     *("findings", "phase"),
 )
 CAGE_EXPONENT = 2.4
@@ -26,7 +26,7 @@ SIDES = {"right": 1, "left": -1}
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
-    """Random numbers of one group of organs: drawing more of one group leaves the others as they were."""
+    """Random numbers of one group of organs, independent of how many the other groups draw."""
     return np.random.default_rng((seed, STREAMS.index(name)))
 
 
@@ -47,7 +47,7 @@ class Patient:
     rotation_deg: float
     lean: tuple[float, float]  # shift in x and y in mm for each mm of height
     offset: tuple[float, float]  # x and y of the body's axis in mm
-    kyphosis: float  # how far the upper spine comes forward, mm
+    kyphosis: float  # forward displacement of the upper spine, mm
     heart_scale: float
     heart_shift: tuple[float, float, float]
     heart_axis: tuple[float, float, float]
@@ -72,7 +72,7 @@ class Patient:
 
     @property
     def breath(self) -> float:
-        """How far the diaphragm has risen since the deepest inspiration of the cycle (phase 0), in mm."""
+        """Rise of the diaphragm since the deepest inspiration of the cycle (phase 0), in mm."""
         return self.tidal * (0.5 - 0.5 * float(np.cos(2 * np.pi * self.phase)))
 
     @property

@@ -1,4 +1,4 @@
-"""Signed distances in mm, and the canvas that turns them into antialiased HU.
+"""Signed distances in mm, and a canvas that paints them as antialiased HU.
 
 Every shape is a signed distance (negative inside). A voxel's coverage is the ramp `clip(0.5 - distance / spacing)`: the
 share of the voxel inside the shape, to first order. So a shape has the same place and volume at every voxel size.
@@ -89,7 +89,7 @@ def tube_gain(radius: Array | Number, spacing: Number) -> Array:
 
 
 class Canvas:
-    """A cubic HU volume in world mm, painted shape by shape, that remembers how much of each voxel is which organ."""
+    """A cubic HU volume in world mm, painted shape by shape, with the share of each voxel that is each organ."""
 
     def __init__(self, size: int, extent: float) -> None:
         self.size, self.spacing = size, extent / size
@@ -130,7 +130,7 @@ class Canvas:
         return self.organs[name]
 
     def paint(self, box: Box, coverage: Array, hu: Array | Number, *organs: str, inside: str = "body") -> None:
-        """Blend `hu` over what is there; the coverage goes to `organs`, from all others but the body and `inside`."""
+        """Blend `hu` over the volume; add the coverage to `organs`, take it from all others but the body and `inside`."""
         target = self.ct_hu[box]
         target += coverage * (hu - target)
         self._claim(box, coverage, organs, inside)
@@ -186,7 +186,7 @@ class Canvas:
         offsets, directions = [], []
         for axis in range(3):
             window = low[:, axis, None] + np.arange((high - low)[:, axis].max())
-            window = np.minimum(window, result.shape[axis] - 1)  # a voxel met twice does no harm to a maximum
+            window = np.minimum(window, result.shape[axis] - 1)  # a maximum may take a voxel twice
             shape = [len(window), 1, 1, 1]
             shape[axis + 1] = window.shape[1]
             place = place * result.shape[axis] + window.reshape(shape)

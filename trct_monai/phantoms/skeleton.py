@@ -25,7 +25,7 @@ RIB_DROP = (24, 38, 52, 64, 74, 82, 88, 88, 82, 74, 46, 22)  # mm from back to f
 
 @dataclass(frozen=True)
 class Bone:
-    """What bones share: cortical and marrow HU."""
+    """HU of cortex and marrow, the same for all bones."""
 
     cortex: float
     marrow: float
@@ -41,7 +41,7 @@ def vertebra_levels(patient: Patient) -> Array:
 
 
 def paint_skeleton(canvas: Canvas, patient: Patient, fields: dict[str, Array]) -> None:
-    """All bones; `fields` are the distances to the cage and to the skin that `paint_trunk` gives."""
+    """All bones; `fields` are the distances to the cage and to the skin, from `paint_trunk`."""
     bone = Bone(820 * patient.bone_density, 190 * patient.bone_density)
     paint_spine(canvas, patient, bone)
     paint_ribs(canvas, patient, bone)

@@ -1,6 +1,6 @@
 """Thorax CT phantoms: deterministic from a seed, in HU, at any voxel size.
 
-They stand for anatomy well enough to rank methods and to catch mistakes; no clinical claim can be read from them.
+They model anatomy well enough to rank methods and to find errors; they support no clinical claim.
 Volumes are (X, Y, Z) in RAS+ order: x grows to the patient's right, y to the front, z to the head.
 """
 
@@ -31,7 +31,7 @@ class Phantom:
         ct_hu: Volume (X, Y, Z) in HU, float32, RAS+.
         affine: Voxel index to world mm, (4, 4) float64; the world's origin is the volume's centre.
         masks: Boolean (X, Y, Z) by name: every one of `ORGANS`, and one for each finding that is present. Organs do not
-            overlap, except that `body` holds them all, `bone` part of `spine`, and `lungs` the small airways.
+            overlap, except that `body` contains them all, `bone` a part of `spine`, and `lungs` the small airways.
         description: The drawn parameters in mm, degrees and HU, JSON-serialisable.
     """
 
@@ -103,7 +103,7 @@ def _check(seed: int, size: int, extent: float, phase: float | None, findings: S
     if not 0 < extent < np.inf:
         raise ValueError(f"extent must be a positive length in mm, got {extent}; use 320")
     if phase is not None and not 0 <= phase < 1:
-        raise ValueError(f"phase must lie in [0, 1), got {phase}; give it modulo 1")
+        raise ValueError(f"phase must be within [0, 1), got {phase}; give it modulo 1")
     if isinstance(findings, str):
         raise ValueError(f"findings must be a sequence of names, got the string {findings!r}; write [{findings!r}]")
     unknown = sorted(set(findings or ()) - set(FINDINGS))

@@ -1,4 +1,4 @@
-"""Arteries, veins and bronchi that fill the lungs: trees grown by halving a cloud of end points."""
+"""Arteries, veins and bronchi of the lungs: trees grown by halving a cloud of end points."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def lung_points(patient: Patient, rng: np.random.Generator, side: int, number: i
 
 
 def paint_lung_trees(canvas: Canvas, patient: Patient, rest: Patient) -> None:
-    """Lobar bronchi, arteries and veins, grown in the patient at rest and carried along by breathing."""
+    """Lobar bronchi, arteries and veins, grown in the patient at rest and moved by breathing."""
     rng = stream(patient.seed, "vessels")
     vessels, center = great_vessels(rest), heart_center(rest)
     lungs = canvas.organ("lungs")

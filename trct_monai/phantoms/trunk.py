@@ -121,7 +121,7 @@ def plane_waves(canvas: Canvas, rng: np.random.Generator, number: int, shortest:
 
 
 def paint_trunk(canvas: Canvas, patient: Patient) -> dict[str, Array]:
-    """Skin, fat, muscle, lungs and abdomen; gives back the fields that later organs are clipped by."""
+    """Skin, fat, muscle, lungs and abdomen; returns the distance fields by which later organs are clipped."""
     box = canvas.everywhere
     x, y, z = patient.from_world(*canvas.coordinates(box))
     texture = plane_waves(canvas, stream(patient.seed, "texture"), 16, 11, 60)
@@ -148,7 +148,7 @@ def paint_trunk(canvas: Canvas, patient: Patient) -> dict[str, Array]:
 
 
 def _steepen(canvas: Canvas, distance: Array) -> Array:
-    """True to first order where a distance measured in the axial plane belongs to a surface that slopes along z."""
+    """A distance measured in the axial plane, corrected to first order for the slope of its surface along z."""
     steep: Array = distance / np.sqrt(1 + np.gradient(distance, canvas.spacing, axis=2) ** 2)
     return steep
 
@@ -189,7 +189,7 @@ def _paint_fissures(canvas: Canvas, patient: Patient, x: Array, y: Array, z: Arr
 def _paint_abdomen(
     canvas: Canvas, patient: Patient, point: Coordinates, cage: Array, diaphragm: Array, texture: Array
 ) -> None:
-    """Diaphragm muscle, abdominal fat, liver, spleen, stomach with its gas, kidneys; all ride on the diaphragm."""
+    """Diaphragm muscle, abdominal fat, liver, spleen, stomach with gas, kidneys; all move with the diaphragm."""
     reach = patient.rest_dome + patient.breath + 3
     depth = int(np.searchsorted(canvas.axis, reach)) + 1
     if depth <= 1:

@@ -1,4 +1,4 @@
-"""The patient's body and lungs on a coarse grid: where they are, not what they look like."""
+"""Location of the patient's body and lungs in a CT, on a coarse grid."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from trct_monai.intensity import AIR_HU, LUNG_HU
 from trct_monai.resampling import resample
 
 COARSE_SPACING = 4.0
-"""Voxel side in mm of the grid on which the body is looked for."""
-
+"""Voxel side in mm of the grid on which the body is segmented."""
 
 MIN_BODY_LITRES = 0.5
 MIN_LUNG_LITRES = 0.3
+"""Smaller components are no body and no lungs."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Body:
     """Body and lungs of a CT.
 
     Attributes:
-        mask: The body with all that it encloses, lungs included (X, Y, Z), on the coarse grid.
+        mask: The body with its interior, lungs included (X, Y, Z), on the coarse grid.
         affine: From the mask's voxel index to world mm, diagonal.
         center: Middle of the body's bounding box in world mm.
-        lungs_z: Lowest and highest z of the lungs in mm; None if there are none.
+        lungs_z: Lowest and highest z of the lungs in mm; None without lungs.
     """
 
     mask: np.ndarray
@@ -36,18 +36,18 @@ class Body:
 
 
 def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
-    """The body in a CT, without the table: the largest piece above -500 HU once thin things are taken away.
+    """The body in a CT, without the table: the largest component above -500 HU after thin structures are removed.
 
-    A first opening takes away what is thinner than 8 mm: the table's shells, sheets, tubes. Thin walls within 16 mm of
-    the largest piece come back. Then each axial slice is filled, so that the body is solid, and a second opening cuts
-    off what is thinner than about 24 mm and still clings to it.
+    A first opening removes structures thinner than 8 mm: the table's shells, sheets, tubes. Thin walls within 16 mm of
+    the largest component are restored. Then each axial slice is filled, so that the body is solid, and a second opening
+    removes attached structures thinner than about 24 mm.
 
     Args:
         ct_hu: CT numbers (X, Y, Z), RAS.
         affine: From voxel index to world mm, diagonal and positive.
 
     Returns:
-        The body, or None where nothing of half a litre is denser than -500 HU.
+        The body, or None if no component of half a litre is denser than -500 HU.
     """
     spacing = np.diag(affine)[:3]
     size = np.maximum(np.round(np.array(ct_hu.shape) * spacing / COARSE_SPACING), 1).astype(int)
@@ -57,7 +57,7 @@ def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
     coarse = resample(ct_hu, affine, size.tolist(), coarse_affine, AIR_HU).numpy()
     litres = float(step.prod()) * 1e-6
 
-    # Slices are repeated beyond both ends of the scan, or the openings would eat the body's cut faces.
+    # The end slices are repeated, or the openings would erode the body where the scan cuts it.
     dense = np.pad(coarse > LUNG_HU, ((0, 0), (0, 0), (4, 4)), mode="edge")
     ball = ndimage.generate_binary_structure(3, 1)
     thick = _largest(ndimage.binary_opening(dense, np.ones((2, 2, 2))))
@@ -72,7 +72,7 @@ def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
 
 
 def outside_body(body: Body, shape: tuple[int, ...], affine: np.ndarray) -> Tensor:
-    """True where a finer grid lies more than one coarse voxel (4 mm) outside the body (X, Y, Z)."""
+    """Mask (X, Y, Z) of the voxels of a finer grid that are more than one coarse voxel (4 mm) outside the body."""
     near = torch.from_numpy(ndimage.binary_dilation(body.mask, ndimage.generate_binary_structure(3, 1)))
     for axis, size in enumerate(shape):
         position = affine[axis, 3] + affine[axis, axis] * np.arange(size)
@@ -82,7 +82,7 @@ def outside_body(body: Body, shape: tuple[int, ...], affine: np.ndarray) -> Tens
 
 
 def _lungs_z(air: np.ndarray, affine: np.ndarray, litres: float) -> tuple[float, float] | None:
-    """Extent in z of the one or two largest pockets of air inside the body, if they are large enough for lungs."""
+    """Extent in z of the one or two largest components of air inside the body, if they are large enough for lungs."""
     labels, count = ndimage.label(ndimage.binary_opening(air))
     volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * litres
     if count == 0 or volumes.max() < MIN_LUNG_LITRES:

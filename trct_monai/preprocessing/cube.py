@@ -1,4 +1,4 @@
-"""The Protocol: the one fixed chain from any CT to a network's target."""
+"""The fixed preprocessing from any CT to a network's target."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,11 @@ from trct_monai.intensity import AIR_HU, HU_WINDOW, PADDING_HU, check_hu_window,
 from trct_monai.preprocessing.body import find_body, outside_body
 from trct_monai.resampling import is_aligned, resample, to_ras, to_world_axes
 
-SAME_EXTENT = 1e-3
-"""Relative tolerance within which a CT already is the cube."""
+EXTENT_TOLERANCE = 1e-3
+"""Relative difference of its sides from `extent` up to which a CT already is the cube."""
 
-
-COARSER = 1.5
-"""A CT whose voxels are larger than the target's by this factor along every axis is named in the log."""
-
+UPSAMPLING_WARNING = 1.5
+"""Ratio of the CT's voxel side to the target's, along every axis, from which on the log has a warning."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +31,8 @@ class CTPreprocessing(Transform):
 
     1. Axes to RAS; a tilted or oblique volume is resampled to the world axes; padding below -1024 HU becomes air.
     2. A cube of `extent` mm: in x and y around the middle of the body's bounding box (without the table); in z around
-       the middle of the scan or, if the scan is longer than the cube, around the middle of the lungs (where there are
-       any), moved as little as needed to stay within the scan. What the scan does not reach is air.
+       the middle of the scan or, if the scan is longer than the cube, around the middle of the lungs if it has lungs,
+       moved as little as needed to stay within the scan. Outside of the scan is air.
     3. Antialiased resampling to size^3 voxels; see `trct_monai.resampling`.
     4. Clip to the HU window, scale to [0, 1].
 
@@ -44,7 +42,10 @@ class CTPreprocessing(Transform):
         size: Number of voxels along each side of the cube.
         extent: Side of the cube in mm.
         hu_window: Lowest and highest HU.
-        remove_table: Replace all that is more than 4 mm outside the body by air, and log how much that was.
+        remove_table: Replace voxels more than 4 mm outside the body by air, and log their volume.
+
+    Raises:
+        ValueError: If a size or the window is out of range.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class CTPreprocessing(Transform):
             affine: From voxel index to world mm in RAS, for a plain tensor.
 
         Raises:
-            ValueError: If the shape or the affine is none of a volume, or a value is not finite.
+            ValueError: If the shape or the affine is not that of a volume, or a value is not finite.
         """
         hu = self.cubes(ct_hu, [self.size], affine)[0]
         unit = hu_to_unit(hu.as_subclass(Tensor), self.hu_window)
@@ -93,11 +94,10 @@ class CTPreprocessing(Transform):
             volume = _without_table(volume, source_affine)
         results = []
         finest = float(np.diag(source_affine)[:3].min())
-        if finest > COARSER * self.extent / max(sizes) and not self._warned:
+        if finest > UPSAMPLING_WARNING * self.extent / max(sizes) and not self._warned:
             self._warned = True  # once, not for every case
             logger.warning(
-                "a CT with voxels of %.2f mm is interpolated to %.2f mm: there is no finer detail to learn from or to "
-                "compare with",
+                "a CT with voxels of %.2f mm is interpolated to %.2f mm: it has no finer detail for training or scores",
                 finest,
                 self.extent / max(sizes),
             )
@@ -115,7 +115,7 @@ class CTPreprocessing(Transform):
         spacing, shape = np.diag(affine)[:3], np.array(volume.shape)
         middle = np.asarray(affine[:3, 3] + spacing * (shape - 1) / 2)
         reach = spacing * shape
-        if np.abs(reach / self.extent - 1).max() <= SAME_EXTENT:
+        if np.abs(reach / self.extent - 1).max() <= EXTENT_TOLERANCE:
             return middle
         body = find_body(volume, affine)
         if body is None:
@@ -129,14 +129,14 @@ class CTPreprocessing(Transform):
 
 
 def resample_like(ct_hu: MetaTensor, reference: MetaTensor) -> MetaTensor:
-    """Any CT in HU on the grid of a case's CT: axes to RAS, antialiased resampling, air where the CT does not reach.
+    """Any CT in HU on the grid of a case's CT: axes to RAS, antialiased resampling, air outside of the CT.
 
     Args:
         ct_hu: CT numbers (1, X, Y, Z) with their affine.
         reference: CT (1, X, Y, Z) whose axes are the world's.
 
     Raises:
-        ValueError: If the shape or the affine is none of a volume.
+        ValueError: If the shape or the affine is not that of a volume.
     """
     volume, affine = standardize(ct_hu, None)
     target = reference.affine.double().numpy()
@@ -149,7 +149,7 @@ def standardize(ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarra
         raise ValueError(f"a CT must be (1, X, Y, Z), got shape {tuple(ct_hu.shape)}")
     if affine is None:
         if not isinstance(ct_hu, MetaTensor):
-            raise ValueError("a CT without affine has no place and no size: give a MetaTensor or an affine")
+            raise ValueError("a CT without affine has no voxel size and position: give a MetaTensor or an affine")
         affine = ct_hu.affine
     matrix = np.asarray(affine, dtype=float)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
@@ -168,7 +168,7 @@ def standardize(ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarra
 def _without_table(volume: Tensor, affine: np.ndarray) -> Tensor:
     body = find_body(volume, affine)
     if body is None:
-        logger.warning("no body found: the table stays")
+        logger.warning("no body found: the table is not removed")
         return volume
     outside = outside_body(body, tuple(volume.shape), affine)
     dense = outside & (volume > AIR_HU / 2)
@@ -184,10 +184,10 @@ def _without_table(volume: Tensor, affine: np.ndarray) -> Tensor:
 
 
 def as_case(volume: Tensor, affine: np.ndarray, meta: Mapping[str, Any]) -> MetaTensor:
-    """A MetaTensor with little metadata, the same keys for every case, so that batches can be collated."""
+    """A MetaTensor whose metadata has the same few keys for every case, so that batches can be collated."""
     matrix = torch.as_tensor(affine, dtype=torch.float64)
     fields: dict[str, Any] = {
-        # SaveImage resamples to `original_affine` by default: this grid is the one to be saved.
+        # SaveImage resamples to `original_affine` by default; this makes it save this grid.
         "original_affine": matrix.clone(),
         "spatial_shape": np.array(volume.shape[1:]),
         "space": "RAS",

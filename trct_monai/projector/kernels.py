@@ -1,111 +1,48 @@
-"""The views behind the projector: the rays of a camera in voxel coordinates, and the three ways to sum along them."""
+"""One camera and one kind of volume: the sum along each ray and its transpose, in three ways."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from trct_monai.geometry import Camera
-
-Shape = tuple[int, int, int]
-Affine = tuple[tuple[float, ...], ...]
+from trct_monai.projector.rays import Rays, Shape
 
 CPU_BLOCK, GPU_BLOCK = 2**20, 2**25
 """Values in the planes that are worked through together: 4 MB of float32 stay in the cache of a CPU."""
 
 
-@dataclass(frozen=True, eq=False)
-class Rays:
-    """The rays of a camera in voxel coordinates, float64.
+class CameraKernel(ABC):
+    """The projection of one kind of volume by one camera, with the tables that it needs, and its transpose.
 
-    Pixel (r, c) stands at corner + c * column + r * row. A ray of a cone is at source + t * (pixel - source), so that
-    the source has t = 0 and the detector t = 1. A ray of a parallel beam is at pixel + t * direction, with t in mm.
-    No ray ends at the detector.
+    Args:
+        rays: The camera's rays in the volume's voxels.
+        shape: Number of voxels (X, Y, Z).
+        dtype: Type of the volumes.
+        device: Where they are.
     """
 
-    corner: Tensor
-    column: Tensor
-    row: Tensor
-    source: Tensor | None
-    direction: Tensor
-    length: Tensor
-    """Length of each ray in mm for one unit of t, (H, W)."""
-
-    @classmethod
-    def of(cls, camera: Camera, affine: Tensor) -> "Rays":
-        world_to_voxel = torch.linalg.inv(affine)
-        turn, shift = world_to_voxel[:3, :3], world_to_voxel[:3, 3]
-        pixel_to_world = camera.pixel_to_world()
-        column, row, corner = (turn @ pixel_to_world).unbind(1)
-        direction = turn @ torch.tensor(camera.normal, dtype=torch.float64)
-        if camera.source is None:
-            length = torch.ones(camera.size, dtype=torch.float64)
-            return cls(corner + shift, column, row, None, direction, length)
-        source = torch.tensor(camera.source, dtype=torch.float64)
-        r, c = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in camera.size), indexing="ij")
-        pixels = torch.stack([c, r, torch.ones_like(c)], dim=-1) @ pixel_to_world.T
-        return cls(corner + shift, column, row, turn @ source + shift, direction, (pixels - source).norm(dim=-1))
-
-    @property
-    def is_separable(self) -> bool:
-        """Whether the detector's rows are stacked along the volume's z axis and nothing else."""
-        row_is_z = self.row[:2].abs().max() <= 1e-9 * self.row.norm()
-        return bool(row_is_z and self.column[2].abs() <= 1e-9 * self.column.norm())
-
-    def depth(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The t of points (N, 3), and its gradient (3): across planes parallel to the detector t is the same."""
-        normal = torch.linalg.cross(self.row, self.column)
-        start, reach = (
-            (self.corner, self.direction) if self.source is None else (self.source, self.corner - self.source)
-        )
-        gradient = normal / (normal @ reach)
-        return (points - start) @ gradient, gradient
-
-    def planes(self, shape: Shape) -> tuple[Tensor, float]:
-        """Planes parallel to the detector, one voxel apart, from one end of the volume to the other.
-
-        Returns:
-            The planes' t, and the distance in t between two of them. For a view along a voxel axis the planes are the
-            volume's slices themselves.
-        """
-        t, gradient = self.depth(_corners(shape, margin=0.0))
-        step = float(gradient.norm())
-        count = int(torch.ceil((t.max() - t.min()) / step - 1e-6)) + 1
-        return (t.max() + t.min()) / 2 + (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * step, step
-
-    def first(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Where pixel (0, 0)'s ray meets the planes t, and how far a step on the detector reaches there."""
-        if self.source is None:
-            return self.corner + t[:, None] * self.direction, torch.ones_like(t)
-        return self.source + t[:, None] * (self.corner - self.source), t
-
-    def starts_and_directions(self) -> tuple[Tensor, Tensor]:
-        """Point at t = 0 and voxels for one unit of t of each ray, (H, W, 3)."""
-        r, c = torch.meshgrid(*(torch.arange(n) for n in self.length.shape), indexing="ij")
-        pixels = self.corner + c[..., None] * self.column + r[..., None] * self.row
-        if self.source is None:
-            return pixels, self.direction.expand_as(pixels)
-        return self.source.expand_as(pixels), pixels - self.source
-
-
-class View:
-    """One camera looking at one kind of volume: `forward`, and `add_adjoint`, its transpose."""
-
-    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
-        self.camera, self.shape, self.dtype, self.device = camera, shape, dtype, device
+    def __init__(self, rays: Rays, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        self.size, self.shape, self.dtype, self.device = rays.camera.size, shape, dtype, device
 
     def _planes_per_block(self, values_per_plane: int) -> int:
         return max((CPU_BLOCK if self.device.type == "cpu" else GPU_BLOCK) // values_per_plane, 1)
 
-    def forward(self, volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, "H W"]:
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of the tables, those included that are made at the first adjoint."""
 
+    @abstractmethod
+    def project(self, volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, "H W"]:
+        """The line integral along each ray."""
+
+    @abstractmethod
     def add_adjoint(self, image: Float[Tensor, "H W"], volume: Float[Tensor, "X Y Z"]) -> None:
-        raise NotImplementedError
+        """Add the transpose of `project`, applied to an image, to a volume in place."""
 
 
 @dataclass(eq=False)
@@ -118,6 +55,10 @@ class WeightedSums:
 
     def __call__(self, table: Tensor) -> Tensor:
         return F.embedding_bag(self.index, table, self.offset, mode="sum", per_sample_weights=self.weight)
+
+    @property
+    def nbytes(self) -> int:
+        return self.index.nbytes + self.offset.nbytes + self.weight.nbytes
 
     @classmethod
     def of(cls, index: Tensor, weight: Tensor) -> "WeightedSums":
@@ -139,20 +80,24 @@ class WeightedSums:
         return bags, WeightedSums(self.index, self.offset[bags], self.weight)
 
 
-class SeparableView(View):
+class SeparableKernel(CameraKernel):
     """Fan in (x, y), then a scaling along z, both as weighted sums of contiguous rows, plane block by plane block."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(camera, shape, rays, dtype, device)
+    def __init__(self, rays: Rays, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(rays, shape, dtype, device)
         t, step = rays.planes(shape)
         self.length = (rays.length * step).to(device, dtype)
-        count = self._planes_per_block(shape[2] * camera.size[1])
+        count = self._planes_per_block(shape[2] * self.size[1])
         self.blocks = [self._tables(rays, t[i : i + count]) for i in range(0, len(t), count)]
         self.transposed_blocks: list[tuple[WeightedSums, Tensor, WeightedSums]] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return self.length.nbytes + 2 * sum(fan.nbytes + scaling.nbytes for fan, scaling in self.blocks)
+
     def _tables(self, rays: Rays, t: Tensor) -> tuple[WeightedSums, WeightedSums]:
         """Sheet rows (plane, column) from the volume's rows (x, y); detector rows from sheet rows (plane, z)."""
-        (num_x, num_y, num_z), (height, width) = self.shape, self.camera.size
+        (num_x, num_y, num_z), (height, width) = self.shape, self.size
         first, scale = rays.first(t)
         columns = scale[:, None] * torch.arange(width)
         ix, wx = _linear(first[:, 0, None] + columns * rays.column[0], num_x)  # (planes, W, items)
@@ -165,8 +110,8 @@ class SeparableView(View):
         fan = WeightedSums.of(fan_index.to(self.device), fan_weight.to(self.device, self.dtype))
         return fan, WeightedSums.of(scaling_index.to(self.device), scaling_weight.to(self.device, self.dtype))
 
-    def forward(self, volume: Tensor) -> Tensor:
-        num_z, width = self.shape[2], self.camera.size[1]
+    def project(self, volume: Tensor) -> Tensor:
+        num_z, width = self.shape[2], self.size[1]
         table = volume.reshape(-1, num_z)
         image = torch.zeros_like(self.length)
         for fan, scaling in self.blocks:
@@ -177,7 +122,7 @@ class SeparableView(View):
     def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
         if self.transposed_blocks is None:
             self.transposed_blocks = [self._transpose(*block) for block in self.blocks]
-        num_z, width = self.shape[2], self.camera.size[1]
+        num_z, width = self.shape[2], self.size[1]
         image = image * self.length
         table = volume.view(-1, num_z)
         for scaling, rows, fan in self.transposed_blocks:
@@ -186,17 +131,17 @@ class SeparableView(View):
 
     def _transpose(self, fan: WeightedSums, scaling: WeightedSums) -> tuple[WeightedSums, Tensor, WeightedSums]:
         num_x, num_y, num_z = self.shape
-        num_planes = len(fan.offset) // self.camera.size[1]
+        num_planes = len(fan.offset) // self.size[1]
         return scaling.transposed(num_planes * num_z), *fan.transposed(num_x * num_y).without_empty()
 
 
-class SlabView(View):
+class SlabKernel(CameraKernel):
     """One 2-D `grid_sample` for each slice across the main direction of the beam."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(camera, shape, rays, dtype, device)
+    def __init__(self, rays: Rays, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(rays, shape, dtype, device)
         start, direction = rays.starts_and_directions()
-        self.axis = _main_axis(camera, direction)
+        self.axis = rays.main_axis(direction)
         along = direction[..., self.axis]
         self.length = (rays.length / along.abs()).to(device, dtype)
         # In slice m a ray is at base + m * slope, in grid_sample's normalised coordinates (last axis first).
@@ -207,6 +152,10 @@ class SlabView(View):
         self.base = ((2 * base[..., others] + 1) / size - 1).to(device, dtype)
         self.slope = (2 * slope[..., others] / size).to(device, dtype)
 
+    @property
+    def nbytes(self) -> int:
+        return self.length.nbytes + self.base.nbytes + self.slope.nbytes
+
     def _blocks(self, volume: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Slices (N, 1, ., .) of the volume, a few at a time, and where the rays meet them."""
         slices = volume.movedim(self.axis, 0)[:, None]
@@ -215,7 +164,7 @@ class SlabView(View):
         for i in range(0, len(slices), count):
             yield slices[i : i + count], torch.addcmul(self.base, index[i : i + count], self.slope)
 
-    def forward(self, volume: Tensor) -> Tensor:
+    def project(self, volume: Tensor) -> Tensor:
         image = torch.zeros_like(self.length)
         for slices, grid in self._blocks(volume):
             image += F.grid_sample(slices, grid, padding_mode="zeros", align_corners=False).sum(dim=(0, 1))
@@ -229,20 +178,24 @@ class SlabView(View):
             slices += torch.ops.aten.grid_sampler_2d_backward(values, slices, grid, 0, 0, False, [True, False])[0]
 
 
-class ReferenceView(View):
+class ReferenceKernel(CameraKernel):
     """All sample points at once by a 3-D `grid_sample`, on the planes that the fast path would take."""
 
-    def __init__(self, camera: Camera, shape: Shape, rays: Rays, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(camera, shape, rays, dtype, device)
+    def __init__(self, rays: Rays, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(rays, shape, dtype, device)
         self.rays = rays
 
-    def forward(self, volume: Tensor) -> Tensor:
+    @property
+    def nbytes(self) -> int:
+        return self.rays.length.nbytes
+
+    def project(self, volume: Tensor) -> Tensor:
         start, direction = self.rays.starts_and_directions()
         if self.rays.is_separable:
             planes, step = self.rays.planes(self.shape)
             t, length = planes[:, None, None], self.rays.length * step
         else:
-            axis = _main_axis(self.camera, direction)
+            axis = self.rays.main_axis(direction)
             along = direction[..., axis]
             t = (torch.arange(self.shape[axis])[:, None, None] - start[..., axis]) / along
             length = self.rays.length / along.abs()
@@ -254,46 +207,8 @@ class ReferenceView(View):
     def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
         with torch.enable_grad():
             source = torch.zeros_like(volume, requires_grad=True)
-            (gradient,) = torch.autograd.grad(self.forward(source), source, image)
+            (gradient,) = torch.autograd.grad(self.project(source), source, image)
         volume += gradient
-
-
-KINDS: dict[str, type[View]] = {"separable": SeparableView, "slab": SlabView, "reference": ReferenceView}
-
-
-@lru_cache(maxsize=32)
-def make_view(
-    camera: Camera, shape: Shape, affine: Affine, method: str, dtype: torch.dtype, device: torch.device
-) -> View:
-    """One view with its tables, kept: at 256 voxels and pixels a side they take 5 to 10 MB and the time of two or three
-    projections to build. No more than 32 views are kept, by the process; a forked worker inherits them unchanged."""
-    rays = Rays.of(camera, torch.tensor(affine, dtype=torch.float64))
-    if camera.source is not None and rays.depth(_corners(shape, margin=0.5))[0].min() <= 0:
-        raise ValueError(
-            f"camera {camera.name!r}: the source {camera.source} mm is inside or beside the volume, of which no part "
-            "may reach behind it; move the source away or check the unit of the voxel spacing"
-        )
-    if method == "separable" and not rays.is_separable:
-        raise ValueError(f"camera {camera.name!r} is tilted against the volume's z axis; use method='slab' or 'auto'")
-    name = ("separable" if rays.is_separable else "slab") if method == "auto" else method
-    return KINDS[name](camera, shape, rays, dtype, device)
-
-
-def _corners(shape: Shape, margin: float) -> Tensor:
-    """The eight corner voxels' centres (margin 0) or the volume's corners (margin 0.5) in voxel coordinates."""
-    ends = [torch.tensor([-margin, n - 1 + margin], dtype=torch.float64) for n in shape]
-    return torch.cartesian_prod(*ends)
-
-
-def _main_axis(camera: Camera, direction: Tensor) -> int:
-    """The volume's axis that the beam (H, W, 3) runs along most."""
-    axis = int(direction.mean(dim=(0, 1)).abs().argmax())
-    if not (direction[..., axis].min() > 0 or direction[..., axis].max() < 0):
-        raise ValueError(
-            f"camera {camera.name!r} has rays that run along the slices of the volume's axis {axis}; "
-            "use a longer source-detector distance or a smaller detector"
-        )
-    return axis
 
 
 def _linear(position: Tensor, size: int) -> tuple[Tensor, Tensor]:

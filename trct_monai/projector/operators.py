@@ -23,7 +23,7 @@ Three ways compute that sum; `method` chooses one by name, ``"auto"`` the fast o
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -32,13 +32,13 @@ from torch import Tensor, nn
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.grids import voxel_to_world
 from trct_monai.intensity import hu_to_attenuation
-from trct_monai.projector.kernels import KINDS, Affine, View, make_view
+from trct_monai.projector.kernel_cache import KERNELS, Affine, KernelKey, kept
+from trct_monai.projector.kernels import CameraKernel
 
-Method = Literal["auto", "separable", "slab", "reference"]
-
-
+KernelName = Literal["auto", "separable", "slab", "reference"]
 Cameras = Sequence[Camera] | Sequence[Sequence[Camera]]
-
+Kernels = list[list[CameraKernel]]
+"""A kernel for each view of each volume of a batch."""
 
 T = TypeVar("T")
 
@@ -49,18 +49,19 @@ def project(
     voxel_spacing: float | Sequence[float] | None = None,
     *,
     affine: Tensor | None = None,
-    method: Method = "auto",
+    method: KernelName = "auto",
 ) -> Float[Tensor, "B V H W"]:
     """Line integrals of a volume, one radiograph for each camera.
 
-    Computed in float32 (float64 for a float64 volume), whatever autocast says; differentiable in the volume.
+    Computed in float32 (float64 for a float64 volume), whatever autocast says; differentiable in the volume. Use a
+    `Projector` to project many times by the same cameras.
 
     Args:
         volume: Linear attenuation in 1/mm. Outside of it there is nothing.
         cameras: One sequence of views for the whole batch, or one sequence for each volume of the batch.
         voxel_spacing: Voxel side in mm (one or three numbers) of a volume centred on the isocentre.
         affine: In place of `voxel_spacing`: matrix (4, 4) from voxel index to mm from the isocentre.
-        method: ``auto``, ``separable``, ``slab`` or ``reference``; see the module's page.
+        method: ``auto``, ``separable``, ``slab`` or ``reference``; see the module's docstring.
 
     Returns:
         Line integrals without unit, (B, V, H, W).
@@ -68,11 +69,8 @@ def project(
     Raises:
         ValueError: If the shapes, the cameras' sizes or the method do not fit.
     """
-    if volume.ndim != 5 or volume.shape[1] != 1:
-        raise ValueError(f"volume must be (B, 1, X, Y, Z), got shape {tuple(volume.shape)}")
-    volume = _at_least_float32(volume)
-    cases = _views(cameras, len(volume), volume.shape[2:], voxel_spacing, affine, method, volume)
-    return _apply(_Project, volume, cases)
+    volume = _checked_volume(volume)
+    return _apply(_Project, volume, _kernels(cameras, volume.shape[2:], voxel_spacing, affine, method, volume))
 
 
 def project_hu(
@@ -96,7 +94,7 @@ def backproject(
     voxel_spacing: float | Sequence[float] | None = None,
     *,
     affine: Tensor | None = None,
-    method: Method = "auto",
+    method: KernelName = "auto",
 ) -> Float[Tensor, "B 1 X Y Z"]:
     """The adjoint of `project`: spread each pixel's value along its ray. Adjoint, not inverse.
 
@@ -111,48 +109,56 @@ def backproject(
     Raises:
         ValueError: If the shapes, the cameras' sizes or the method do not fit.
     """
-    if radiographs.ndim != 4:
-        raise ValueError(f"radiographs must be (B, V, H, W), got shape {tuple(radiographs.shape)}")
-    radiographs = _at_least_float32(radiographs)
-    cases = _views(cameras, len(radiographs), shape, voxel_spacing, affine, method, radiographs)
-    expected = (len(cases), len(cases[0]), *cases[0][0].camera.size)
-    if radiographs.shape != expected:
-        raise ValueError(f"radiographs must be (B, V, H, W) = {expected} here, got {tuple(radiographs.shape)}")
-    return _apply(_Backproject, radiographs, cases)
+    radiographs = _checked_radiographs(radiographs)
+    return _apply(_Backproject, radiographs, _kernels(cameras, shape, voxel_spacing, affine, method, radiographs))
 
 
 class Projector(nn.Module):
-    """`project` and `backproject` for one set of cameras and one kind of volume.
+    """`project` and `backproject` for cameras and a kind of volume that stay the same.
+
+    It keeps the cameras' tables for as long as it lives: make one for all that is projected by the same cameras.
 
     Args:
-        cameras: The views.
+        cameras: As in `project`.
         shape: Number of voxels (X, Y, Z).
-        voxel_spacing: Voxel side in mm of a volume centred on the isocentre.
+        voxel_spacing: Voxel side in mm (one or three numbers) of a volume centred on the isocentre.
         method: As in `project`.
     """
 
     def __init__(
         self,
-        cameras: Sequence[Camera],
+        cameras: Cameras,
         shape: Sequence[int],
         voxel_spacing: float | Sequence[float],
-        method: Method = "auto",
+        method: KernelName = "auto",
     ) -> None:
         super().__init__()
-        self.cameras = tuple(cameras)
-        self.shape = tuple(shape)
-        self.voxel_spacing = voxel_spacing
-        self.method = method
+        self.cameras, self.shape = cast(Cameras, tuple(cameras)), tuple(shape)
+        self.voxel_spacing, self.method = voxel_spacing, method
+        self._own: dict[KernelKey, CameraKernel] = {}
 
     def forward(self, volume: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B V H W"]:
         """Line integrals of attenuation in 1/mm."""
         if tuple(volume.shape[2:]) != self.shape:
             raise ValueError(f"volume must have {self.shape} voxels, got {tuple(volume.shape[2:])}")
-        return project(volume, self.cameras, self.voxel_spacing, method=self.method)
+        volume = _checked_volume(volume)
+        return _apply(_Project, volume, self._kernels(volume))
 
     def adjoint(self, radiographs: Float[Tensor, "B V H W"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Back-projection, the transpose of `forward`."""
-        return backproject(radiographs, self.cameras, self.shape, self.voxel_spacing, method=self.method)
+        radiographs = _checked_radiographs(radiographs)
+        return _apply(_Backproject, radiographs, self._kernels(radiographs))
+
+    def _kernels(self, like: Tensor) -> Kernels:
+        return _kernels(self.cameras, self.shape, self.voxel_spacing, None, self.method, like, self._find)
+
+    def _find(self, key: KernelKey) -> CameraKernel:
+        if key not in self._own:
+            self._own[key] = kept.get(key)
+        return self._own[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_own": {}}
 
 
 def is_traced() -> bool:
@@ -168,57 +174,78 @@ def untraced(function: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(function, *arguments).result()
 
 
-def _project(volume: Tensor, cases: list[list[View]]) -> Tensor:
-    return torch.stack([torch.stack([view.forward(v[0]) for view in views]) for v, views in zip(volume, cases)])
+def _checked_volume(volume: Tensor) -> Tensor:
+    if volume.ndim != 5 or volume.shape[1] != 1:
+        raise ValueError(f"volume must be (B, 1, X, Y, Z), got shape {tuple(volume.shape)}")
+    return _at_least_float32(volume)
+
+
+def _checked_radiographs(radiographs: Tensor) -> Tensor:
+    if radiographs.ndim != 4:
+        raise ValueError(f"radiographs must be (B, V, H, W), got shape {tuple(radiographs.shape)}")
+    return _at_least_float32(radiographs)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    plain = tensor.as_subclass(Tensor)
+    return plain if plain.dtype == torch.float64 else plain.float()
+
+
+def _project(volume: Tensor, kernels: Kernels) -> Tensor:
+    return torch.stack([torch.stack([kernel.project(v[0]) for kernel in case]) for v, case in zip(volume, kernels)])
 
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, volume: Tensor, cases: list[list[View]]) -> Tensor:
-        ctx.cases = cases
-        return _project(volume, cases)
+    def forward(ctx: Any, volume: Tensor, kernels: Kernels) -> Tensor:
+        ctx.kernels = kernels
+        return _project(volume, kernels)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _apply(_Backproject, grad, ctx.cases), None
+        return _apply(_Backproject, grad, ctx.kernels), None
 
 
 class _Backproject(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, radiographs: Tensor, cases: list[list[View]]) -> Tensor:
-        ctx.cases = cases
-        volume = radiographs.new_zeros(len(cases), 1, *cases[0][0].shape)
-        for target, images, views in zip(volume, radiographs, cases):
-            for image, view in zip(images, views):
-                view.add_adjoint(image, target[0])
+    def forward(ctx: Any, radiographs: Tensor, kernels: Kernels) -> Tensor:
+        ctx.kernels = kernels
+        expected = (len(kernels), len(kernels[0]), *kernels[0][0].size)
+        if radiographs.shape != expected:
+            raise ValueError(f"radiographs must be (B, V, H, W) = {expected} here, got {tuple(radiographs.shape)}")
+        volume = radiographs.new_zeros(len(kernels), 1, *kernels[0][0].shape)
+        for target, images, case in zip(volume, radiographs, kernels):
+            for image, kernel in zip(images, case):
+                kernel.add_adjoint(image, target[0])
         return volume
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _apply(_Project, grad, ctx.cases), None
+        return _apply(_Project, grad, ctx.kernels), None
 
 
-def _apply(function: type[torch.autograd.Function], tensor: Tensor, cases: list[list[View]]) -> Tensor:
+def _apply(function: type[torch.autograd.Function], tensor: Tensor, kernels: Kernels) -> Tensor:
     """`function.apply`, whatever autocast says."""
     with torch.autocast(tensor.device.type, enabled=False):
         if is_traced() and function is _Project:  # a trace cannot hold what autograd does not see into
-            return _project(tensor, cases)
-        result: Tensor = function.apply(tensor, cases)  # type: ignore[no-untyped-call]  # PyTorch has no types here
+            return _project(tensor, kernels)
+        result: Tensor = function.apply(tensor, kernels)  # type: ignore[no-untyped-call]  # PyTorch has no types here
     return result
 
 
-def _views(
+def _kernels(
     cameras: Cameras,
-    batch: int,
     shape: Sequence[int],
     voxel_spacing: float | Sequence[float] | None,
     affine: Tensor | None,
     method: str,
     like: Tensor,
-) -> list[list[View]]:
-    """The views of each volume of a batch, their tables in the type and on the device of `like`."""
-    if method not in ("auto", *KINDS):
-        raise ValueError(f"method must be auto, {', '.join(KINDS)}, got {method!r}")
+    find: Callable[[KernelKey], CameraKernel] = kept.get,
+) -> Kernels:
+    """The kernels for each volume of a batch, their tables in the type and on the device of `like`."""
+    if method not in ("auto", *KERNELS):
+        raise ValueError(f"method must be auto, {', '.join(KERNELS)}, got {method!r}")
+    batch = len(like)
     if len(shape) != 3 or min(shape) < 1 or batch < 1:
         raise ValueError(f"the volumes must be at least one, of (X, Y, Z) voxels, got {batch} of {tuple(shape)}")
     cases = _cases(cameras, batch)
@@ -226,18 +253,20 @@ def _views(
     num_x, num_y, num_z = (int(n) for n in shape)
     if method == "auto" and is_traced():
         method = "slab"  # of operations that TorchScript and ONNX have
-    return [
-        [untraced(make_view, camera, (num_x, num_y, num_z), matrix, method, like.dtype, like.device) for camera in case]
-        for case in cases
-    ]
+
+    def kernels(case: Sequence[Camera]) -> list[CameraKernel]:
+        keys = [KernelKey(camera, (num_x, num_y, num_z), matrix, method, like.dtype, like.device) for camera in case]
+        return [untraced(find, key) for key in keys]
+
+    return [kernels(case) for case in cases] if len(cases) == batch else [kernels(cases[0])] * batch
 
 
 def _cases(cameras: Cameras, batch: int) -> list[list[Camera]]:
-    """The cameras of each volume of a batch."""
+    """The cameras of each volume of a batch, or those of all its volumes alone."""
     shared = [camera for camera in cameras if isinstance(camera, Camera)]
     own = [list(case) for case in cameras if not isinstance(case, Camera)]
-    cases = own if own else [shared] * batch
-    if (shared and own) or len(cases) != batch or len({len(case) for case in cases}) != 1 or not cases[0]:
+    cases = own or [shared]
+    if (shared and own) or (own and len(own) != batch) or len({len(case) for case in cases}) != 1 or not cases[0]:
         raise ValueError(
             f"cameras must be one list of at least one view for the batch, or {batch} lists of equal length, "
             f"got {len(shared)} cameras and {len(own)} lists of {', '.join(str(len(case)) for case in own) or 'none'}"
@@ -261,8 +290,3 @@ def _affine(shape: Sequence[int], voxel_spacing: float | Sequence[float] | None,
     if not matrix.isfinite().all() or matrix[:3, :3].det().abs() < 1e-12 or matrix[3].tolist() != [0, 0, 0, 1]:
         raise ValueError(f"affine must be finite, invertible and end in (0, 0, 0, 1), got {matrix.tolist()}")
     return tuple(tuple(row) for row in matrix.tolist())
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    plain = tensor.as_subclass(Tensor)
-    return plain if plain.dtype == torch.float64 else plain.float()

@@ -18,23 +18,25 @@ Condition = Callable[[Tensor], Tensor]
 
 
 class DiscriminatorEvents(EventEnum):
-    """What happens to the discriminator within an iteration, after all of `IterationEvents` but the last."""
+    """Events of the discriminator's step within an iteration; all of `IterationEvents` but the last come before."""
 
     DISCRIMINATOR_LOSS_COMPLETED = "discriminator_loss_completed"
     DISCRIMINATOR_BACKWARD_COMPLETED = "discriminator_backward_completed"
 
 
 class AdversarialTrainer(Trainer):
-    """Trains a network on a loss and on what a discriminator thinks of its predictions.
+    """Trains a network on a reconstruction loss and on the adversarial term of a discriminator.
 
-    Each iteration first takes the generator's step, the discriminator frozen, then the discriminator's: the labels are
-    real, the predictions of this iteration fake, both in one forward pass. For the generator all events of MONAI's
-    `SupervisedTrainer` are fired with the same output, so that its handlers, metrics and postprocessing work as they
-    do there. Up to epoch `adversarial_start`, and with a weight of 0, the discriminator is neither asked nor trained.
+    Unlike MONAI's `GanTrainer` it trains on pairs and fires the events of `SupervisedTrainer`, with the same output, so
+    that its handlers, metrics and postprocessing work as they do there.
+
+    Each iteration takes the generator's step, with the discriminator frozen, then the discriminator's: the labels are
+    real, the predictions of this iteration fake, both in one forward pass. Up to epoch `adversarial_start`, and with a
+    weight of 0, the discriminator is inactive: neither evaluated nor trained. Parts of it that are frozen stay frozen.
 
     Of a network with deep supervision the loss sees all volumes, the discriminator the finest.
 
-    The output of an iteration has `image`, `label`, `pred` and `loss` and, once the discriminator plays,
+    The output of an iteration has `image`, `label`, `pred` and `loss` and, once the discriminator is active,
     ``reconstruction_loss``, ``adversarial_loss``, ``discriminator_loss``, ``accuracy_real``, ``accuracy_fake`` and
     ``discriminator_gradient_norm``.
 
@@ -44,19 +46,19 @@ class AdversarialTrainer(Trainer):
         train_data_loader: Batches with ``image`` and ``label``.
         network: The generator, or its DistributedDataParallel wrapper.
         optimizer: The generator's.
-        loss_function: Of (prediction, label); what the generator learns besides the adversarial term.
+        loss_function: Reconstruction loss of (prediction, label).
         discriminator: Volumes to scores without an activation, or its DistributedDataParallel wrapper.
         discriminator_optimizer: The discriminator's.
         adversarial_loss: Of (scores, target_is_real, for_discriminator), as MONAI's PatchAdversarialLoss; least squares
             need its ``no_activation_leastsq=True``.
         adversarial_weight: Weight of the adversarial term in the generator's loss.
-        adversarial_start: Number of epochs before the discriminator plays.
-        decision_threshold: Score above which a patch counts as judged real: 0.5 for least squares, 0 for logits.
-        condition: What of the network's input the discriminator sees before the volume, as channels (pix2pix); nothing
-            if None.
+        adversarial_start: Number of epochs in which the discriminator is inactive.
+        decision_threshold: Score above which a patch counts as classified real: 0.5 for least squares, 0 for logits.
+        condition: Function of the network's input that gives channels for the discriminator, put before the volume
+            (pix2pix); None for the volume alone.
         epoch_length: Iterations of an epoch; the loader's if None.
         non_blocking: Copy to the device without waiting.
-        prepare_batch: Batch to (input, target[, args, kwargs]); what it adds reaches the generator alone.
+        prepare_batch: Batch to (input, target[, args, kwargs]); args and kwargs go to the generator alone.
         inferer: How the generator is applied.
         postprocessing: Of the output, after MODEL_COMPLETED.
         key_train_metric: As in MONAI's trainers.
@@ -147,12 +149,12 @@ class AdversarialTrainer(Trainer):
         Workflow.run(self)
 
     @property
-    def adversarial(self) -> bool:
-        """Whether the discriminator plays in this epoch."""
+    def discriminator_is_active(self) -> bool:
+        """Whether this epoch has an adversarial term and a step of the discriminator."""
         return self.adversarial_weight > 0 and self.state.epoch > self.adversarial_start
 
     def _iteration(self, engine: Engine, batchdata: Mapping[str, Tensor]) -> Any:
-        """One step of the generator and, if it plays, one of the discriminator."""
+        """One step of the generator and, if it is active, one of the discriminator."""
         inputs, targets, *rest = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         args, kwargs = rest or ((), {})
         number = (self.state.iteration - 1) % self.state.epoch_length
@@ -168,11 +170,11 @@ class AdversarialTrainer(Trainer):
             output[CommonKeys.PRED] = self.inferer(inputs, self.network, *args, **kwargs)
             self.fire_event(IterationEvents.FORWARD_COMPLETED)
             loss = self.loss_function(output[CommonKeys.PRED], targets).mean()
-            if self.adversarial:
+            if self.discriminator_is_active:
                 output["reconstruction_loss"] = loss.detach()
-                output["adversarial_loss"] = self._deceive(inputs, _finest(output[CommonKeys.PRED]))
-                loss = loss + self.adversarial_weight * output["adversarial_loss"]
-                output["adversarial_loss"] = output["adversarial_loss"].detach()
+                adversarial_term = self._generator_term(inputs, _finest(output[CommonKeys.PRED]))
+                loss = loss + self.adversarial_weight * adversarial_term
+                output["adversarial_loss"] = adversarial_term.detach()
         output[CommonKeys.LOSS] = loss
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self._scaled(loss / self.accumulation_steps).backward()  # type: ignore[no-untyped-call]
@@ -182,7 +184,7 @@ class AdversarialTrainer(Trainer):
         if last:
             self._step(self.optimizer)
 
-        if self.adversarial:
+        if self.discriminator_is_active:
             self._train_discriminator(inputs, targets, output, first, last)
         else:
             self.discriminator_optimizer.step()  # without gradients it does nothing, and its schedule may go on
@@ -191,13 +193,16 @@ class AdversarialTrainer(Trainer):
         self.fire_event(IterationEvents.MODEL_COMPLETED)  # decollates and postprocesses the state's output
         return self.state.output
 
-    def _deceive(self, inputs: Tensor, prediction: Tensor) -> Tensor:
-        """The adversarial term of the generator: the discriminator judges, and learns nothing from it."""
+    def _generator_term(self, inputs: Tensor, prediction: Tensor) -> Tensor:
+        """The generator's adversarial term; the discriminator gets no gradients from it."""
         # Past DistributedDataParallel: this pass has no gradients to share.
-        judge: nn.Module = getattr(self.discriminator, "module", self.discriminator)
-        judge.requires_grad_(False)
-        scores = judge(self._seen(inputs, prediction))
-        judge.requires_grad_(True)
+        discriminator: nn.Module = getattr(self.discriminator, "module", self.discriminator)
+        trainable = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        scores = discriminator(self._discriminator_input(inputs, prediction))
+        for parameter in trainable:
+            parameter.requires_grad_(True)
         loss: Tensor = self.adversarial_loss(scores, target_is_real=True, for_discriminator=False)
         return loss
 
@@ -211,7 +216,7 @@ class AdversarialTrainer(Trainer):
         if fake_volume.shape[2:] != targets.shape[2:]:  # a network that is still trained at a coarser scale
             targets = F.interpolate(targets, size=fake_volume.shape[2:], mode="area")
         with self._autocast():
-            both = torch.cat([self._seen(inputs, volume) for volume in (targets, fake_volume)])
+            both = torch.cat([self._discriminator_input(inputs, volume) for volume in (targets, fake_volume)])
             real, fake = self.discriminator(both.to(targets.dtype)).chunk(2)
             loss = 0.5 * (
                 self.adversarial_loss(real, target_is_real=True, for_discriminator=True)
@@ -231,10 +236,10 @@ class AdversarialTrainer(Trainer):
         if last:
             self._step(self.discriminator_optimizer)
 
-    def _seen(self, inputs: Tensor, volume: Tensor) -> Tensor:
-        """What the discriminator sees: a volume, and the condition before it if there is one.
+    def _discriminator_input(self, inputs: Tensor, volume: Tensor) -> Tensor:
+        """A volume, after the condition if there is one.
 
-        In training a prediction may leave [0, 1] a little, which would give it away at once.
+        It is clipped to [0, 1]: in training a prediction may leave it a little, by which it could be told from a label.
         """
         volume = volume.clamp(0.0, 1.0)
         return volume if self.condition is None else torch.cat([self.condition(inputs), volume], dim=1)
@@ -253,5 +258,5 @@ class AdversarialTrainer(Trainer):
 
 
 def _finest(prediction: Tensor | Sequence[Tensor]) -> Tensor:
-    """The volume that counts, of a network with deep supervision too."""
+    """The finest volume of a network, with or without deep supervision."""
     return prediction if isinstance(prediction, Tensor) else prediction[0]

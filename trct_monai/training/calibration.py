@@ -1,4 +1,4 @@
-"""Counting out how wide intervals must be, and how large a residual is usual, on cases that no training saw."""
+"""Calibration of a network's intervals and of the residual to expect, on cases held out of training."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,17 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.geometry import Camera
-from trct_monai.intensity import unit_to_hu
+from trct_monai.intensity import BODY_HU, unit_to_hu
 from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.networks.intervals import LEVELS, IntervalNetwork
 from trct_monai.projector import project_hu
 
 logger = logging.getLogger(__name__)
 
-BODY = 0.03
-"""Value in [0, 1] of the window above which a voxel belongs to the body: air around it is no achievement."""
-
 VOXELS_PER_CASE = 20_000
+"""Voxels of the body that are drawn from a case."""
 
 
 @torch.no_grad()
@@ -29,16 +27,16 @@ def calibrate(
     usual_views: Sequence[int] = (),
     device: str | torch.device = "cpu",
 ) -> None:
-    """Set the factors of a network's intervals, and its largest residuals, for each number of views.
+    """Set the factors of a network's intervals, and its largest residual, for each number of views.
 
-    An interval of so many spreads held 50 or 90 % of the body's voxels of these cases: normalised split conformal
-    prediction (Lei et al., J. Am. Stat. Assoc. 113, 2018, section 5.2). The voxels of a patient are not exchangeable,
-    so the share holds on average over patients and not in each one.
+    The factor is the number of spreads by which an interval must reach to hold 50 or 90 % of the voxels of the body in
+    these cases: normalised split conformal prediction (Lei et al., J. Am. Stat. Assoc. 113, 2018, section 5.2). The
+    voxels of a patient are not exchangeable, so the share is that over patients, not that in each one.
 
     Args:
-        network: Network with a spread that was trained; its buffers are set.
-        cases: Items ``image`` (V, H, W), ``matrices`` (V, 3, 4) and ``label`` (1, X, Y, Z) that no training saw.
-        usual_views: Views to take where as many are asked for, beside as many that are drawn from all.
+        network: Network whose spread is trained; its buffers are set.
+        cases: Items ``image`` (V, H, W), ``matrices`` (V, 3, 4) and ``label`` (1, X, Y, Z), held out of training.
+        usual_views: Views that are evaluated beside randomly drawn ones of the same number.
         device: Where to compute.
 
     Raises:
@@ -50,7 +48,7 @@ def calibrate(
     network.train()
     for case in cases:
         image, matrices, label = (case[key].as_subclass(Tensor) for key in ("image", "matrices", "label"))
-        inside = (label[0] > BODY).flatten().nonzero()[:, 0]
+        inside = (unit_to_hu(label[0], network.network.hu_window) > BODY_HU).flatten().nonzero()[:, 0]
         inside = inside[torch.randperm(len(inside), generator=generator)[:VOXELS_PER_CASE]]
         for number in range(1, min(len(image), network.num_views) + 1):
             choices = [torch.randperm(len(image), generator=generator)[:number].tolist()]
@@ -65,12 +63,12 @@ def calibrate(
     if not ratios:
         raise ValueError("no cases to calibrate the intervals on: the validation section is empty")
     for number in range(1, network.num_views + 1):
-        known = min(number, max(ratios))  # of more views than the cases have nothing is known
+        known = min(number, max(ratios))  # for more views than the cases have, the factors of the most they have
         pooled = torch.cat(ratios[known]).double().numpy()
         network.factors[number - 1] = torch.tensor([conformal_quantile(pooled, level) for level in LEVELS])
         network.usual_residual[number - 1] = max(residuals[known])
         half, most = network.factors[number - 1].tolist()
-        logger.info("%d views: 50 and 90 %% of the voxels lie within %.2f and %.2f spreads", number, half, most)
+        logger.info("%d views: 50 and 90 %% of the voxels are within %.2f and %.2f spreads", number, half, most)
 
 
 def conformal_quantile(values: np.ndarray, level: float) -> float:

@@ -1,4 +1,4 @@
-"""Checkpoints: exact resume, and the best weights."""
+"""Checkpoints: one to resume exactly from, and the best weights."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from trct_monai.io.weights import load_state, save_state
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What a checkpoint can hold: a network, an optimiser, a scheduler, a gradient scaler."""
+    """A part of a checkpoint: a network, an optimiser, a scheduler, a gradient scaler."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -21,18 +21,22 @@ class Stateful(Protocol):
 
 
 class ResumableCheckpoint:
-    """Write all that training needs after each epoch to one file, and continue from it.
+    """Writes the whole state of a training after each epoch to one file, and resumes from it exactly.
 
-    The file is written beside itself and renamed, so that it is whole whenever the process is killed. It loads with
-    `weights_only=True`. Attach it after validation and schedulers.
+    Unlike MONAI's `CheckpointSaver` it writes one file under a temporary name and renames it, so that a killed process
+    leaves the last whole one, and it keeps the best metric. The file loads with `weights_only=True`. Attach it after
+    validation and schedulers.
 
     Args:
         path: The checkpoint file.
-        objects: Networks, optimisers and schedulers by name; None is left out. The engine's gradient scaler is taken
-            along by itself: it comes into being when the engine runs.
-        evaluator: Validation engine whose best metric goes on counting.
+        objects: Networks, optimisers and schedulers by name; None is left out. The engine's gradient scaler, which it
+            makes when it runs, is added.
+        evaluator: Validation engine, whose best metric is kept.
         resume: Continue from `path`, which must exist.
-        save: Write checkpoints: true on one process only.
+        save: Write checkpoints: true in one process only.
+
+    Raises:
+        ValueError: If there is no checkpoint to resume from.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class ResumableCheckpoint:
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Load at the start if asked to; save at every epoch's end."""
+        """Load at the start if the run resumes; save at every epoch's end."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         if self.save:
@@ -70,11 +74,11 @@ class ResumableCheckpoint:
         save_state(self.path, state)
 
     def load(self, engine: Engine) -> None:
-        """Set every object, the engine's epoch and the best metric to what the file holds.
+        """Set every object, the engine's epoch and the best metric to those of the file.
 
         Raises:
-            ValueError: If the checkpoint lacks an object of this run, or a cosine schedule has another length: PyTorch
-                would take the checkpoint's without a word.
+            ValueError: If the checkpoint lacks an object of this run, or a cosine schedule has another length, which
+                PyTorch would replace by the checkpoint's.
         """
         state = load_state(self.path)
         missing = sorted(set(self.objects) - set(state))
@@ -84,13 +88,13 @@ class ResumableCheckpoint:
             made_for, wanted = state[name].get("T_max"), getattr(value, "T_max", None)
             if made_for != wanted:
                 raise ValueError(
-                    f"checkpoint {self.path} is of a learning rate schedule over {made_for} epochs, this run has "
-                    f"{wanted}; resume with --epochs {made_for}, or start anew"
+                    f"checkpoint {self.path} has a learning rate schedule over {made_for} epochs, this run has "
+                    f"{wanted}; resume with --epochs {made_for}, or start a new run"
                 )
             value.load_state_dict(state[name])
         if getattr(engine, "scaler", None) is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
-        # The epoch counts, not the iteration: another batch size or world size changes an epoch's length.
+        # Resume by the epoch, not the iteration: another batch size or world size changes an epoch's length.
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * (engine.state.epoch_length or state["epoch_length"])
         if self.evaluator is not None:
@@ -99,7 +103,7 @@ class ResumableCheckpoint:
 
 
 class BestModel:
-    """Write a network's weights whenever the evaluator finds a new best key metric.
+    """Writes a network's weights whenever the evaluator's key metric is the best so far.
 
     Args:
         path: The weights' file: a flat CPU state dict that loads with `weights_only=True`.
@@ -110,7 +114,7 @@ class BestModel:
         self.path, self.network = Path(path), network
 
     def attach(self, engine: Engine) -> None:
-        """Look at the key metric after each validation; attach to the evaluator."""
+        """Attach to the evaluator: the key metric is compared after each validation."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -1,13 +1,13 @@
-"""Several processes on one network."""
+"""One network trained by several processes."""
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
 def wrap_if_many(network: nn.Module, world_size: int) -> nn.Module:
-    """A network for DistributedDataParallel where several processes train, and itself where one does.
+    """A network in DistributedDataParallel if several processes train it, and the network itself if one does.
 
-    Buffers are not broadcast: on equal weights every process computes the same ones.
+    Buffers are not broadcast: with equal weights every process computes the same ones.
 
     Args:
         network: On its device.

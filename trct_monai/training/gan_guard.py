@@ -1,7 +1,6 @@
-"""The GAN guard: a discriminator that wins teaches nothing, and must not do so unseen."""
+"""A record of the discriminator's accuracy, and a warning when it leaves the generator nothing to learn from."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,22 @@ COLUMNS = (
 
 
 class GANGuard:
-    """Reports the game between generator and discriminator after each epoch, and warns when it is over.
+    """Records the discriminator's accuracy after each epoch, and warns when the discriminator dominates.
 
-    After each epoch in which the discriminator played, the means of its accuracy on real and on fake patches, of both
-    losses and of both gradient norms go to the log, to TensorBoard, and as a line to a CSV file, which a resumed
+    After each epoch in which the discriminator is active, the means of its accuracy on real and on fake patches, of
+    both losses and of both gradient norms go to the log, to TensorBoard, and as a row to a CSV file, which a resumed
     training continues. An accuracy (mean of real and fake) above `threshold` in `patience` epochs in a row is a
-    warning: the discriminator has won, and what the generator still gets from it is noise. The last line of the
-    training says how the game went.
+    warning: such a discriminator gives the generator no useful gradient. A summary ends the training's log.
 
     Args:
         path: The CSV file.
         summary_writer: TensorBoard's SummaryWriter, or None.
-        threshold: Accuracy above which the discriminator is winning.
+        threshold: Accuracy above which the discriminator dominates.
         patience: Epochs in a row that make a warning.
         logger: Name of the logger.
+
+    Raises:
+        ValueError: If `threshold` is not between 0.5 and 1, or `patience` not positive.
     """
 
     def __init__(
@@ -47,9 +48,7 @@ class GANGuard:
         logger: str = "gan_guard",
     ) -> None:
         if not 0.5 < threshold < 1.0 or patience < 1:
-            raise ValueError(
-                f"threshold must lie between 0.5 and 1 and patience be 1 or more, got {threshold}, {patience}"
-            )
+            raise ValueError(f"threshold must be between 0.5 and 1 and patience 1 or more, got {threshold}, {patience}")
         self.path, self.summary_writer = Path(path), summary_writer
         self.threshold, self.patience = threshold, patience
         self.logger = logging.getLogger(logger)
@@ -64,7 +63,7 @@ class GANGuard:
         engine.add_event_handler(Events.COMPLETED, self.conclude)
 
     def collect(self, engine: Engine) -> None:
-        """Remember this iteration."""
+        """Keep the numbers of this iteration."""
         output = engine.state.output
         if isinstance(output, list):  # decollated
             output = output[0]
@@ -76,13 +75,13 @@ class GANGuard:
                 self.values.setdefault(name, []).append(float(value))
 
     def report(self, engine: Engine) -> None:
-        """Log the epoch, and warn if the discriminator has won."""
+        """Write the epoch's means, and warn if the discriminator dominates."""
         if not self.values:
             return
         means = {name: sum(values) / len(values) for name, values in self.values.items()}
         self.values = {}
         epoch = engine.state.epoch
-        if not self.read:  # a resumed training goes on with its lines, a new one starts a new file
+        if not self.read:  # a resumed training continues its rows, a new one starts a new file
             self.rows, self.read = [row for row in _read(self.path) if row["epoch"] < epoch], True
         self.rows.append({"epoch": epoch, **means})
         _write(self.path, self.rows)
@@ -90,8 +89,8 @@ class GANGuard:
             if self.summary_writer is not None:
                 self.summary_writer.add_scalar(f"gan/{name}", value, epoch)
         self.logger.info(
-            "epoch %d: discriminator right on %.0f %% of real and %.0f %% of fake patches; its loss %.3f, the "
-            "generator's against it %.3f",
+            "epoch %d: discriminator accuracy %.0f %% on real and %.0f %% on fake patches; discriminator loss %.3f, "
+            "generator's adversarial loss %.3f",
             epoch,
             100 * means["accuracy_real"],
             100 * means["accuracy_fake"],
@@ -99,34 +98,34 @@ class GANGuard:
             means["adversarial_loss"],
         )
         recent = self.rows[-self.patience :]
-        if len(recent) == self.patience and all(self._is_won(row) for row in recent):
+        if len(recent) == self.patience and all(self._dominates(row) for row in recent):
             self.logger.warning(
-                "the discriminator was right on more than %.0f %% of the patches in %d epochs in a row: it has won and "
-                "teaches the generator nothing; lower discriminator_learning_rate or adversarial_weight",
+                "the discriminator dominates: its accuracy was above %.0f %% in %d epochs in a row, and the generator "
+                "gets no useful gradient; lower discriminator_learning_rate or adversarial_weight",
                 100 * self.threshold,
                 self.patience,
             )
 
     def conclude(self, engine: Engine) -> None:
-        """Say how the game went."""
+        """Log the accuracy over all epochs, as a warning if the discriminator dominates in the last one."""
         if not self.rows:
-            self.logger.info("the discriminator never played")
+            self.logger.info("discriminator inactive until epoch %d, the last", engine.state.epoch)
             return
         accuracies = [_accuracy(row) for row in self.rows]
-        won = sum(self._is_won(row) for row in self.rows)
-        say: Callable[..., None] = self.logger.warning if self._is_won(self.rows[-1]) else self.logger.info
-        say(
-            "the discriminator's accuracy ran from %.0f to %.0f %%, %.0f %% at the end; above %.0f %% in %d of %d "
-            "epochs",
+        self.logger.log(
+            logging.WARNING if self._dominates(self.rows[-1]) else logging.INFO,
+            "discriminator active from epoch %d: accuracy between %.0f and %.0f %%, %.0f %% in the last epoch; above "
+            "%.0f %% in %d of %d epochs",
+            self.rows[0]["epoch"],
             100 * min(accuracies),
             100 * max(accuracies),
             100 * accuracies[-1],
             100 * self.threshold,
-            won,
+            sum(self._dominates(row) for row in self.rows),
             len(accuracies),
         )
 
-    def _is_won(self, row: dict[str, float]) -> bool:
+    def _dominates(self, row: dict[str, float]) -> bool:
         return _accuracy(row) > self.threshold
 
 

@@ -1,4 +1,4 @@
-"""Ignite handlers that MONAI's engines lack: repeatable epochs, a stop on NaN, loss terms, pictures."""
+"""Ignite handlers that MONAI lacks: reproducible epochs, a stop on NaN, loss terms, coarse to fine, pictures."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from trct_monai.figures import comparison_figure
 
 
 class EpochSeed:
-    """Seed every random generator at the start of each epoch from the run's seed and the epoch's number.
+    """Seeds every random generator at the start of each epoch from the run's seed and the epoch's number.
 
-    Then an epoch draws the same numbers whether the run came to it in one go or was resumed before it. The order of
-    the cases follows from the epoch through `torch.utils.data.DistributedSampler`, on one process too.
+    An epoch then draws the same numbers in a resumed run as in an uninterrupted one. The order of the cases follows
+    from the epoch by `torch.utils.data.DistributedSampler`, with one process too.
 
     Args:
-        seed: The run's seed; on several processes add the rank.
-        dataset: Training data set whose random transforms are seeded too.
+        seed: The run's seed; with several processes add the rank.
+        dataset: Training data set, to seed its random transforms too.
     """
 
     def __init__(self, seed: int, dataset: Dataset[Any] | None = None) -> None:
@@ -43,23 +43,27 @@ class EpochSeed:
 
 
 class StopOnNonFinite:
-    """Stop before the step when a loss is NaN or infinite; what was saved before stays as it is.
+    """Stops the training before the step when the loss is NaN or infinite.
 
     Args:
-        checkpoint: Where the last good checkpoint lies, for the message.
+        checkpoint: File of the last checkpoint, for the message.
     """
 
     def __init__(self, checkpoint: str | os.PathLike[str]) -> None:
         self.checkpoint = Path(checkpoint)
 
     def attach(self, engine: Engine) -> None:
-        """Look at each loss before it is propagated."""
+        """Check each loss before it is propagated."""
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         loss = engine.state.output["loss"].detach()
         if not bool(torch.isfinite(loss).all()):
-            kept = f"the last good state is {self.checkpoint}" if self.checkpoint.exists() else "nothing was saved yet"
+            kept = (
+                f"the last checkpoint is {self.checkpoint}"
+                if self.checkpoint.exists()
+                else "there is no checkpoint yet"
+            )
             raise RuntimeError(
                 f"the loss became {float(loss)} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
                 f"{kept}; resume from it with a lower learning_rate or max_grad_norm"
@@ -67,10 +71,10 @@ class StopOnNonFinite:
 
 
 class ClipGradients:
-    """Clip the norm of a network's gradients before each optimiser step (Pascanu et al., ICML 2013).
+    """Clips the norm of a network's gradients before each optimiser step (Pascanu et al., ICML 2013).
 
-    The norm before clipping is left in `engine.state.gradient_norm`. Understands MONAI's gradient scaler and
-    gradient accumulation.
+    The norm before clipping is kept in `engine.state.gradient_norm`. It takes MONAI's gradient scaler and gradient
+    accumulation into account.
 
     Args:
         network: The network.
@@ -94,16 +98,16 @@ class ClipGradients:
         if engine.scaler is None and not isfinite(norm):  # a scaler skips such a step and lowers its scale
             raise RuntimeError(
                 f"the gradient norm became {norm} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, "
-                "the loss being finite; no step was taken, resume with a lower learning_rate"
+                "with a finite loss; no step was taken, resume with a lower learning_rate"
             )
         engine.state.gradient_norm = norm
 
 
 class LossTerms:
-    """Write each epoch's mean of every unweighted term of a `WeightedSumLoss`, and the gradient norm, to TensorBoard.
+    """Writes each epoch's mean of every unweighted term of a `WeightedSumLoss`, and the gradient norm, to TensorBoard.
 
-    With several terms, each term's say is written too: the norm of its weighted gradient with respect to the
-    prediction over that of the first term, at the epoch's last iteration. A term that takes over is seen.
+    With several terms it also writes the ratio of gradient norms: that of each weighted term's gradient with respect to
+    the prediction over that of the first term, at the epoch's last iteration. It shows a term that dominates.
 
     Args:
         loss: The loss.
@@ -130,24 +134,24 @@ class LossTerms:
             self.values[f"gradient_over_{first}/{name}"] = [norms[name] / max(norms[first], torch.finfo().tiny)]
 
     def collect(self, engine: Engine) -> None:
-        """Remember the terms of this iteration."""
+        """Keep the terms of this iteration."""
         for name, term in self.loss.terms.items():
             self.values.setdefault(f"loss/{name}", []).append(float(term))
         if hasattr(engine.state, "gradient_norm"):
             self.values.setdefault("gradient_norm", []).append(engine.state.gradient_norm)
 
     def write(self, engine: Engine) -> None:
-        """Write the means and start anew."""
+        """Write the epoch's means."""
         for name, values in self.values.items():
             self.summary_writer.add_scalar(name, sum(values) / len(values), engine.state.epoch)
         self.values = {}
 
 
 class ResolutionSchedule:
-    """Train a network of several scales coarse to fine: at which epoch which scale joins.
+    """Trains a network of several scales coarse to fine: the finest scale by epoch.
 
-    The weights are carried over by themselves: the finer scales are there from the start, zero, and a finer scale
-    begins at the interpolated coarser result. Validation always looks at the full size.
+    The network has all its scales from the start. A finer one is zero until it joins, and so begins at the interpolated
+    coarser volume. Validation always takes the full size.
 
     Args:
         network: A network with an `output_size`, such as a `ReconstructionNetwork` of several scales.
@@ -183,7 +187,7 @@ class ResolutionSchedule:
 
 
 class SliceImages:
-    """Show the first validation cases in TensorBoard: truth, prediction and difference in three planes.
+    """Shows the first validation cases in TensorBoard: truth, prediction and difference in three planes.
 
     Args:
         summary_writer: TensorBoard's SummaryWriter.
@@ -196,12 +200,12 @@ class SliceImages:
         self.shown = 0
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the evaluator, whose output holds `pred` and `label` in HU."""
+        """Attach to the evaluator, whose output has `pred` and `label` in HU."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def start(self, engine: Engine) -> None:
-        """Begin with the first case again."""
+        """Count the cases from the first again."""
         self.shown = 0
 
     def __call__(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Inferers: volumes made finer by interpolation or by a refiner in windows, and volumes made slice by slice."""
+"""Inferers: finer volumes by interpolation or by a refiner in windows, and volumes slice by slice."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from trct_monai.resampling import resize_cube
 
 
 class InterpolatingInferer(SimpleInferer):
-    """A network's volume at any size, by trilinear interpolation (by averaging where that is coarser).
+    """A network's volume at any size, by trilinear interpolation, or by averaging to a coarser size.
 
-    This is the cheapest way to more voxels, and what every dearer one has to beat.
+    It is the baseline for every other way to more voxels.
 
     Args:
         size: Voxels along each side of the result.
@@ -35,12 +35,12 @@ class InterpolatingInferer(SimpleInferer):
 class RefinementInferer(SlidingWindowInferer):
     """A `VolumeRefiner` over a volume of any size, in overlapping windows that are blended by a Gaussian.
 
-    Only the residual goes through windows; what it is added to is interpolated in one piece. The memory for features is
-    that of one window, however large the volume.
+    Only the residual is computed in windows; the volume that it is added to is interpolated as a whole. The features
+    take the memory of one window, however large the volume.
 
     Args:
         roi_size: Voxels of the coarse volume along each side of a window.
-        overlap: Share of a window that its neighbour covers too, at least.
+        overlap: Least share of a window that the next one covers too.
         sw_batch_size: Windows at once.
         progress: Show a bar over the windows.
     """
@@ -54,7 +54,7 @@ class RefinementInferer(SlidingWindowInferer):
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Float[Tensor, "B 1 _ _ _"]:
         """A coarse volume (B, 1, X, Y, Z) in [0, 1] to the finer one, in [0, 1]."""
         refiner = getattr(network, "module", network)
-        # A window beyond the volume would be filled with zeros, which stand for air.
+        # A window larger than the volume would be padded by zeros.
         self.roi_size = [min(self.window, n) for n in inputs.shape[2:]]
         residual = super().__call__(inputs, refiner.residual, *args, **kwargs)
         fine = F.interpolate(inputs, scale_factor=float(refiner.scale), mode="trilinear")
@@ -69,7 +69,7 @@ class TwoStageInferer(Inferer):
     Args:
         refiner: The refiner, with its weights, on the network's device.
         inferer: How it is applied.
-        times: How often: each time to the result of the one before.
+        times: How often it is applied, each time to the result of the time before.
     """
 
     def __init__(self, refiner: nn.Module, inferer: Inferer, times: int = 1) -> None:
@@ -99,11 +99,11 @@ class SliceContextInferer(SliceInferer):
     """A 2-D network over the axial slices of a volume, each with its neighbours as channels (2.5-D).
 
     Args:
-        num_slices: Slices that the network sees: an odd number. Beyond the volume's ends the last slice is repeated.
+        num_slices: Slices that the network takes: an odd number. At the volume's ends the last slice is repeated.
         sw_batch_size: Slices, or windows, at once.
-        roi_size: Sides of a window within a slice, blended as Gaussians; whole slices if None. A slice that is smaller
-            is padded by air.
-        overlap: Share of a window that the next one covers again.
+        roi_size: Sides of a window within a slice, blended by a Gaussian; None for whole slices. A smaller slice is
+            padded by air.
+        overlap: Share of a window that the next one covers too.
         progress: Show a bar over the windows.
 
     Raises:
@@ -139,7 +139,7 @@ class SliceContextInferer(SliceInferer):
 
 
 def with_neighbours(volume: Float[Tensor, "B 1 X Y Z"], num_slices: int) -> Float[Tensor, "B C X Y Z"]:
-    """The neighbours of each axial slice as channels, the slice itself in the middle; the ends are repeated."""
+    """The neighbours of each axial slice as channels, the slice itself in the middle; the last slices are repeated."""
     depth = volume.shape[-1]
     places = torch.arange(depth, device=volume.device)
     shifts = range(-(num_slices // 2), num_slices // 2 + 1)

@@ -1,4 +1,4 @@
-"""Radiographs as they come: other exposures, contrasts, noise, blur and collimation."""
+"""Random radiographs: exposure, contrast, beam hardening, scatter, noise, blur, collimation and 8 bits."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -9,29 +9,31 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from trct_monai.physics import add_scatter, degrade
+from trct_monai.physics import add_scatter, degrade, harden
 
 
 class RandRadiographd(Randomizable, MapTransform):
     """Random changes of line integrals (V, H, W), drawn for each view by itself.
 
-    Gain and gamma stand for what a display or a wrong calibration does to line integrals, hardening for another
-    energy, scatter, noise and blur for patient and detector, collimation for shutters: beyond them there is no signal.
-    The window is that of an 8-bit picture: what lies outside is cut off, the rest has 256 steps.
+    Gain and gamma stand for what a display or a wrong calibration does to line integrals, hardening and tube voltage
+    for another beam, scatter, noise and blur for patient and detector, collimation for shutters, behind which there is
+    no signal. The window is that of an 8-bit picture: values outside are clipped, the others have 256 steps.
 
     Args:
         keys: Keys of the radiographs.
         gain: Standard deviation of the factor's logarithm.
-        gamma: Standard deviation of the exponent's logarithm; the view's largest value stays.
-        photons: Least photons in a pixel without patient, drawn evenly in the logarithm up to a hundred times as many;
+        gamma: Standard deviation of the exponent's logarithm; the view's largest value is kept.
+        photons: Fewest photons in a pixel without patient, drawn evenly in the logarithm up to a hundred times as many;
             None for no noise.
         blur: Largest standard deviation of the detector's blur in pixels.
         collimation: Largest share of a side that a shutter covers, at each of the four sides.
-        hardening: Largest share that the view's largest line integral loses; others lose in proportion to themselves,
-            as a beam of several energies does in first order (Brooks and Di Chiro, Phys. Med. Biol. 21, 1976).
+        hardening: Largest share that the view's largest line integral loses; others lose in proportion to themselves:
+            beam hardening in first order (Brooks and Di Chiro, Phys. Med. Biol. 21, 1976).
         scatter: Largest scatter fraction; see `trct_monai.physics.add_scatter`.
         window: Largest share of the view's range that is cut off at either end.
         prob: Probability of each change.
+        kvp: Lowest and highest tube voltage in kV, drawn evenly between them, by which line integrals of one energy
+            become those of a beam, the patient being of water; see `trct_monai.physics.harden`. None for one energy.
         allow_missing_keys: Ignore a missing key.
 
     Raises:
@@ -50,6 +52,7 @@ class RandRadiographd(Randomizable, MapTransform):
         scatter: float = 0.2,
         window: float = 0.05,
         prob: float = 0.3,
+        kvp: Sequence[float] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -62,13 +65,15 @@ class RandRadiographd(Randomizable, MapTransform):
             or (photons is not None and photons <= 0)
         ):
             raise ValueError(
-                "gain, gamma and blur must not be negative, photons be positive or None, collimation and window lie in "
-                "[0, 0.5), hardening and scatter in [0, 1) and prob in [0, 1], "
+                "gain, gamma and blur must not be negative, photons positive or None, collimation and window within "
+                "[0, 0.5), hardening and scatter within [0, 1) and prob within [0, 1], "
                 f"got {gain}, {gamma}, {blur}, {photons}, {collimation}, {window}, {hardening}, {scatter} and {prob}"
             )
+        if kvp is not None and not (len(kvp) == 2 and 20 < kvp[0] <= kvp[1] <= 150):
+            raise ValueError(f"kvp must be two tube voltages above 20 and at most 150 kV, or None, got {tuple(kvp)}")
         self.gain, self.gamma, self.photons, self.blur = gain, gamma, photons, blur
         self.collimation, self.prob = collimation, prob
-        self.hardening, self.scatter, self.window = hardening, scatter, window
+        self.hardening, self.scatter, self.window, self.kvp = hardening, scatter, window, kvp
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, with changed radiographs; a missing view (NaN) stays missing."""
@@ -86,6 +91,8 @@ class RandRadiographd(Randomizable, MapTransform):
             view = top * (view.clamp(min=0) / top) ** float(self.R.lognormal(0, self.gamma))
         if self._drawn(self.hardening):
             view = view * (1 - self.hardening * float(self.R.random()) * view / view.max().clamp(min=1e-6))
+        if self.kvp is not None and self._drawn(1.0):
+            view = harden(view, float(self.R.uniform(*self.kvp)))
         if self._drawn(self.scatter):
             share, width = self.scatter * float(self.R.random()), view.shape[-1] / 10
             view = add_scatter(view[None, None], (1.0, 1.0), share, sigma_mm=width)[0, 0]
@@ -109,7 +116,7 @@ class RandRadiographd(Randomizable, MapTransform):
 
 
 def collimate(view: Float[Tensor, "H W"], shares: Sequence[float]) -> Float[Tensor, "H W"]:
-    """A radiograph with shutters at its top, bottom, left and right side; under them it takes its largest value.
+    """A radiograph with shutters at its top, bottom, left and right side; behind them it has its largest value.
 
     Args:
         view: Line integrals.
@@ -123,7 +130,7 @@ def collimate(view: Float[Tensor, "H W"], shares: Sequence[float]) -> Float[Tens
 
 
 def in_eight_bits(view: Float[Tensor, "H W"], below: float, above: float) -> Float[Tensor, "H W"]:
-    """A radiograph after a stay in an 8-bit picture, brought back to its own scale.
+    """A radiograph as an 8-bit picture would hold it, in its own scale.
 
     Args:
         view: Line integrals.

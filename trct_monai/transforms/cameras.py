@@ -5,13 +5,12 @@ from math import radians
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from monai.config import KeysCollection
 from monai.engines.utils import default_prepare_batch
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from trct_monai.geometry import Camera, preset, projection_matrices
+from trct_monai.geometry import Camera, preset, projection_matrices, rigid_motion
 
 
 class CameraMatricesd(MapTransform):
@@ -123,22 +122,6 @@ class RandPosed(Randomizable, MapTransform):
             motion = rigid_motion(torch.nn.functional.normalize(axis, dim=-1) * angle, shift)
             result[key] = (matrices.double() @ motion).to(matrices.dtype)
         return result
-
-
-def rigid_motion(rotation: Float[Tensor, "*batch 3"], shift: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4 4"]:
-    """Turns about the origin by a rotation vector in radians (Rodrigues' formula), then shifts.
-
-    Args:
-        rotation: Axis times angle.
-        shift: In mm.
-    """
-    zero = torch.zeros_like(rotation[..., 0])
-    x, y, z = rotation.unbind(-1)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*rotation.shape[:-1], 3, 3)
-    motion = torch.eye(4, dtype=rotation.dtype).expand(*rotation.shape[:-1], 4, 4).clone()
-    motion[..., :3, :3] = torch.linalg.matrix_exp(skew)
-    motion[..., :3, 3] = shift
-    return motion
 
 
 class PrepareViews:

@@ -1,8 +1,9 @@
-"""DICOM headers: tags as texts and numbers, patient and study."""
+"""DICOM headers: elements as text and numbers, patient and study."""
 
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ STUDY = {
     "StudyInstanceUID": "0020|000d",
     "StudyID": "0020|0010",
 }
-"""What a series shares with the others of its patient and study."""
+"""Elements that all series of a study share, by keyword."""
 
 
 CHARACTER_SETS = {
@@ -33,7 +34,7 @@ CHARACTER_SETS = {
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file bears the mark of DICOM."""
+    """Whether a file begins as a DICOM file does."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -42,7 +43,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_study(path: Path) -> dict[str, str]:
-    """Patient and study of a DICOM file, by the keywords of `STUDY`; what is empty is left out."""
+    """Patient and study of a DICOM file, by the keywords of `STUDY`; empty elements are left out."""
     characters, *texts = read_header(path, ["0008|0005", *STUDY.values()])
     encoding = CHARACTER_SETS.get(characters.split("\\")[-1].strip(), "ascii")
     texts = [text.encode("utf-8", "surrogateescape").decode(encoding, "replace") for text in texts]
@@ -53,7 +54,7 @@ def common_study(paths: Iterable[Path]) -> dict[str, str]:
     """Patient and study of the DICOM files among some files; empty if there are none.
 
     Raises:
-        ValueError: If they are of two patients or studies.
+        ValueError: If the files are of two patients or studies.
     """
     studies = {path: read_study(path) for path in paths if is_dicom(path)}
     for keyword in ("PatientID", "StudyInstanceUID"):
@@ -63,7 +64,7 @@ def common_study(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def read_header(path: Path, tags: Sequence[str]) -> list[str]:
-    """Texts of a DICOM file's header by their tags, such as ``0018|5101``; empty where it has none."""
+    """Elements of a DICOM file's header as text, by tags such as ``0018|5101``; empty where one is missing."""
     import itk
 
     image_io = itk.GDCMImageIO.New()
@@ -82,11 +83,26 @@ def header_numbers(header: Any, tag: str) -> list[float]:
     return [float(part) for part in text.split("\\")] if text else []
 
 
+def header_rescale(header: Any) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept, 1 and 0 where they are missing.
+
+    Raises:
+        ValueError: If they are not finite, or the slope is 0.
+    """
+    slope = (header_numbers(header, "0028|1053") or [1.0])[0]
+    intercept = (header_numbers(header, "0028|1052") or [0.0])[0]
+    if not isfinite(slope) or not isfinite(intercept) or slope == 0:
+        raise ValueError(
+            f"RescaleSlope must be finite and not 0, and RescaleIntercept finite, got {slope:g} and {intercept:g}"
+        )
+    return slope, intercept
+
+
 def last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def uid_of(*parts: bytes) -> str:
-    """A unique identifier of what it is made from, the same whenever it is made (DICOM PS3.5, annex B.2)."""
+    """A unique identifier that depends on these bytes alone (DICOM PS3.5, annex B.2)."""
     return f"2.25.{uuid.UUID(bytes=hashlib.sha256(b'|'.join(parts)).digest()[:16], version=5).int}"

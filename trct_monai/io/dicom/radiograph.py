@@ -5,30 +5,26 @@ from pathlib import Path
 
 import numpy as np
 
-from trct_monai.io.dicom.header import header_numbers, header_text, last_line
-
-RESCALE = (("0028|1053", 1.0), ("0028|1052", 0.0))
-"""Slope and intercept, which ITK applies, and what they are where they are missing."""
-
+from trct_monai.io.dicom.header import header_numbers, header_rescale, header_text, last_line
 
 VIEW_POSITIONS = {"PA": "pa", "AP": "pa", "LL": "lat", "RL": "lat", "LAT": "lat"}
-"""Which of our views a ViewPosition means. LLD and RLD are none: frontal views of a patient who lies on the side."""
+"""The library's view of a ViewPosition. LLD and RLD have none: they are frontal views in lateral decubitus."""
 
 
 OPPOSITE = ("AP", "RL")
-"""Those with source and detector on the other side."""
+"""ViewPositions whose source and detector are on the other side."""
 
 
 @dataclass(frozen=True)
 class DicomRadiograph:
-    """What a CR, DX or RF image holds.
+    """A CR, DX or RF image.
 
     Attributes:
-        values: Numbers (rows, columns) from 0 on that grow with attenuation, turned as our views are where the header
-            says how the picture lies.
+        values: Values (rows, columns) from 0 on that grow with attenuation, in the library's orientation where the
+            header has PatientOrientation.
         top: Their greatest possible value.
-        view_position: ViewPosition as the header has it; empty if it does not say.
-        pixel_spacing: Height and width of a pixel on the detector in mm, if the header says it.
+        view_position: ViewPosition of the header; empty if it has none.
+        pixel_spacing: Height and width of a pixel on the detector in mm; None if the header has none.
     """
 
     values: np.ndarray
@@ -40,14 +36,14 @@ class DicomRadiograph:
 def read_dicom_radiograph(path: Path, turn: bool = True) -> DicomRadiograph:
     """A CR, DX or RF image.
 
-    What is shown bright attenuates: MONOCHROME1, which shows large numbers dark, is turned round. Pixels proportional
-    to the exposure (PixelIntensityRelationship LIN, such as in FOR PROCESSING images) go through the logarithm. What
-    gain and offset lead from there to line integrals no header says. PatientOrientation, where it is given, tells how
-    the picture lies: it is flipped and turned so that rows run to the patient's left or back, and columns to the feet.
+    Bright pixels stand for attenuation: MONOCHROME1, which shows large values dark, is inverted. Pixels proportional to
+    the exposure (PixelIntensityRelationship LIN, such as in FOR PROCESSING images) are replaced by their logarithm. No
+    header gives the gain and the offset from there to line integrals. An image with PatientOrientation is flipped and
+    turned so that rows run to the patient's left or back, and columns to the feet.
 
     Args:
         path: A DICOM file with one frame of grey pixels.
-        turn: Whether PatientOrientation counts.
+        turn: Whether to apply PatientOrientation.
 
     Raises:
         ValueError: If it cannot be read, is no single grey image, or is a CT slice.
@@ -69,7 +65,7 @@ def read_dicom_radiograph(path: Path, turn: bool = True) -> DicomRadiograph:
             f"shape {pixels.squeeze().shape}"
         )
     top = 2.0 ** float((header_numbers(header, "0028|0101") or [16.0])[0]) - 1
-    slope, intercept = ((header_numbers(header, tag) or [neutral])[0] for tag, neutral in RESCALE)
+    slope, intercept = header_rescale(header)  # which ITK has applied
     signed = (header_numbers(header, "0028|0103") or [0.0])[0] == 1
     values = (pixels.squeeze().astype(np.float64) - intercept) / slope + ((top + 1) / 2 if signed else 0.0)
     if values.min() < -0.5 or values.max() > top + 0.5:
@@ -81,8 +77,8 @@ def read_dicom_radiograph(path: Path, turn: bool = True) -> DicomRadiograph:
         exposure = stored if (header_numbers(header, "0028|1041") or [1.0])[0] > 0 else top - stored
         values = top * (1 - np.log1p(exposure) / np.log1p(top))
     spacing = header_numbers(header, "0018|1164") or header_numbers(header, "0028|0030")
-    lies = header_text(header, "0020|0020").upper() if turn else ""
-    along_rows, along_columns = (lies.split("\\") + ["", ""])[:2]
+    patient_orientation = header_text(header, "0020|0020").upper() if turn else ""
+    along_rows, along_columns = (patient_orientation.split("\\") + ["", ""])[:2]
     if along_rows[:1] in ("H", "F") and along_columns[:1] in tuple("LRAP"):
         values, spacing = values.T, spacing[::-1]
         along_rows, along_columns = along_columns, along_rows

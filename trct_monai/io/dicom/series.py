@@ -1,4 +1,4 @@
-"""DICOM series: which of a folder's files belong together, and one series as a volume. ITK and GDCM do the reading."""
+"""DICOM series: the series of a folder, and one series as a volume. ITK and GDCM do the reading."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trct_monai.io.dicom.header import header_numbers, header_text, last_line
+from trct_monai.intensity import HU_INT16
+from trct_monai.io.dicom.header import header_numbers, header_rescale, header_text, last_line
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -25,8 +26,8 @@ class Series:
     Attributes:
         files: Its files, sorted along the slice normal.
         uid: SeriesInstanceUID.
-        patient_id: PatientID, empty if it was taken out.
-        reason: Why this is no CT volume; empty if it is one.
+        patient_id: PatientID; empty if it was removed.
+        reason: Why the series is no CT volume; empty if it is one.
     """
 
     files: tuple[Path, ...]
@@ -36,7 +37,7 @@ class Series:
 
     @property
     def digest(self) -> str:
-        """Short name of the series that stays the same wherever it lies."""
+        """Short name of the series, the same in every folder."""
         return hashlib.sha256(self.uid.encode()).hexdigest()[:6]
 
 
@@ -44,8 +45,8 @@ def find_series(folder: Path, min_slices: int) -> list[Series]:
     """The series of one folder, not of its subfolders.
 
     Args:
-        folder: Where the files lie.
-        min_slices: Fewer files than this are a short series and no volume.
+        folder: The folder.
+        min_slices: A series of fewer files is no volume.
     """
     import itk
 
@@ -62,26 +63,23 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
         files: Its files, sorted along the slice normal.
 
     Returns:
-        HU (X, Y, Z) int16, the affine from voxel index to world mm in RAS (gantry tilt included), and what is worth
-        keeping of the header.
+        HU (X, Y, Z), int16 where all are whole numbers that fit and float32 otherwise; the affine from voxel index to
+        world mm in RAS (gantry tilt included); and the SeriesInstanceUID as ``series_uid``.
 
     Raises:
-        ValueError: If a file is damaged, slices are missing or doubled, or the pixels are no CT numbers.
+        ValueError: If a file is damaged, slices are missing or doubled, or RescaleSlope is 0.
     """
     import itk
 
-    image_io = itk.GDCMImageIO.New()
-    reader = itk.ImageSeriesReader[itk.Image[itk.SS, 3]].New(
-        FileNames=[str(file) for file in files], ImageIO=image_io, ForceOrthogonalDirection=False
-    )
-    reader.SetMetaDataDictionaryArrayUpdate(True)
-    try:
-        reader.Update()
-    except RuntimeError as error:
-        raise ValueError(f"{files[0].parent}: damaged DICOM series ({last_line(error)})") from error
+    reader = _read(files, itk.SS)
+    headers = list(reader.GetMetaDataDictionaryArray())
+    volume = torch.from_numpy(itk.array_from_image(reader.GetOutput()))
+    if not _is_exact(volume, headers, files):
+        volume = torch.from_numpy(itk.array_from_image(_read(files, itk.F).GetOutput()))
+        whole = volume.clamp(*HU_INT16).short()
+        volume = whole if bool((whole == volume).all()) else volume
     image = reader.GetOutput()
     direction = itk.array_from_matrix(image.GetDirection())
-    headers = list(reader.GetMetaDataDictionaryArray())
     positions = np.array([header_numbers(header, "0020|0032") for header in headers])
     _check_positions(positions, direction, files)
     affine = np.eye(4)
@@ -89,8 +87,49 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
     affine[:3, 3] = np.array(image.GetOrigin())
     if len(positions) > 1:
         affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
-    volume = torch.from_numpy(itk.array_from_image(image)).permute(2, 1, 0)
-    return volume, LPS_TO_RAS @ affine, {"series_uid": header_text(headers[0], "0020|000e")}
+    return volume.permute(2, 1, 0), LPS_TO_RAS @ affine, {"series_uid": header_text(headers[0], "0020|000e")}
+
+
+def _read(files: Sequence[Path], pixel_type: Any) -> Any:
+    """ITK's reader, which has read the rescaled values and converted them to a type as C does it.
+
+    It owns the headers: they do not outlive it.
+    """
+    import itk
+
+    reader = itk.ImageSeriesReader[itk.Image[pixel_type, 3]].New(
+        FileNames=[str(file) for file in files], ImageIO=itk.GDCMImageIO.New(), ForceOrthogonalDirection=False
+    )
+    reader.SetMetaDataDictionaryArrayUpdate(True)
+    try:
+        reader.Update()
+    except RuntimeError as error:
+        raise ValueError(f"{files[0].parent}: damaged DICOM series ({last_line(error)})") from error
+    return reader
+
+
+def _is_exact(volume: Tensor, headers: Sequence[Any], files: Sequence[Path]) -> bool:
+    """Whether conversion to int16 has changed no value: none had a fraction to lose, and none was beyond the range.
+
+    Values that the pixels could hold beyond the range would have come out at its other end, 65536 away.
+    """
+    low, high = (int(value) for value in volume.aminmax())
+    for header, file in zip(headers, files):
+        try:
+            slope, intercept = header_rescale(header)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        bits = (header_numbers(header, "0028|0101") or [16.0])[0]
+        signed = (header_numbers(header, "0028|0103") or [0.0])[0] == 1
+        least = -(2 ** (bits - 1)) if signed else 0.0
+        ends = sorted(slope * pixel + intercept for pixel in (least, least + 2**bits - 1))
+        is_whole = slope.is_integer() and intercept.is_integer()
+        beyond = (ends[0] < HU_INT16[0] and high >= ends[0] + 65536) or (
+            ends[1] > HU_INT16[1] and low <= ends[1] - 65536
+        )
+        if not is_whole or beyond:
+            return False
+    return True
 
 
 def _describe(files: list[Path], min_slices: int) -> Series:
@@ -119,7 +158,7 @@ def _describe(files: list[Path], min_slices: int) -> Series:
 
 def _check_positions(positions: np.ndarray, direction: np.ndarray, files: Sequence[Path]) -> None:
     if positions.ndim != 2 or positions.shape[1] != 3:
-        raise ValueError(f"{files[0].parent}: the slices do not say where they are (no ImagePositionPatient)")
+        raise ValueError(f"{files[0].parent}: the slices have no ImagePositionPatient")
     normal = np.cross(direction[:, 0], direction[:, 1])
     gaps = np.abs(np.diff(positions @ normal))
     usual = float(np.median(gaps))

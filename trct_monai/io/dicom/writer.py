@@ -25,15 +25,13 @@ DERIVED_CT = {
     "0028|1053": "1",
     "0028|1054": "HU",
 }
-"""What every file of a written series says of itself: an image that was derived, for research."""
+"""Elements of every file of a written series: a derived image, for research."""
 
 
 RECONSTRUCTED = (
     "CT from radiographs, RESEARCH ONLY",
     "Computed from radiographs by trct_monai: research only, not an examination, not for diagnosis",
 )
-
-
 RESAMPLED = ("Resampled CT, RESEARCH ONLY", "CT cropped and resampled by trct_monai: research only, not for diagnosis")
 """SeriesDescription and DerivationDescription."""
 
@@ -48,13 +46,13 @@ def write_ct_series(
     """Write a CT as a DICOM series, one file for each axial slice, marked as derived and for research only.
 
     Rows run to the patient's left and columns to the back, as in a scanner's images. The same volume gives the same
-    files. They are written to another folder first.
+    files. The folder appears when all of them are written.
 
     Args:
         volume_hu: HU (X, Y, Z) from -32768 to 32767; rounded.
         affine: From voxel index to world mm in RAS; its axes run along those of the world.
-        folder: Where to write; made if need be, and empty or absent.
-        study: Patient and study by the keywords of `STUDY`; what is missing is empty, and a StudyInstanceUID is made.
+        folder: The folder to write; empty or absent.
+        study: Patient and study by the keywords of `STUDY`; missing ones are empty, but a StudyInstanceUID is made.
         descriptions: SeriesDescription and DerivationDescription.
 
     Returns:
@@ -77,9 +75,9 @@ def write_ct_series(
     check_series_folder(folder)
     slices = np.ascontiguousarray(volume_hu[::-1, ::-1].T.round().astype(np.int16))  # (Z, rows, columns)
     corner = affine @ [*(np.array(volume_hu.shape) - 1), 1.0]  # the most right and anterior voxel, top slice
-    said = DERIVED_CT | {"0008|103e": descriptions[0], "0008|2111": descriptions[1]}
-    content = (slices.tobytes(), affine.tobytes(), repr((sorted(study.items()), sorted(said.items()))).encode())
-    common = said | {
+    fixed = DERIVED_CT | {"0008|103e": descriptions[0], "0008|2111": descriptions[1]}
+    content = (slices.tobytes(), affine.tobytes(), repr((sorted(study.items()), sorted(fixed.items()))).encode())
+    common = fixed | {
         "0018|0050": f"{sides[2]:g}",
         "0018|0088": f"{sides[2]:g}",
         "0020|000e": uid_of(b"series", *content),
@@ -103,6 +101,6 @@ def write_ct_series(
 
 
 def check_series_folder(folder: Path) -> None:
-    """Raise ValueError if a series cannot be written there: files of another would become part of it."""
+    """Raise ValueError unless the folder is empty or absent: files of another series would become part of this one."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; a DICOM series gets a new one")
