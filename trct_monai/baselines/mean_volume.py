@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trct_monai.baselines.cases import Cases, each
+from trct_monai.baselines.cases import TrainingCases, each
 
 
 class MeanVolume(nn.Module):
@@ -24,7 +24,7 @@ class MeanVolume(nn.Module):
         super().__init__()
         self.register_buffer("volume", torch.zeros(1, 1, volume_size, volume_size, volume_size))
 
-    def fit(self, cases: Cases | Iterable[Float[Tensor, "1 X Y Z"]]) -> "MeanVolume":
+    def fit(self, cases: TrainingCases | Iterable[Float[Tensor, "1 X Y Z"]]) -> "MeanVolume":
         """Average the training volumes, each in [0, 1].
 
         Args:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trct_monai.baselines.cases import Cases, each, read_case, shrink
+from trct_monai.baselines.cases import TrainingCases, each, read_case, shrink
 from trct_monai.baselines.fitted import register_fitted_buffers, require_fitted
 
 
@@ -30,7 +30,7 @@ class NearestNeighbour(nn.Module):
         register_fitted_buffers(self, images=(0, 0, image_size, image_size))
         register_fitted_buffers(self, torch.float16, volumes=(0, 1, volume_size, volume_size, volume_size))
 
-    def fit(self, cases: Cases) -> "NearestNeighbour":
+    def fit(self, cases: TrainingCases) -> "NearestNeighbour":
         """Remember the training cases.
 
         Raises:
