@@ -132,6 +132,7 @@ def test_bad_arguments_are_refused_before_anything_runs(board: Path, tmp_path: P
         ({"methods": f"mean_volume={board / 'good'}"}, "different names"),
         ({"methods": f"x={tmp_path}"}, "6 of 6 predictions are missing"),
         ({"bundles": "direct_regression+nothing"}, "bundle 'direct_regression.nothing' has no .*nothing.json"),
+        ({"methods": f"mean volume={board / 'good'}"}, "name must not be 'mean volume'"),
         ({"style": "html"}, "style must be one of text, markdown, csv"),
         ({"sort": "psnr"}, "cannot be sorted by 'psnr'; choose one of hu.psnr_3d"),
         ({"sort": "reprojection_truth"}, "'reprojection_truth' is a control"),
@@ -163,7 +164,7 @@ def test_coverage_is_ranked_and_compared_by_its_distance_from_the_nominal_value(
     assert lines[0]["over_best_baseline"]["mean"] == pytest.approx(0.02 - 0.09)
     assert lines[2]["over_best_baseline"]["mean"] == pytest.approx(0.30 - 0.09)
     title, first, *_ = format_lines(lines, "coverage_90", "text").splitlines()
-    assert "difference from wide in the distance of coverage_90 from 0.9" in title and "-0.07 [" in first
+    assert "over wide in the distance of coverage_90 from 0.9" in title and "-0.07 [" in first
     values["good"] = dict.fromkeys(cases, 0.81)  # as far below as `wide` is above
     equal = compare(pages, values, dict(zip(cases, cases)), {"wide"}, "coverage_90")[0]
     assert equal["over_best_baseline"]["mean"] == pytest.approx(0.0)

@@ -85,6 +85,11 @@ def test_responses_without_variation_have_an_infinite_d_prime() -> None:
     assert detectability([]) == []
 
 
+def test_a_planted_case_without_its_base_is_refused() -> None:
+    with pytest.raises(ValueError, match="p0_c100 has a sphere planted in p0, which is missing"):
+        observe(cases(1)[1:], lambda case_id: (np.zeros(SHAPE), np.zeros(SHAPE), SPACING))
+
+
 def test_a_sphere_that_no_voxel_shows_is_refused() -> None:
     volume, sphere = np.zeros(SHAPE), Sphere((500.0, 0.0, 0.0), 20.0, 100.0)
     for one in (sphere, Sphere((0.0, 0.0, 0.0), 2000.0, 100.0)):

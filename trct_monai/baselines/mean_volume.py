@@ -10,9 +10,9 @@ from trct_monai.baselines.cases import TrainingCases, each
 
 
 class MeanVolume(nn.Module):
-    """The mean of the training volumes, whatever the radiographs show.
+    """The mean of the training volumes, for any radiographs.
 
-    It reaches 18 to 22 dB on thorax CTs: a number that a method must be far above before it says anything.
+    It reaches 18 to 22 dB on thorax CTs: a method must be far above that to be of any use.
 
     Args:
         volume_size: Voxels along each side.

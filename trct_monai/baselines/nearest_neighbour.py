@@ -1,4 +1,4 @@
-"""The training case that looks most alike."""
+"""The training case with the nearest radiographs."""
 
 import torch
 from jaxtyping import Float
@@ -9,10 +9,10 @@ from trct_monai.baselines.fitted import register_fitted_buffers, require_fitted
 
 
 class NearestNeighbour(nn.Module):
-    """The volume of the training case whose radiographs are nearest.
+    """The volume of the training case with the nearest radiographs.
 
     Near means: the least sum of squares between the line integrals of all views, each averaged over
-    image_size x image_size equal areas. A sharp volume of somebody else: it shows what a picture without blur scores.
+    image_size x image_size equal areas. A sharp volume of another patient: it shows the score of a volume without blur.
 
     The volumes are kept as float16, off by at most 0.6 HU in the default window.
 

@@ -27,7 +27,7 @@ class Candidate:
 
 
 class RidgePCA(nn.Module):
-    """The volume that a linear model reads from the radiographs.
+    """A linear model from radiographs to the volume.
 
     The training volumes are described by their mean and principal components (Turk and Pentland, J. Cognitive
     Neuroscience 3(1), 1991), the radiographs by image_size x image_size area averages of each view. Ridge regression
@@ -105,7 +105,7 @@ class RidgePCA(nn.Module):
         return grid
 
     def forward(self, image: Float[Tensor, "B V H W"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """The mean volume and its components, weighted by what the radiographs say, clipped to [0, 1].
+        """The mean volume and its components, weighted by the regression on the radiographs, clipped to [0, 1].
 
         Raises:
             ValueError: If nothing is fitted, or the number of views is another than in training.

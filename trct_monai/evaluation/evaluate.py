@@ -9,7 +9,7 @@ from torch import Tensor
 from trct_monai.evaluation.cohort import evaluate_predictions
 from trct_monai.evaluation.columns import HEADLINE
 from trct_monai.evaluation.driver import Row
-from trct_monai.evaluation.mean_volume import MEAN_VOLUME, fit_mean_volume
+from trct_monai.evaluation.mean_volume import check_name, fit_mean_volume
 from trct_monai.evaluation.options import EvaluationOptions
 from trct_monai.evaluation.phases import evaluate_phases
 from trct_monai.evaluation.predictions import load_pair, prediction_files
@@ -65,8 +65,7 @@ def evaluate(
         return
     if lpips:
         raise ValueError("--lpips is for phases; protocols of radiographs to CT do not have it")
-    if name == MEAN_VOLUME:
-        raise ValueError(f"name must not be {MEAN_VOLUME!r}, which stands beside it in the table")
+    check_name(name)
     cases = options.cases()
     files = prediction_files(predictions, cases)
     mean_volume = fit_mean_volume(options, folder)

@@ -9,7 +9,7 @@ from trct_monai.baselines.fitting import BASELINES
 from trct_monai.bundles.find import bundle_files
 from trct_monai.evaluation.cohort import evaluate_predictions
 from trct_monai.evaluation.columns import HEADLINE, ranking_column
-from trct_monai.evaluation.mean_volume import fit_mean_volume
+from trct_monai.evaluation.mean_volume import check_name, fit_mean_volume
 from trct_monai.evaluation.methods import run_baseline, run_bundle
 from trct_monai.evaluation.options import EvaluationOptions
 from trct_monai.evaluation.predictions import prediction_files
@@ -73,6 +73,8 @@ def leaderboard(
         raise ValueError(f"baselines must be all, none or out of {', '.join(BASELINES)}, got {', '.join(unknown)}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"a leaderboard needs methods with different names, got {', '.join(names) or 'none'}")
+    for name in names:
+        check_name(name)
     cases = options.cases()
     for path in to_read.values():
         prediction_files(path, cases)

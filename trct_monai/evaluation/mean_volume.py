@@ -19,6 +19,16 @@ MEAN_VOLUME = "mean volume"
 """What it is called in tables."""
 
 
+def check_name(name: str) -> None:
+    """Refuse a method with the name of the mean volume, which has rows of its own.
+
+    Raises:
+        ValueError: If it has.
+    """
+    if name == MEAN_VOLUME:
+        raise ValueError(f"name must not be {MEAN_VOLUME!r}, which stands beside every method; choose another")
+
+
 def fit_mean_volume(options: EvaluationOptions, folder: Path) -> Path | None:
     """The mean of the training volumes as a NIfTI in HU, kept in a folder; None where the datalist has no such section.
 

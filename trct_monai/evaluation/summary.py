@@ -144,7 +144,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     else:
         lines.append(f"conditioning: not measured, it needs {MIN_CASES} patients or more")
     if summary["detectability"]:
-        lines += ["", "| planted sphere (mm) | contrast (HU) | AUC | contrast recovered |", "|---|---|---|---|"]
+        lines += ["", "| planted sphere (mm) | contrast (HU) | seen (AUC) | contrast recovered |", "|---|---|---|---|"]
     lines += [
         f"| {row['diameter_mm']:g} | {row['contrast_hu']:g} | {row['auc']:.2f} | {row['recovered_contrast']:.2f} |"
         for row in summary["detectability"]

@@ -61,8 +61,8 @@ def _cells(lines: Sequence[Line], sort: str) -> list[list[str]]:
 def _difference_title(best: str, sort: str) -> str:
     column = COLUMNS[sort]
     if column.best in ("highest", "lowest"):
-        return f"difference from {best} in {column.title or sort}"
-    return f"difference from {best} in the distance of {sort} from {column.best:g}"
+        return f"over {best} in {column.title or sort}"
+    return f"over {best} in the distance of {sort} from {column.best:g}"
 
 
 def _as_csv(lines: Sequence[Line]) -> str:

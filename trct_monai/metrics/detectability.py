@@ -94,19 +94,27 @@ class Observation:
     contrast: float
 
 
-def observe(cases: Iterable[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
+def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
     """The observer's responses on a data set that the command `plant` made.
 
     Args:
         cases: Cases of the datalist, the planted ones with their field ``planted``.
         load: Prediction and truth (X, Y, Z) in HU, and voxel side in mm, of a case by its id.
+
+    Raises:
+        ValueError: If the case that a sphere was planted in is not one of them.
     """
+    known = {case["case_id"] for case in cases}
     observations, bases = [], {}
     for case in cases:
         planted = case.get("planted")
         if not planted:
             continue
         sphere = Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"])
+        if planted["base"] not in known:
+            raise ValueError(
+                f"{case['case_id']} has a sphere planted in {planted['base']}, which is missing; add that case"
+            )
         if planted["base"] not in bases:
             bases = {planted["base"]: load(planted["base"])}  # planted cases follow their base: one is enough
         without, true_without, _ = bases[planted["base"]]

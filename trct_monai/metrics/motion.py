@@ -47,7 +47,7 @@ def phase_scores(
         prediction_hu: The predicted phase.
         phase_hu: The true phase.
         average_hu: The time average.
-        hu_window: Lowest and highest HU; what lies outside counts as its end.
+        hu_window: Lowest and highest HU; values outside are clipped.
         voxel_spacing: Voxel sides in mm, (x, y, z).
     """
     low, high = hu_window

@@ -33,7 +33,7 @@ def report(
 
     Tables, warnings, the cases sorted by their error, and for each of them truth, prediction and difference in three
     planes to scroll through, with windows for lung, soft tissue and bone, the radiographs beside the prediction's
-    projections, and histograms. The page itself lists its keys.
+    projections, and histograms. The file lists its keys.
 
     Args:
         evaluation: Folder that evaluate wrote.
