@@ -91,7 +91,7 @@ def comparison_figure(
 
 def reconstruction_figure(
     volume_hu: Tensor,
-    width_hu: Tensor,
+    width_hu: Tensor | None,
     radiographs: Tensor,
     reprojections: Tensor,
     *,
@@ -99,11 +99,11 @@ def reconstruction_figure(
     voxel_spacing: float | None = None,
     title: str = "",
 ) -> "Figure":
-    """A reconstruction without a known truth, the width of its intervals, and its residuals in the given views.
+    """A reconstruction without a truth: the CT, its interval, and its projections beside its radiographs.
 
     Args:
         volume_hu: Reconstructed CT (X, Y, Z) in HU.
-        width_hu: Width of the 90 % interval (X, Y, Z) in HU.
+        width_hu: Width of the 90 % interval (X, Y, Z) in HU; None for a method without intervals.
         radiographs: Line integrals (V, H, W) that it was made from.
         reprojections: Line integrals (V, H, W) of the reconstruction for the same cameras.
         view_names: Names of the views.
@@ -112,19 +112,22 @@ def reconstruction_figure(
     """
     from matplotlib.figure import Figure
 
-    rows = 2 + len(radiographs)
+    first = 1 if width_hu is None else 2
+    rows = first + len(radiographs)
     figure = Figure(figsize=(9.6, 3.2 * rows + 0.4), layout="constrained", dpi=80)
     axes = np.atleast_2d(figure.subplots(rows, 3))
-    volume, width = planes(volume_hu), planes(width_hu)
-    top = max(float(np.quantile(width_hu.detach().cpu().float().numpy(), 0.99)), 1.0)
-    for column, name in enumerate(volume):
-        panel: _Panel = (volume[name], WIDE, "gray", f"{name}: reconstruction, HU")
-        _show_row(figure, axes[0, column : column + 1], [panel], _SIDES[name])
-        panel = (width[name], (0.0, top), "magma", "width of the 90 % interval, HU")
-        _show_row(figure, axes[1, column : column + 1], [panel], _SIDES[name])
+    volume = planes(volume_hu)
+    for axis, (name, image) in zip(axes[0], volume.items()):
+        panel: _Panel = (image, WIDE, "gray", f"{name}: reconstruction, HU")
+        _show_row(figure, np.array([axis]), [panel], _SIDES[name])
+    if width_hu is not None:
+        top = max(float(np.quantile(width_hu.detach().cpu().float().numpy(), 0.99)), 1.0)
+        for axis, (name, width) in zip(axes[1], planes(width_hu).items()):
+            panel = (width, (0.0, top), "magma", "width of the 90 % interval, HU")
+            _show_row(figure, np.array([axis]), [panel], _SIDES[name])
     if voxel_spacing:
         _scale_bar(axes[0, 0], volume["axial"].shape, voxel_spacing)
-    _show_views(figure, axes[2:], radiographs, reprojections, view_names)
+    _show_views(figure, axes[first:], radiographs, reprojections, view_names)
     if title:
         figure.suptitle(title)
     return figure
