@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trct_monai.figures import comparison_figure, contact_sheet, planes, save_figure
+from trct_monai.figures import comparison_figure, contact_sheet, planes, reconstruction_figure, save_figure
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,19 @@ def test_comparison_shows_volumes_and_radiographs(tmp_path: Path) -> None:
     with Image.open(tmp_path / "new" / "case.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 500
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["case.png"]
+
+
+@pytest.mark.parametrize("intervals", [True, False])
+def test_reconstruction_shows_intervals_where_there_are_some_and_every_view(intervals: bool) -> None:
+    volume, radiographs = torch.zeros(8, 8, 8), torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    width = torch.full_like(volume, 50.0) if intervals else None
+    figure = reconstruction_figure(
+        volume, width, radiographs, radiographs - 0.25, view_names=["pa"], voxel_spacing=40.0
+    )
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert sum("width of the 90 % interval" in title for title in titles) == 3 * intervals
+    assert "pa: radiograph, line integral" in titles and "view 1: radiograph, line integral" in titles
+    assert titles.count("residual, RMS 0.25") == 2
 
 
 def test_contact_sheet_has_a_row_for_each_case() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE = (-1000.0, 600.0)
-"""Display windows in HU: soft tissue (width 400, level 40), and one that shows lung and bone together."""
+"""A display window in HU that shows lung, soft tissue and bone together."""
 
 DIFFERENCE = 400.0
 """A difference of this many HU is shown at full colour."""
+
+_SIDES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P"), "pa": ("R", "L"), "lat": ("A", "P")}
+"""Letters at the left and right edge of each plane and view."""
+
+_Panel = tuple[np.ndarray, tuple[float, float], str, str]
+"""A picture (rows, columns), its lowest and highest value, colour map and title."""
 
 
 def planes(volume: Tensor, index: Sequence[int] | None = None) -> dict[str, np.ndarray]:
@@ -68,21 +74,16 @@ def comparison_figure(
     truth, prediction = planes(truth_hu), planes(prediction_hu)
     for row, name in enumerate(truth):
         difference = prediction[name] - truth[name]
-        images = [
+        panels: list[_Panel] = [
             (truth[name], WIDE, "gray", f"{name}: truth, HU"),
             (prediction[name], WIDE, "gray", "prediction, HU"),
             (difference, (-DIFFERENCE, DIFFERENCE), "RdBu_r", f"difference, mean {np.abs(difference).mean():.0f} HU"),
         ]
-        _show_row(figure, axes[row], images, _SIDES[name])
+        _show_row(figure, axes[row], panels, _SIDES[name])
         if voxel_spacing and row == 0:
             _scale_bar(axes[row][0], truth[name].shape, voxel_spacing)
-    for view in range(num_views):
-        assert radiographs is not None
-        name = view_names[view] if view < len(view_names) else f"view {view}"
-        images = _beside_reprojection(
-            name, radiographs[view], radiographs[view] if reprojections is None else reprojections[view]
-        )
-        _show_row(figure, axes[3 + view], images if reprojections is not None else images[:1], _SIDES.get(name))
+    if radiographs is not None:
+        _show_views(figure, axes[3:], radiographs, reprojections, view_names)
     if title:
         figure.suptitle(title)
     return figure
@@ -116,43 +117,26 @@ def reconstruction_figure(
     figure = Figure(figsize=(9.6, 3.2 * rows + 0.4), layout="constrained", dpi=80)
     axes = np.atleast_2d(figure.subplots(rows, 3))
     volume = planes(volume_hu)
-    for column, name in enumerate(volume):
-        image = (volume[name], WIDE, "gray", f"{name}: reconstruction, HU")
-        _show_row(figure, axes[0, column : column + 1], [image], _SIDES[name])
+    for axis, (name, image) in zip(axes[0], volume.items()):
+        panel: _Panel = (image, WIDE, "gray", f"{name}: reconstruction, HU")
+        _show_row(figure, np.array([axis]), [panel], _SIDES[name])
     if width_hu is not None:
         top = max(float(np.quantile(width_hu.detach().cpu().float().numpy(), 0.99)), 1.0)
-        for column, (name, width) in enumerate(planes(width_hu).items()):
-            image = (width, (0.0, top), "magma", "width of the 90 % interval, HU")
-            _show_row(figure, axes[1, column : column + 1], [image], _SIDES[name])
+        for axis, (name, width) in zip(axes[1], planes(width_hu).items()):
+            panel = (width, (0.0, top), "magma", "width of the 90 % interval, HU")
+            _show_row(figure, np.array([axis]), [panel], _SIDES[name])
     if voxel_spacing:
         _scale_bar(axes[0, 0], volume["axial"].shape, voxel_spacing)
-    for view in range(len(radiographs)):
-        name = view_names[view] if view < len(view_names) else f"view {view}"
-        _show_row(
-            figure,
-            axes[first + view],
-            _beside_reprojection(name, radiographs[view], reprojections[view]),
-            _SIDES.get(name),
-        )
+    _show_views(figure, axes[first:], radiographs, reprojections, view_names)
     if title:
         figure.suptitle(title)
     return figure
 
 
-def _beside_reprojection(name: str, radiograph: Tensor, reprojection: Tensor) -> list[tuple[Any, ...]]:
-    real, again = (np.asarray(image.detach().cpu().float()) for image in (radiograph, reprojection))
-    residual = again - real
-    return [
-        (real, (0.0, float(real.max())), "gray", f"{name}: radiograph, line integral"),
-        (again, (0.0, float(real.max())), "gray", "reprojection of the prediction"),
-        (residual, (-1.0, 1.0), "RdBu_r", f"residual, RMS {np.sqrt((residual**2).mean()):.2f}"),
-    ]
-
-
 def phase_figure(
     average_hu: Tensor, phase_hu: Tensor, prediction_hu: Tensor, index: Sequence[int], *, title: str = ""
 ) -> "Figure":
-    """Time average, phase 0, prediction, and what average and prediction have wrong, in three planes.
+    """Time average, phase 0, prediction, and the errors of average and prediction, in three planes.
 
     Args:
         average_hu: Time average (X, Y, Z) in HU.
@@ -167,7 +151,7 @@ def phase_figure(
     axes = np.atleast_2d(figure.subplots(3, 5))
     average, phase, prediction = (planes(volume, index) for volume in (average_hu, phase_hu, prediction_hu))
     for row, name in enumerate(phase):
-        images = [
+        panels: list[_Panel] = [
             (average[name], WIDE, "gray", f"{name}: time average, HU"),
             (phase[name], WIDE, "gray", "phase 0"),
             (prediction[name], WIDE, "gray", "prediction"),
@@ -175,8 +159,8 @@ def phase_figure(
         for what, volume in (("average", average), ("prediction", prediction)):
             error = volume[name] - phase[name]
             label = f"{what} - phase 0, mean {np.abs(error).mean():.0f} HU"
-            images.append((error, (-DIFFERENCE, DIFFERENCE), "RdBu_r", label))
-        _show_row(figure, axes[row], images, _SIDES[name])
+            panels.append((error, (-DIFFERENCE, DIFFERENCE), "RdBu_r", label))
+        _show_row(figure, axes[row], panels, _SIDES[name])
     if title:
         figure.suptitle(title)
     return figure
@@ -215,16 +199,27 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
         figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
 
 
-_SIDES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P"), "pa": ("R", "L"), "lat": ("A", "P")}
-"""Letters at the left and right edge of each picture."""
-
-
-def _show_row(
-    figure: "Figure", axes: np.ndarray, images: Sequence[tuple[Any, ...]], sides: tuple[str, str] | None
+def _show_views(
+    figure: "Figure", axes: np.ndarray, radiographs: Tensor, reprojections: Tensor | None, view_names: Sequence[str]
 ) -> None:
-    for axis, (image, (low, high), colours, label) in zip(axes, images):
+    """A row for each view: radiograph, and if there is one its reprojection and the residual."""
+    for view, row in enumerate(axes):
+        name = view_names[view] if view < len(view_names) else f"view {view}"
+        measured = np.asarray(radiographs[view].detach().cpu().float())
+        limits = (0.0, float(measured.max()))
+        panels: list[_Panel] = [(measured, limits, "gray", f"{name}: radiograph, line integral")]
+        if reprojections is not None:
+            expected = np.asarray(reprojections[view].detach().cpu().float())
+            residual = expected - measured
+            panels.append((expected, limits, "gray", "reprojection of the prediction"))
+            panels.append((residual, (-1.0, 1.0), "RdBu_r", f"residual, RMS {np.sqrt((residual**2).mean()):.2f}"))
+        _show_row(figure, row, panels, _SIDES.get(name))
+
+
+def _show_row(figure: "Figure", axes: np.ndarray, panels: Sequence[_Panel], sides: tuple[str, str] | None) -> None:
+    for axis, (image, (low, high), colours, title) in zip(axes, panels):
         shown = axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-        axis.set_title(label, fontsize=9)
+        axis.set_title(title, fontsize=9)
         figure.colorbar(shown, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
         _letter(axis, sides)
     for axis in axes:

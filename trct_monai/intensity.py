@@ -24,6 +24,9 @@ LUNG_HU = -500.0
 BONE_HU = 200.0
 """Above this is bone (or contrast agent and metal), below it soft tissue."""
 
+SOFT_TISSUE_HU = (-200.0, BONE_HU)
+"""Soft tissue, from fat to blood with contrast agent."""
+
 STORED_HU = (-1024.0, 3071.0)
 """Range of 12-bit CT numbers. Files keep all of it; a network's window is chosen when they are loaded."""
 

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from trct_monai.baselines import NearestNeighbour, RidgePCA
-from trct_monai.baselines.cases import Case
+from trct_monai.baselines.cases import TrainingCase
 
 SIZE = 6
 
 
-def linear_world(num_cases: int, seed: int, noise: float = 0.0) -> list[Case]:
+def linear_world(num_cases: int, seed: int, noise: float = 0.0) -> list[TrainingCase]:
     """Cases whose radiographs and volumes both depend linearly on three hidden numbers."""
     world = torch.Generator().manual_seed(0)
     shapes, shadows = torch.rand(3, SIZE**3, generator=world) - 0.5, torch.rand(3, 2 * 8 * 8, generator=world)
@@ -22,7 +22,7 @@ def linear_world(num_cases: int, seed: int, noise: float = 0.0) -> list[Case]:
     return [{"image": image, "label": volume} for image, volume in zip(images, volumes)]
 
 
-def stacked(cases: list[Case], key: str) -> Tensor:
+def stacked(cases: list[TrainingCase], key: str) -> Tensor:
     return torch.stack([case[key] for case in cases])
 
 

@@ -16,7 +16,7 @@ from trct_monai.io.datalist import load_datalist
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A leaderboard of three baselines and two strangers: one that is nearly right, one that returns one picture."""
+    """A leaderboard of three baselines and two methods: one that is nearly right, one that always predicts the mean."""
     folder = tmp_path_factory.mktemp("board")
     make_phantoms(str(folder / "data"), size=16, radiograph_size=32, split="8/3/6", num_workers=0)
     datalist = folder / "data" / "datalist.json"
@@ -47,7 +47,7 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
         return {row["method"]: row for row in csv.DictReader(file)}
 
 
-def test_methods_and_baselines_stand_in_one_order(board: Path) -> None:
+def test_methods_and_baselines_are_ranked_together(board: Path) -> None:
     rows = table(board)
     scores = [float(row["hu.psnr_3d"]) for row in rows.values()]
     assert scores == sorted(scores, reverse=True) and len(rows) == 5
@@ -68,7 +68,7 @@ def test_a_method_is_tested_against_the_best_baseline(board: Path) -> None:
     assert float(rows["good"]["p_value_paired"]) == pytest.approx(2 / 2**6)  # six of six patients
 
 
-def test_who_ignores_the_input_is_marked(board: Path) -> None:
+def test_a_method_that_ignores_its_input_is_marked(board: Path) -> None:
     rows = table(board)
     marked = {name for name, row in rows.items() if "ignores its input" in row["warnings"]}
     assert {"stubborn", "mean_volume"} <= marked and not marked & {"good", "nearest_neighbour", "backprojection"}
@@ -76,7 +76,7 @@ def test_who_ignores_the_input_is_marked(board: Path) -> None:
     assert "ignores its input" in next(line for line in text.splitlines() if line.startswith("stubborn"))
 
 
-def test_what_is_there_is_not_run_again(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_complete_predictions_are_not_made_again(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     before = {path: path.stat().st_mtime_ns for path in board.glob("out/predictions/*/*.nii.gz")}
     run(board, style="markdown", sort="hu.mae")
@@ -97,6 +97,32 @@ def test_a_lost_prediction_is_made_again(board: Path) -> None:
     np.testing.assert_array_equal(nibabel.load(lost).get_fdata(), kept)
 
 
+@pytest.mark.parametrize("damage", ["{", "[]"])
+def test_predictions_with_a_damaged_record_are_made_again(
+    board: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = board / "out" / "predictions" / "backprojection" / "made_from.json"
+    whole = record.read_text(encoding="utf-8")
+    record.write_text(damage, encoding="utf-8")
+    run(board)
+    assert record.read_text(encoding="utf-8") == whole and "fitting backprojection" in capsys.readouterr().out
+
+
+def test_predictions_are_made_again_where_the_scale_of_a_radiograph_changes(board: Path, tmp_path: Path) -> None:
+    shutil.copytree(board / "data", tmp_path / "data")
+    path = tmp_path / "data" / "datalist.json"
+    options = {"datalist": str(path), "output": str(tmp_path / "out"), "baselines": "backprojection"}
+    leaderboard(**options, num_workers=0)  # type: ignore[arg-type]
+    page = json.loads(path.read_text(encoding="utf-8"))
+    case = page["test"][0]
+    prediction = tmp_path / "out" / "predictions" / "backprojection" / f"{case['case_id']}.nii.gz"
+    before = nibabel.load(prediction).get_fdata()
+    case["intensity"] = [{"quantitative": False, "gain": 2.0, "offset": 0.0}] * 2
+    path.write_text(json.dumps(page), encoding="utf-8")
+    leaderboard(**options, num_workers=0)  # type: ignore[arg-type]
+    assert nibabel.load(prediction).get_fdata().mean() > before.mean() + 50
+
+
 def test_bad_arguments_are_refused_before_anything_runs(board: Path, tmp_path: Path) -> None:
     datalist, output = str(board / "data" / "datalist.json"), str(tmp_path / "out")
     for options, message in (
@@ -106,17 +132,42 @@ def test_bad_arguments_are_refused_before_anything_runs(board: Path, tmp_path: P
         ({"methods": f"mean_volume={board / 'good'}"}, "different names"),
         ({"methods": f"x={tmp_path}"}, "6 of 6 predictions are missing"),
         ({"bundles": "direct_regression+nothing"}, "bundle 'direct_regression.nothing' has no .*nothing.json"),
+        ({"methods": f"mean volume={board / 'good'}"}, "name must not be 'mean volume'"),
         ({"style": "html"}, "style must be one of text, markdown, csv"),
+        ({"sort": "psnr"}, "cannot be sorted by 'psnr'; choose one of hu.psnr_3d"),
+        ({"sort": "reprojection_truth"}, "'reprojection_truth' is a control"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             leaderboard(datalist=datalist, output=output, **options)
     assert not Path(output).exists()
 
 
-def test_a_column_that_nobody_has_is_refused(board: Path) -> None:
+def test_a_column_that_a_method_does_not_have_is_refused(board: Path) -> None:
     page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text(encoding="utf-8"))
-    with pytest.raises(ValueError, match="good has no value of 'psnr' to sort by; choose one of hu.psnr_3d"):
+    with pytest.raises(ValueError, match="good has no value of 'coverage_90' to sort by; choose one of hu.psnr_3d"):
+        compare({"good": page}, {"good": {}}, {}, set(), "coverage_90")
+    with pytest.raises(ValueError, match="cannot be sorted by 'psnr'; choose one of hu.psnr_3d"):
         compare({"good": page}, {"good": {}}, {}, set(), "psnr")
+
+
+def test_coverage_is_ranked_and_compared_by_its_distance_from_the_nominal_value(board: Path) -> None:
+    page = json.loads((board / "out" / "evaluations" / "good" / "summary.json").read_text(encoding="utf-8"))
+    cases = [f"case{number}" for number in range(6)]
+    means = {"wide": 0.99, "good": 0.92, "narrow": 0.60}
+    pages, values = {}, {}
+    for name, mean in means.items():
+        estimate = {"mean": mean, "low": mean, "high": mean, "std": 0.0, "cases": 6}
+        pages[name] = page | {"metrics": {name: page["metrics"]["good"] | {"coverage_90": estimate}}}
+        values[name] = dict.fromkeys(cases, mean)
+    lines = compare(pages, values, dict(zip(cases, cases)), {"wide"}, "coverage_90")
+    assert [line["method"] for line in lines] == ["good", "wide", "narrow"]
+    assert lines[0]["over_best_baseline"]["mean"] == pytest.approx(0.02 - 0.09)
+    assert lines[2]["over_best_baseline"]["mean"] == pytest.approx(0.30 - 0.09)
+    title, first, *_ = format_lines(lines, "coverage_90", "text").splitlines()
+    assert "over wide in the distance of coverage_90 from 0.9" in title and "-0.07 [" in first
+    values["good"] = dict.fromkeys(cases, 0.81)  # as far below as `wide` is above
+    equal = compare(pages, values, dict(zip(cases, cases)), {"wide"}, "coverage_90")[0]
+    assert equal["over_best_baseline"]["mean"] == pytest.approx(0.0)
 
 
 def test_cases_without_a_value_are_left_out_of_the_comparison(board: Path) -> None:
@@ -131,6 +182,8 @@ def test_cases_without_a_value_are_left_out_of_the_comparison(board: Path) -> No
     good = next(line for line in lines if line["method"] == "good")
     assert good["over_best_baseline"]["mean"] == 1.0 and good["over_best_baseline"]["cases"] == 7
     assert good["p_value"] == pytest.approx(2 / 2**7)
+    first = format_lines([line | {"cases": 8} for line in lines], "hu.psnr_3d", "text").splitlines()[1]
+    assert "+1.00 [+1.00, +1.00] (7 of 8 cases)" in first
 
 
 def test_without_baselines_there_is_nothing_to_test_against(board: Path) -> None:
@@ -139,14 +192,20 @@ def test_without_baselines_there_is_nothing_to_test_against(board: Path) -> None
     assert "over" not in format_lines(lines, "hu.psnr_3d", "text").splitlines()[0]
 
 
-def test_cases_of_unlike_views_are_refused_by_baselines(board: Path, tmp_path: Path) -> None:
+def test_baselines_refuse_cases_of_different_views(board: Path, tmp_path: Path) -> None:
     shutil.copytree(board / "data", tmp_path / "data")
     path = tmp_path / "data" / "datalist.json"
     page = json.loads(path.read_text(encoding="utf-8"))
     page["test"][1]["cameras"][0]["detector_center"][0] += 5.0
     path.write_text(json.dumps(page), encoding="utf-8")
+    options = {"datalist": str(path), "output": str(tmp_path / "out"), "baselines": "mean_volume"}
     with pytest.raises(ValueError, match="its cases have different views, and a baseline has one geometry"):
-        leaderboard(datalist=str(path), output=str(tmp_path / "out"), baselines="mean_volume", num_workers=0)
+        leaderboard(**options, num_workers=0)  # type: ignore[arg-type]
+    for case in (*page["training"], *page["validation"], *page["test"]):
+        del case["cameras"]
+    path.write_text(json.dumps(page), encoding="utf-8")
+    with pytest.raises(ValueError, match="its cases have no cameras, which baselines need"):
+        leaderboard(**options, num_workers=0)  # type: ignore[arg-type]
 
 
 def test_a_bundle_is_run_with_the_weights_of_the_overlay_that_has_some(board: Path, tmp_path: Path) -> None:
@@ -175,4 +234,13 @@ def test_a_bundle_is_run_with_the_weights_of_the_overlay_that_has_some(board: Pa
         leaderboard(datalist=datalist, **spec)  # type: ignore[arg-type]
     (bundle / "models" / "small" / "model.pt").write_bytes(b"weights of small")
     leaderboard(datalist=datalist, **spec)  # type: ignore[arg-type]
-    assert (tmp_path / "out" / "predictions" / "mine+small+other" / "weights").read_bytes() == b"weights of small"
+    written = tmp_path / "out" / "predictions" / "mine+small+other"
+    assert (written / "weights").read_bytes() == b"weights of small"
+
+    # A run with other weights that fails half way leaves predictions of both, and no record.
+    other = {"run": [*inference["run"], "$1 / 0"]}
+    (bundle / "configs" / "other.json").write_text(json.dumps(other), encoding="utf-8")
+    (bundle / "models" / "small" / "model.pt").write_bytes(b"other weights")
+    with pytest.raises(ValueError, match=r"mine\+small\+other failed, see above"):
+        leaderboard(datalist=datalist, **spec)  # type: ignore[arg-type]
+    assert (written / "weights").read_bytes() == b"other weights" and not (written / "made_from.json").exists()

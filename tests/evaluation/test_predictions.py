@@ -1,4 +1,4 @@
-"""A stranger's predictions beside the truth: on one grid, or refused in one line."""
+"""Predictions of others beside the truth: on one grid, or refused in one line."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_the_file_of_a_case_is_found(tmp_path: Path, name: str) -> None:
         prediction_file(tmp_path, "a")
 
 
-def test_a_prediction_on_the_grid_is_taken_as_it_is(case: dict, tmp_path: Path) -> None:
+def test_a_prediction_on_the_grid_is_not_resampled(case: dict, tmp_path: Path) -> None:
     label = nibabel.load(case["label"])
     path = save(tmp_path / "a.nii.gz", label.get_fdata() + 5, label.affine)
     prediction, truth = load_pair(case, path)
@@ -81,7 +81,7 @@ def test_a_finer_prediction_is_averaged_down_and_a_truth_too(case: dict, tmp_pat
     ],
     ids=["NaN", "2-D", "4-D", "another shape"],
 )
-def test_what_is_no_ct_is_refused(case: dict, tmp_path: Path, values: np.ndarray, message: str) -> None:
+def test_a_prediction_that_is_not_a_ct_is_refused(case: dict, tmp_path: Path, values: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_pair(case, save(tmp_path / "a.nii.gz", values, nibabel.load(case["label"]).affine))
 

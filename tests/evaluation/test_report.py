@@ -1,9 +1,11 @@
 """One HTML file that needs nothing else, driven by keys and mouse in a real browser where there is one."""
 
+import base64
 import json
 import re
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import torch
 
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
 from trct_monai.evaluation.evaluate import evaluate
-from trct_monai.evaluation.report.codec import decode, encode
-from trct_monai.evaluation.report.command import HU_STEP, report
+from trct_monai.evaluation.report import report
+from trct_monai.evaluation.report.case import HU_STEP
+from trct_monai.evaluation.report.codec import MIDDLE, encode
 from trct_monai.figures import planes
 from trct_monai.io.datalist import load_datalist
 
@@ -46,6 +49,14 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     report(evaluation=str(folder / "out"))
     return folder / "out"
+
+
+def decode(encoded: dict[str, Any]) -> np.ndarray:
+    """The array that `encode` wrote, as `pictures.js` decodes it."""
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(encoded["data"])), dtype=np.uint8).astype(np.uint16)
+    low, high = planes.reshape(2, *encoded["shape"])
+    numbers = np.cumsum(low + (high << 8) - MIDDLE, axis=-1, dtype=np.uint16)
+    return np.asarray(encoded["offset"] + encoded["step"] * numbers.astype(np.float64))
 
 
 def embedded(page: str, kind: str) -> list[dict[str, Any]]:
@@ -116,6 +127,21 @@ def test_pictures_on_a_scale_of_their_own_are_compared_after_a_fit(evaluation: P
         assert np.abs(shadow - real).mean() < np.abs(real - real.mean()).mean()
 
 
+def test_cases_without_cameras_are_shown_without_radiographs(evaluation: Path, tmp_path: Path) -> None:
+    data = evaluation.parent / "data" / "datalist.json"
+    page = json.loads(data.read_text(encoding="utf-8"))
+    for case in page["test"]:
+        del case["cameras"]
+    changed = data.with_name("no_cameras.json")
+    changed.write_text(json.dumps(page), encoding="utf-8")
+    folder = shutil.copytree(evaluation, tmp_path / "copy")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    (folder / "summary.json").write_text(json.dumps(summary | {"datalist": str(changed)}), encoding="utf-8")
+    report(evaluation=str(folder), max_cases=1)
+    (case,) = embedded((folder / "report.html").read_text(encoding="utf-8"), "case")
+    assert case["views"] == [] and not case["fitted"]
+
+
 def test_without_plotly_the_error_says_what_to_install(evaluation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ValueError, match=r"pip install 'trct_monai\[report\]'"):
@@ -129,7 +155,7 @@ def test_fifty_noisy_cases_stay_under_thirty_megabytes() -> None:
     assert 50 * (volumes + pictures) + 5e6 < 30e6
 
 
-def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no evaluation: expected summary.json and cases.csv"):
         report(evaluation=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -146,9 +172,15 @@ def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> N
         (moved / "summary.json").write_text(json.dumps(summary | changes), encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             report(evaluation=str(moved))
-    (moved / "summary.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match="summary.json: not JSON"):
-        report(evaluation=str(moved))
+    for text, message in (("{", "summary.json: not JSON"), ("[]", "summary.json is not the summary of an evaluation")):
+        (moved / "summary.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            report(evaluation=str(moved))
+    (moved / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    for text in ("", "case_id,score\na,1\n"):
+        (moved / "cases.csv").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="cases.csv has no scores; run evaluate again"):
+            report(evaluation=str(moved))
 
 
 @pytest.fixture

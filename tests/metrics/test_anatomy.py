@@ -46,7 +46,7 @@ def test_lungs_of_a_phantom_have_a_human_volume(thorax: np.ndarray) -> None:
     assert 1500 < lung_volume_ml(thorax, SPACING) < 9000
 
 
-def test_error_is_counted_where_the_truth_has_the_tissue() -> None:
+def test_the_error_of_a_tissue_is_measured_where_the_truth_has_it() -> None:
     truth = box_patient()
     truth[3, 3, :4] = 700.0
     prediction = truth + np.where(
@@ -77,7 +77,7 @@ def test_equivalent_blur_grows_with_the_error_and_ends_at_the_volume(thorax: np.
     assert equivalent_blur(thorax + 5000, thorax, SPACING) == 320.0
 
 
-def test_a_mirrored_patient_is_seen_on_the_axis_of_the_mirror(thorax: np.ndarray) -> None:
+def test_the_orientation_of_a_mirrored_patient_is_minus_one_along_that_axis(thorax: np.ndarray) -> None:
     assert orientation(thorax, thorax) == pytest.approx({"left_right": 1.0, "back_front": 1.0, "down_up": 1.0})
     for axis, name in enumerate(("left_right", "back_front", "down_up")):
         found = orientation(np.flip(thorax, axis), thorax)

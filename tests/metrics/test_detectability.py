@@ -26,11 +26,11 @@ def test_a_sphere_smaller_than_a_voxel_keeps_its_volume() -> None:
     assert share.sum() * SPACING**3 == pytest.approx(math.pi / 6 * 2.0**3, rel=0.02)
 
 
-def test_a_sphere_outside_the_volume_is_nowhere() -> None:
+def test_a_sphere_outside_the_volume_fills_no_voxel() -> None:
     assert Sphere((500.0, 0.0, 0.0), 20.0, 100.0).share(SHAPE, SPACING).sum() == 0
 
 
-def test_the_observer_sees_the_contrast_and_no_background() -> None:
+def test_the_response_is_the_contrast_whatever_the_background() -> None:
     sphere = Sphere((3.0, 2.0, -4.0), 30.0, 400.0)
     volume = -800.0 + sphere.contrast_hu * sphere.share(SHAPE, SPACING)
     assert sphere.response(np.full(SHAPE, -800.0), SPACING) == pytest.approx(0.0, abs=1e-9)
@@ -60,17 +60,17 @@ def run(share_of_contrast: float, noise: float) -> list[dict[str, float]]:
     return detectability(observe(cases(12), load))
 
 
-def test_the_truth_shows_everything() -> None:
+def test_the_truth_has_the_whole_contrast_and_is_always_told_apart() -> None:
     for row in run(1.0, 5.0):
         assert row["auc"] == 1.0 and row["recovered_contrast"] == pytest.approx(1.0) and row["cases"] == 12
 
 
-def test_who_shows_nothing_is_a_coin() -> None:
+def test_a_reconstruction_without_contrast_is_at_chance() -> None:
     for row in run(0.0, 50.0):
         assert row["auc"] == row["paired"] == 0.5 and row["d_prime"] == 0.0 and row["recovered_contrast"] == 0.0
 
 
-def test_more_contrast_is_seen_more_often() -> None:
+def test_more_contrast_has_a_higher_auc() -> None:
     faint, strong = run(0.3, 300.0)
     assert (faint["contrast_hu"], strong["contrast_hu"]) == (100.0, 400.0)
     assert faint["paired"] == strong["paired"] == 1.0  # patients differ by more than the sphere shows
@@ -78,14 +78,19 @@ def test_more_contrast_is_seen_more_often() -> None:
     assert faint["recovered_contrast"] == pytest.approx(0.3) == strong["recovered_contrast"]
 
 
-def test_without_any_variation_nothing_is_divided_by_zero() -> None:
+def test_responses_without_variation_have_an_infinite_d_prime() -> None:
     one = Observation(Sphere((0.0, 0.0, 0.0), 10.0, 100.0), 80.0, 0.0, 90.0)
     (row,) = detectability([one, one])
     assert row["d_prime"] == math.inf and row["auc"] == 1.0
     assert detectability([]) == []
 
 
-def test_what_cannot_be_told_is_refused() -> None:
+def test_a_planted_case_without_its_base_is_refused() -> None:
+    with pytest.raises(ValueError, match="p0_c100 has a sphere planted in p0, which is missing"):
+        observe(cases(1)[1:], lambda case_id: (np.zeros(SHAPE), np.zeros(SHAPE), SPACING))
+
+
+def test_a_sphere_that_no_voxel_shows_is_refused() -> None:
     volume, sphere = np.zeros(SHAPE), Sphere((500.0, 0.0, 0.0), 20.0, 100.0)
     for one in (sphere, Sphere((0.0, 0.0, 0.0), 2000.0, 100.0)):
         with pytest.raises(ValueError, match="has nothing inside it, or around it"):

@@ -7,6 +7,7 @@ from ignite.engine import Engine
 
 from trct_monai.metrics import MotionMetric
 from trct_monai.metrics.motion import border_distances, moving_region, phase_scores
+from trct_monai.metrics.protocols import NO_ERROR
 
 WINDOW = (-1024.0, 1476.0)
 SIZE = 32
@@ -23,7 +24,7 @@ def test_the_truth_is_perfect_and_the_average_is_as_far_off_as_it_moved() -> Non
     phase, average = chest(12), chest(15)
     best = phase_scores(phase, phase, average, WINDOW, (2.0, 2.0, 2.0))
     assert best["mae_moving"] == best["mae_still"] == best["flicker"] == best["diaphragm_mm"] == 0
-    assert best["ssim_moving"] == best["ssim_still"] == 1 and best["psnr"] == float("inf")
+    assert best["ssim_moving"] == best["ssim_still"] == 1 and best["psnr"] == NO_ERROR
     identity = phase_scores(average, phase, average, WINDOW, (2.0, 2.0, 2.0))
     assert identity["diaphragm_mm"] == pytest.approx(6.0, rel=0.1)
     assert identity["mae_moving"] > 300 and identity["mae_still"] < 10 and identity["flicker"] > 0
@@ -38,7 +39,7 @@ def test_a_border_is_as_far_off_as_it_was_moved(spacing: tuple[float, float, flo
     assert np.isnan(nothing["diaphragm_mm"]) and np.isnan(nothing["heart_mm"])
 
 
-def test_a_border_between_voxels_is_found_there() -> None:
+def test_a_border_is_where_the_interpolation_crosses_the_threshold() -> None:
     """A blurred border crosses -500 HU where the interpolation does."""
     sharp, shifted = chest(12), chest(12)
     shifted[6:-6, 6:-6, 12] = -405.0  # half tissue: the crossing is half a voxel higher
@@ -59,7 +60,7 @@ def test_slices_that_jump_flicker() -> None:
     assert scores[0]["mae_moving"] == pytest.approx(scores[1]["mae_moving"])
 
 
-def test_the_metric_of_the_log_agrees() -> None:
+def test_the_metric_of_the_training_log_equals_the_scores() -> None:
     phase, average, prediction = chest(12), chest(15), chest(13)
     output = [
         {key: torch.from_numpy(v)[None] for key, v in (("pred", prediction), ("label", phase), ("image", average))}

@@ -1,4 +1,4 @@
-"""Agreement with the radiographs, and with a view that nobody took."""
+"""Agreement with the radiographs, and with a held-out view."""
 
 from math import atan2, degrees
 
@@ -37,14 +37,14 @@ def test_pictures_without_a_scale_are_fitted_first() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("x2ct", 45.0), ("parallel", 45.0), ("circle-4", 22.5)])
-def test_the_held_out_view_looks_from_the_widest_gap(name: str, expected: float) -> None:
+def test_the_held_out_view_is_in_the_middle_of_the_widest_gap(name: str, expected: float) -> None:
     cameras = preset(name, 16)
     camera = held_out_camera(cameras)
     assert degrees(atan2(-camera.normal[0], camera.normal[1])) == pytest.approx(expected)
     assert camera.size == cameras[0].size and camera.pixel_spacing == cameras[0].pixel_spacing
 
 
-def test_the_only_view_is_complemented_by_the_one_across() -> None:
+def test_the_held_out_view_of_one_view_is_across() -> None:
     camera = held_out_camera([make_camera("a", 30.0, sod=541.0, sdd=949.0, detector_extent=(500, 500), size=(8, 8))])
     assert degrees(atan2(-camera.normal[0], camera.normal[1])) == pytest.approx(120.0)
 

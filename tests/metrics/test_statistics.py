@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from trct_monai.metrics import bootstrap_mean, paired_test, skill_score
+from trct_monai.metrics import bootstrap_mean, compare_pairs, paired_test, skill_score
 
 
 def test_the_interval_of_many_patients_is_that_of_a_normal_mean() -> None:
@@ -39,6 +39,23 @@ def test_a_paired_test_sees_a_small_steady_gain_and_no_gain_in_noise() -> None:
     assert paired_test((base + 0.2 + 0.1 * generator.normal(size=30)).tolist(), base.tolist(), patients) < 1e-4
     assert paired_test((base + generator.normal(size=30)).tolist(), base.tolist(), patients) > 0.01
     assert paired_test(base.tolist(), base.tolist(), patients) == 1.0
+
+
+def test_a_paired_test_refuses_scores_that_are_not_defined() -> None:
+    with pytest.raises(ValueError, match="needs finite scores of both methods"):
+        paired_test([1.0, math.nan, 2.0], [0.0, 0.0, 0.0], ["a", "b", "c"])
+
+
+def test_a_comparison_is_over_the_cases_that_both_have_and_tells_how_many() -> None:
+    cases = [f"case{number}" for number in range(8)]
+    a, b = dict.fromkeys(cases, 2.0), dict.fromkeys(cases, 1.0)
+    a["case3"], b["case5"] = math.nan, math.nan
+    difference, p_value = compare_pairs(a, b, dict(zip(cases, cases)))
+    assert difference is not None and (difference.mean, difference.cases) == (1.0, 6)
+    assert p_value == pytest.approx(2 / 2**6)
+    assert compare_pairs(a, dict.fromkeys(cases, math.nan), dict(zip(cases, cases))) == (None, None)
+    one_patient, p_value = compare_pairs(a, b, dict.fromkeys(cases, "same"))
+    assert one_patient is not None and one_patient.cases == 6 and p_value is None
 
 
 def test_skill_is_the_share_of_the_error_that_is_gone() -> None:

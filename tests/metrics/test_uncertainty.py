@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise."""
+"""Coverage, width and spread of predicted intervals."""
 
 import math
 
@@ -24,15 +24,15 @@ def test_the_true_spread_has_the_stated_coverage_and_follows_the_error() -> None
     assert narrow["coverage_90"] < 0.4
 
 
-def test_only_the_mask_counts_and_a_perfect_prediction_divides_by_nothing() -> None:
-    truth, where = np.zeros(SHAPE), np.zeros(SHAPE, dtype=bool)
-    where[0] = True
+def test_scores_are_those_of_the_mask_and_undefined_where_nothing_varies() -> None:
+    truth, mask = np.zeros(SHAPE), np.zeros(SHAPE, dtype=bool)
+    mask[0] = True
     quantiles = quantiles_from_std(truth, np.zeros(SHAPE))
     quantiles[1:] = 7.0
-    scores = interval_scores(quantiles, truth, truth, where)
+    scores = interval_scores(quantiles, truth, truth, mask)
     assert (scores["coverage_50"], scores["coverage_90"], scores["width_90"]) == (1.0, 1.0, 0.0)
     assert math.isnan(scores["spread_error_correlation"])
-    assert math.isnan(interval_scores(quantiles, truth, truth, ~where & where)["coverage_90"])
+    assert math.isnan(interval_scores(quantiles, truth, truth, ~mask & mask)["coverage_90"])
 
 
 def test_crossing_quantiles_are_refused() -> None:

@@ -1,7 +1,7 @@
 """Methods that a network must beat, behind the same contract: radiographs (B, V, H, W) to a volume in [0, 1].
 
-Three learn from training cases (`MeanVolume`, `NearestNeighbour`, `RidgePCA`), two know nothing but the geometry
-(`Backprojection`, `TotalVariation`), and `Identity` is what a CT-to-CT method must beat. A case is a mapping with
+Three learn from training cases (`MeanVolume`, `NearestNeighbour`, `RidgePCA`), two use the geometry alone
+(`Backprojection`, `TotalVariation`), and `Identity` is the baseline of CT-to-CT methods. A case is a mapping with
 ``image``, line integrals (V, H, W), and ``label``, the volume (1, X, Y, Z) in [0, 1], as MONAI's data sets give it.
 `fit_baseline` makes and fits any of them by its name.
 """

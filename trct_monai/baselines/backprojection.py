@@ -1,4 +1,4 @@
-"""Back-projection: every radiograph smeared along its rays, filtered before or not."""
+"""Back-projection: every radiograph spread along its rays, filtered before or not."""
 
 from collections.abc import Sequence
 from math import ceil, log2, pi
@@ -15,7 +15,7 @@ from trct_monai.projector import backproject, project
 
 
 class Backprojection(nn.Module):
-    """What the radiographs alone say, without any iteration and without any training case.
+    """Back-projected radiographs: no iteration, no training case.
 
     Args:
         volume_size: Voxels along each side.
@@ -71,7 +71,7 @@ def mean_backprojection(
     """
     length = project(image.new_ones(1, 1, *shape), cameras, voxel_spacing)
     weight = backproject(torch.ones_like(length), cameras, shape, voxel_spacing)
-    # A ray that only grazes the volume says nothing of a voxel's worth about it.
+    # A ray that only grazes the volume, shorter than a voxel, does not count.
     along = torch.where(length > voxel_spacing, image / length.clamp(min=voxel_spacing), 0.0)
     return backproject(along, cameras, shape, voxel_spacing) / weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
@@ -83,8 +83,8 @@ def filtered_backprojection(
 
     Exact in the limit of many views of parallel beams over 180 degrees, and in the middle plane of a cone's full
     circle. Over 180 degrees a cone measures some rays twice and others never; no Parker weights correct for that. With
-    few views the result is mostly streaks, far outside the range of tissue: that is what the method gives. Views are
-    taken as turned about the z axis, each row of a detector is filtered by itself, and what is beyond the detector
+    few views the result is mostly streaks, far outside the range of tissue: a property of the method. Views are taken
+    as turned about the z axis, each row of a detector is filtered by itself, and what is beyond the detector
     counts as 0.
 
     Args:

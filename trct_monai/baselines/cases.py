@@ -1,4 +1,4 @@
-"""What the baselines read: training cases, radiographs in few numbers, and the views of a batch."""
+"""What the baselines read: training cases, radiographs in few numbers, and the cameras of a batch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,20 +9,20 @@ from torch import Tensor
 from trct_monai.geometry import Camera, preset
 from trct_monai.resampling import resize_radiographs
 
-Case = Mapping[str, Any]
-"""A case with ``image``, line integrals (V, H, W), and ``label``, the volume (1, X, Y, Z) in [0, 1]."""
+TrainingCase = Mapping[str, Any]
+"""A mapping with ``image``, line integrals (V, H, W), and ``label``, the volume (1, X, Y, Z) in [0, 1]."""
 
 
 @runtime_checkable
 class CaseList(Protocol):
-    """Cases by their number: a list, or a data set of PyTorch or MONAI, which is not a `Sequence`."""
+    """Cases by their number, such as a data set of PyTorch or MONAI, which is not a `Sequence`."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-Cases = Iterable[Case] | CaseList
+TrainingCases = Iterable[TrainingCase] | CaseList
 
 
 def each(cases: Iterable[Any] | CaseList) -> Iterator[Any]:
@@ -30,7 +30,7 @@ def each(cases: Iterable[Any] | CaseList) -> Iterator[Any]:
     return iter(cases) if isinstance(cases, Iterable) else (cases[i] for i in range(len(cases)))
 
 
-def read_case(case: Case, volume_size: int) -> tuple[Float[Tensor, "V H W"], Float[Tensor, "1 X Y Z"]]:
+def read_case(case: TrainingCase, volume_size: int) -> tuple[Float[Tensor, "V H W"], Float[Tensor, "1 X Y Z"]]:
     """Radiographs and volume of a case as plain tensors.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Buffers whose size only the training data know."""
+"""Buffers with a size that depends on the training data."""
 
 from typing import Any
 

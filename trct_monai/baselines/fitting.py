@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from trct_monai.baselines.backprojection import Backprojection
-from trct_monai.baselines.cases import Cases
+from trct_monai.baselines.cases import TrainingCases
 from trct_monai.baselines.mean_volume import MeanVolume
 from trct_monai.baselines.nearest_neighbour import NearestNeighbour
 from trct_monai.baselines.ridge_pca import RidgePCA
@@ -48,8 +48,8 @@ def make_baseline(
 
 def fit_baseline(
     name: str,
-    training: Cases,
-    validation: Cases = (),
+    training: TrainingCases,
+    validation: TrainingCases = (),
     *,
     volume_size: int = 64,
     geometry: Geometry = "x2ct",

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trct_monai.baselines.cases import Cases, each
+from trct_monai.baselines.cases import TrainingCases, each
 
 
 class MeanVolume(nn.Module):
-    """The mean of the training volumes, whatever the radiographs show.
+    """The mean of the training volumes, for any radiographs.
 
-    It reaches 18 to 22 dB on thorax CTs: a number that a method must be far above before it says anything.
+    It reaches 18 to 22 dB on thorax CTs: a method must be far above that to be of any use.
 
     Args:
         volume_size: Voxels along each side.
@@ -24,7 +24,7 @@ class MeanVolume(nn.Module):
         super().__init__()
         self.register_buffer("volume", torch.zeros(1, 1, volume_size, volume_size, volume_size))
 
-    def fit(self, cases: Cases | Iterable[Float[Tensor, "1 X Y Z"]]) -> "MeanVolume":
+    def fit(self, cases: TrainingCases | Iterable[Float[Tensor, "1 X Y Z"]]) -> "MeanVolume":
         """Average the training volumes, each in [0, 1].
 
         Args:

@@ -1,18 +1,18 @@
-"""The training case that looks most alike."""
+"""The training case with the nearest radiographs."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trct_monai.baselines.cases import Cases, each, read_case, shrink
+from trct_monai.baselines.cases import TrainingCases, each, read_case, shrink
 from trct_monai.baselines.fitted import register_fitted_buffers, require_fitted
 
 
 class NearestNeighbour(nn.Module):
-    """The volume of the training case whose radiographs are nearest.
+    """The volume of the training case with the nearest radiographs.
 
     Near means: the least sum of squares between the line integrals of all views, each averaged over
-    image_size x image_size equal areas. A sharp volume of somebody else: it shows what a picture without blur scores.
+    image_size x image_size equal areas. A sharp volume of another patient: it shows the score of a volume without blur.
 
     The volumes are kept as float16, off by at most 0.6 HU in the default window.
 
@@ -30,7 +30,7 @@ class NearestNeighbour(nn.Module):
         register_fitted_buffers(self, images=(0, 0, image_size, image_size))
         register_fitted_buffers(self, torch.float16, volumes=(0, 1, volume_size, volume_size, volume_size))
 
-    def fit(self, cases: Cases) -> "NearestNeighbour":
+    def fit(self, cases: TrainingCases) -> "NearestNeighbour":
         """Remember the training cases.
 
         Raises:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trct_monai.baselines.cases import Cases, each, read_case, shrink
+from trct_monai.baselines.cases import TrainingCases, each, read_case, shrink
 from trct_monai.baselines.fitted import register_fitted_buffers, require_fitted
 
 VOXELS_PER_BLOCK = 2**16
@@ -27,7 +27,7 @@ class Candidate:
 
 
 class RidgePCA(nn.Module):
-    """The volume that a linear model reads from the radiographs.
+    """A linear model from radiographs to the volume.
 
     The training volumes are described by their mean and principal components (Turk and Pentland, J. Cognitive
     Neuroscience 3(1), 1991), the radiographs by image_size x image_size area averages of each view. Ridge regression
@@ -61,7 +61,7 @@ class RidgePCA(nn.Module):
         register_fitted_buffers(self, mean_image=(0, image_size, image_size), weights=(0, 0, image_size, image_size))
         register_fitted_buffers(self, torch.float16, components=(0, *(volume_size,) * 3))
 
-    def fit(self, cases: Cases) -> "RidgePCA":
+    def fit(self, cases: TrainingCases) -> "RidgePCA":
         """Fit with the number of components and the ridge that the constructor got.
 
         Raises:
@@ -72,8 +72,8 @@ class RidgePCA(nn.Module):
 
     def select(
         self,
-        training: Cases,
-        validation: Cases,
+        training: TrainingCases,
+        validation: TrainingCases,
         num_components: Sequence[int] = NUM_COMPONENTS,
         ridges: Sequence[float] = RIDGES,
     ) -> list[Candidate]:
@@ -105,7 +105,7 @@ class RidgePCA(nn.Module):
         return grid
 
     def forward(self, image: Float[Tensor, "B V H W"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """The mean volume and its components, weighted by what the radiographs say, clipped to [0, 1].
+        """The mean volume and its components, weighted by the regression on the radiographs, clipped to [0, 1].
 
         Raises:
             ValueError: If nothing is fitted, or the number of views is another than in training.
@@ -118,7 +118,7 @@ class RidgePCA(nn.Module):
         volume = torch.cat([coefficients @ block.float() for block in blocks], dim=1)
         return (self.mean_volume + volume.view(-1, 1, *self.mean_volume.shape)).clamp(0.0, 1.0)
 
-    def _read(self, cases: Cases) -> tuple[Tensor, list[Tensor]]:
+    def _read(self, cases: TrainingCases) -> tuple[Tensor, list[Tensor]]:
         """Small radiographs (N, V, h, w), and the volumes as float16, flat."""
         images, volumes = [], []
         for case in each(cases):

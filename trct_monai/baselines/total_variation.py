@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from trct_monai.baselines.backprojection import mean_backprojection
-from trct_monai.baselines.cases import Cases, cameras_of, each, read_case
+from trct_monai.baselines.cases import TrainingCases, cameras_of, each, read_case
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import HU_WINDOW, MU_WATER, attenuation_to_hu, hu_to_unit
 from trct_monai.projector import Projector
@@ -64,7 +64,7 @@ class TotalVariation(nn.Module):
         self.register_buffer("weight", torch.tensor(weight))
 
     def select(
-        self, validation: Cases, weights: Sequence[float] = WEIGHTS, *, max_cases: int = 4
+        self, validation: TrainingCases, weights: Sequence[float] = WEIGHTS, *, max_cases: int = 4
     ) -> list[tuple[float, float]]:
         """Take the weight that does best on the first validation cases.
 

@@ -11,43 +11,45 @@ from tqdm import tqdm
 
 from trct_monai import __version__
 from trct_monai.baselines.fitting import fit_baseline
-from trct_monai.evaluation.cohort import Options, digest_of_voxels
+from trct_monai.evaluation.driver import digest_case
+from trct_monai.evaluation.options import EvaluationOptions
 from trct_monai.evaluation.predictions import load_truth
-from trct_monai.evaluation.scores import Views
+from trct_monai.evaluation.scores import CaseRadiographs
 from trct_monai.geometry.camera import Camera
 from trct_monai.intensity import hu_to_unit
-from trct_monai.io.datalist import load_datalist, read_datalist
-from trct_monai.io.files import read_json, write_json
-from trct_monai.io.provenance import digest_file, digest_values
+from trct_monai.io.files import write_json
+from trct_monai.io.provenance import STAMP, Stamp, digest_file, is_made_from, make_stamp
 from trct_monai.transforms.save import SaveCTd, UnitToHUd
 
-NOTE = "made_from.json"
-"""Beside predictions that were run here: what they were made from."""
+RECORD = "made_from.json"
+"""Beside predictions that were made here: their stamp."""
 
 
-def run_baseline(name: str, options: Options, place: Path) -> None:
+def run_baseline(name: str, options: EvaluationOptions, folder: Path) -> None:
     """Fit a baseline on the training section and write its predictions as NIfTI, unless they are there.
 
     Args:
         name: A key of `BASELINES`.
         options: The datalist and the section.
-        place: Folder of the predictions.
+        folder: Folder of the predictions.
 
     Raises:
         ValueError: If the cases' views differ: a baseline has one geometry.
     """
     cases = options.cases()
-    page = read_datalist(options.datalist)
-    training, validation = (
-        load_datalist(options.datalist, other) if page.get(other) else [] for other in ("training", "validation")
+    training, validation = (options.cases_to_learn_from(section) for section in ("training", "validation"))
+    sections = {"training": training, "validation": validation, "scored": cases}
+    stamp = make_stamp(
+        {section: [digest_case(case) for case in members] for section, members in sections.items()},
+        {"baseline": name, "size": options.size, "hu_window": options.hu_window, "software": __version__},
     )
-    everything = [*training, *validation, *cases]
-    inputs = digest_values(
-        [__version__, name, options.size, options.hu_window, [_identity(case) for case in everything]]
-    )
-    if _is_done(place, inputs, cases):
+    if _is_done(folder, stamp, cases):
         return
-    if any(case.get("cameras") != cases[0]["cameras"] for case in everything):
+    if not cases[0].get("cameras"):
+        raise ValueError(
+            f"{options.datalist}: its cases have no cameras, which baselines need; run prepare, or use --baselines none"
+        )
+    if any(case.get("cameras") != cases[0].get("cameras") for members in sections.values() for case in members):
         raise ValueError(
             f"{options.datalist}: its cases have different views, and a baseline has one geometry; use --baselines none"
         )
@@ -62,15 +64,16 @@ def run_baseline(name: str, options: Options, place: Path) -> None:
         geometry=[Camera.from_dict(camera) for camera in cases[0]["cameras"]],
         extent=extent,
     )
-    to_hu, save = UnitToHUd("pred", options.hu_window, extent), SaveCTd("pred", place)
+    _forget(folder)
+    to_hu, save = UnitToHUd("pred", options.hu_window, extent), SaveCTd("pred", folder)
     for case in tqdm(cases, desc=f"{name}: reconstruct", unit="case"):
         with torch.no_grad():
-            unit = baseline(Views(case).radiographs[None])[0]
+            unit = baseline(CaseRadiographs(case).images[None])[0]
         save(to_hu({"pred": unit, "label": case["label"], "case_id": case["case_id"]}))
-    _note(place, inputs)
+    write_json(folder / RECORD, {STAMP: stamp})
 
 
-def run_bundle(name: str, config: Sequence[Path], weights: Path, options: Options, place: Path) -> None:
+def run_bundle(name: str, config: Sequence[Path], weights: Path, options: EvaluationOptions, folder: Path) -> None:
     """Run a bundle's inference on the section, unless its predictions are there.
 
     Args:
@@ -78,24 +81,25 @@ def run_bundle(name: str, config: Sequence[Path], weights: Path, options: Option
         config: inference.json and its overlays.
         weights: The trained model.
         options: The datalist and the section.
-        place: Folder of the predictions.
+        folder: Folder of the predictions.
 
     Raises:
         ValueError: If the bundle fails.
     """
     cases = options.cases()
-    identities = [_identity(case) for case in cases]
-    made_of = [digest_file(path) for path in (*config, *sorted(weights.parent.rglob("*.pt")))]
-    inputs = digest_values([__version__, made_of, identities])
-    if _is_done(place, inputs, cases):
+    files = {"config": config, "weights": sorted(weights.parent.rglob("*.pt"))}
+    inputs = {kind: [digest_file(path) for path in paths] for kind, paths in files.items()}
+    stamp = make_stamp(inputs | {"scored": [digest_case(case) for case in cases]}, {"software": __version__})
+    if _is_done(folder, stamp, cases):
         return
     print(f"running {name} with {weights}")
-    arguments = {"datalist": options.datalist, "section": options.section, "output_dir": place, "ckpt_path": weights}
+    _forget(folder)
+    arguments = {"datalist": options.datalist, "section": options.section, "output_dir": folder, "ckpt_path": weights}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(path) for path in config])]
     command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
     if subprocess.run(command, check=False).returncode:
         raise ValueError(f"{name} failed, see above; try it alone: {' '.join(command[1:])}")
-    _note(place, inputs)
+    write_json(folder / RECORD, {STAMP: stamp})
 
 
 class LoadedCases:
@@ -103,10 +107,10 @@ class LoadedCases:
 
     Args:
         cases: Cases of `load_datalist`.
-        options: Whose size and window.
+        options: Size and window.
     """
 
-    def __init__(self, cases: Sequence[dict[str, Any]], options: Options) -> None:
+    def __init__(self, cases: Sequence[dict[str, Any]], options: EvaluationOptions) -> None:
         self.cases, self.options = cases, options
 
     def __len__(self) -> int:
@@ -115,19 +119,15 @@ class LoadedCases:
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         case = self.cases[index]
         truth = load_truth(case, self.options.size).as_subclass(torch.Tensor)
-        return {"image": Views(case).radiographs, "label": hu_to_unit(truth, self.options.hu_window)}
+        return {"image": CaseRadiographs(case).images, "label": hu_to_unit(truth, self.options.hu_window)}
 
 
-def _identity(case: Mapping[str, Any]) -> list[Any]:
-    """What a case is, whatever its files are called."""
-    return [case["case_id"], digest_of_voxels(case), case.get("sha256"), case.get("cameras"), case.get("orientation")]
+def _is_done(folder: Path, stamp: Stamp, cases: Sequence[Mapping[str, Any]]) -> bool:
+    return is_made_from(folder / RECORD, stamp) and all(
+        (folder / f"{case['case_id']}.nii.gz").is_file() for case in cases
+    )
 
 
-def _is_done(place: Path, inputs: str, cases: Sequence[Mapping[str, Any]]) -> bool:
-    note = place / NOTE
-    known = note.is_file() and read_json(note).get("inputs") == inputs
-    return known and all((place / f"{case['case_id']}.nii.gz").is_file() for case in cases)
-
-
-def _note(place: Path, inputs: str) -> None:
-    write_json(place / NOTE, {"inputs": inputs})
+def _forget(folder: Path) -> None:
+    """Remove the stamp before the first prediction is replaced: a run that is killed leaves some of both kinds."""
+    (folder / RECORD).unlink(missing_ok=True)

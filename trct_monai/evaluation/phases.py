@@ -3,29 +3,29 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monai.data import MetaTensor
 
 from trct_monai import __version__
-from trct_monai.datasets.driver import run_cases
 from trct_monai.datasets.phase_slices import load_phases
-from trct_monai.evaluation.predictions import PLACE_TOLERANCE, prediction_file
-from trct_monai.evaluation.summary import number_or_nan
+from trct_monai.evaluation.driver import score_cases
+from trct_monai.evaluation.options import EvaluationOptions
+from trct_monai.evaluation.predictions import check_grid, prediction_files
+from trct_monai.evaluation.summary import format_estimate, mean_scores, values_by_case
 from trct_monai.figures import phase_figure, save_figure
-from trct_monai.io.files import read_json, write_csv, write_json
+from trct_monai.io.datalist import PHASES
+from trct_monai.io.files import write_csv, write_json
 from trct_monai.io.nifti import read_volume
-from trct_monai.io.provenance import digest_file
-from trct_monai.metrics import Estimate, bootstrap_mean, paired_test
+from trct_monai.io.provenance import Stamp, digest_file, make_stamp
+from trct_monai.metrics import compare_pairs
 from trct_monai.metrics.lpips import lpips_score
 from trct_monai.metrics.motion import moving_region, phase_scores
 
 IDENTITY = "identity"
 
-COLUMNS = {
+PHASE_COLUMNS = {
     "mae_moving": ("MAE where it moves (HU)", ".1f"),
     "ssim_moving": ("SSIM where it moves", ".3f"),
     "mae_still": ("MAE elsewhere (HU)", ".1f"),
@@ -36,20 +36,21 @@ COLUMNS = {
     "flicker": ("flicker (HU)", ".2f"),
     "lpips": ("LPIPS", ".4f"),
 }
-"""Columns of the table: title and format; `phase_scores` says what they are."""
+"""Title and format of the columns of cases.csv, in the order of the table; `phase_scores` explains them."""
 
 HARM_HU = 1.0
-"""A larger error than the identity's, by more than this, where nothing moves is warned of."""
+"""An error where nothing moves that is larger than the identity's by more than this is warned of."""
+
+Job = tuple[dict[str, str], Path]
+"""A pair, and its prediction."""
 
 
 def evaluate_phases(
     predictions: str,
-    datalist: str,
-    output: str,
-    *,
-    section: str,
-    hu_window: Sequence[float],
+    options: EvaluationOptions,
+    folder: Path,
     name: str,
+    *,
     figures: int,
     num_workers: int,
     lpips: bool = False,
@@ -58,10 +59,8 @@ def evaluate_phases(
 
     Args:
         predictions: Folder with CASE_ID.nii.gz for each pair, on the grid of its CTs.
-        datalist: Datalist of pairs.
-        output: Folder for the results.
-        section: Section to score.
-        hu_window: Lowest and highest HU.
+        options: Datalist of pairs, section and window.
+        folder: Where the results go.
         name: What the predictions are called.
         figures: Number of pairs to draw.
         num_workers: Number of processes.
@@ -69,38 +68,34 @@ def evaluate_phases(
 
     Raises:
         FileNotFoundError: If a prediction is missing.
-        ValueError: If one lies on another grid, of which the first is named, or the package for LPIPS is missing.
+        ValueError: If one is on another grid, of which the first is named, or the package for LPIPS is missing.
     """
     if name == IDENTITY:
-        raise ValueError(f"name must be another than {IDENTITY!r}, which stands beside it in the table")
-    cases, folder = load_phases(datalist, section), Path(output)
-    files = {case["case_id"]: prediction_file(predictions, case["case_id"]) for case in cases}
-    kept = folder / "scores"
-    kept.mkdir(parents=True, exist_ok=True)
-    work = partial(_score, files=files, hu_window=tuple(hu_window), kept=kept, lpips=lpips)
-    refused = run_cases(work, [(case["case_id"], case) for case in cases], num_workers=num_workers, description=name)
-    if refused:
-        raise ValueError(f"{len(refused)} of {len(cases)} predictions cannot be compared; {refused[0][1]}")
-    rows: list[dict[str, Any]] = []
-    for case in cases:
-        page = read_json(kept / f"{case['case_id']}.json")
-        rows += [{"method": m, "case_id": case["case_id"], **page[k]} for m, k in ((name, "scores"), (IDENTITY,) * 2)]
-    patients = [case["patient_id"] for case in cases]
-    metrics: dict[str, dict[str, Any]] = {}
-    columns = [column for column in COLUMNS if column in rows[0]]
-    for method in (name, IDENTITY):
-        own = [row for row in rows if row["method"] == method]
-        estimates = {c: bootstrap_mean([number_or_nan(row[c]) for row in own], patients) for c in columns}
-        metrics[method] = {c: None if estimate is None else asdict(estimate) for c, estimate in estimates.items()}
-    tests = {column: _p_value(rows, name, column, patients) for column in columns}
+        raise ValueError(f"name must not be {IDENTITY!r}, which stands beside it in the table")
+    cases = load_phases(options.datalist, options.section)
+    files = prediction_files(predictions, cases)
+    jobs = [(case["case_id"], (case, files[case["case_id"]])) for case in cases]
+    measure = partial(_measure, hu_window=options.hu_window, lpips=lpips)
+    stamp = partial(_stamp, hu_window=options.hu_window, lpips=lpips)
+    rows = score_cases(jobs, measure, stamp, (name, IDENTITY), folder, num_workers)
+    patients = {case["case_id"]: case["patient_id"] for case in cases}
+    columns = [column for column in PHASE_COLUMNS if column in rows[0]]
+    metrics = {
+        method: {column: None if (mean := means[column]) is None else asdict(mean) for column in columns}
+        for method, means in mean_scores(rows, patients).items()
+    }
+    tests = {}
+    for column in columns:
+        own, identity = (values_by_case(rows, method, column) for method in (name, IDENTITY))
+        tests[column] = compare_pairs(own, identity, patients)[1]
     summary = {
         "tool": f"trct_monai {__version__}",
-        "task": "phases",
+        "task": PHASES,
         "name": name,
         "predictions": str(Path(predictions).absolute()),
-        "datalist": str(Path(datalist).absolute()),
-        "section": section,
-        "hu_window": list(hu_window),
+        "datalist": options.datalist,
+        "section": options.section,
+        "hu_window": options.hu_window,
         "num_cases": len(cases),
         "metrics": metrics,
         "p_values_against_identity": tests,
@@ -119,21 +114,13 @@ def format_phases(summary: Mapping[str, Any]) -> str:
     methods = list(summary["metrics"])
     lines = [f"| | {' | '.join(methods)} | p |", "|---" * (len(methods) + 2) + "|"]
     for column in summary["metrics"][methods[0]]:
-        title, number = COLUMNS[column]
-        cells = []
-        for method in methods:
-            values = summary["metrics"][method][column]
-            estimate = None if values is None else Estimate(**values)
-            cells.append("-" if estimate is None else _interval(estimate, number))
+        title, number = PHASE_COLUMNS[column]
+        means = [summary["metrics"][method][column] for method in methods]
+        cells = ["-" if mean is None else format_estimate(mean, number, summary["num_cases"]) for mean in means]
         p = summary["p_values_against_identity"][column]
         lines.append(f"| {title} | {' | '.join(cells)} | {'-' if p is None else f'{p:.2g}'} |")
     lines += [f"WARNING: {warning}" for warning in summary["warnings"]]
     return "\n".join(lines)
-
-
-def _interval(estimate: Estimate, number: str) -> str:
-    mean, low, high = (format(value, number) for value in (estimate.mean, estimate.low, estimate.high))
-    return f"{mean} ({low} to {high})"
 
 
 def _warnings(metrics: Mapping[str, Any], name: str) -> list[str]:
@@ -149,63 +136,39 @@ def _warnings(metrics: Mapping[str, Any], name: str) -> list[str]:
     return lines
 
 
-def _p_value(rows: Sequence[Mapping[str, Any]], name: str, column: str, patients: Sequence[str]) -> float | None:
-    pairs = [[number_or_nan(row[column]) for row in rows if row["method"] == method] for method in (name, IDENTITY)]
-    if not all(isfinite(value) for values in pairs for value in values) or len(set(patients)) < 2:
-        return None
-    p = paired_test(pairs[0], pairs[1], patients)
-    return p if isfinite(p) else None
+def _stamp(job: Job, *, hu_window: Sequence[float], lpips: bool) -> Stamp:
+    case, path = job
+    files = (("prediction", path), ("average", Path(case["image"])), ("phase", Path(case["label"])))
+    options = {"hu_window": hu_window, "lpips": lpips, "software": __version__}  # scores may change with the software
+    return make_stamp({name: digest_file(file) for name, file in files}, options)
 
 
-def _score(
-    case: dict[str, str], *, files: Mapping[str, Path], hu_window: Sequence[float], kept: Path, lpips: bool
-) -> str:
-    """Score one pair into its file; returns why it cannot be."""
-    path, target = files[case["case_id"]], kept / f"{case['case_id']}.json"
-    inputs = [digest_file(Path(file)) for file in (path, case["image"], case["label"])] + [
-        list(hu_window),
-        __version__,
-        lpips,
-    ]
-    if target.is_file() and read_json(target).get("inputs") == inputs:
-        return ""
-    try:
-        prediction, phase, average = _load(case, path)
-        shown = (prediction, average) if lpips else ()
-        perceived = [lpips_score(ct[0].numpy(), phase[0].numpy(), hu_window) for ct in shown]
-    except (ValueError, OSError) as error:
-        return str(error)
+def _measure(job: Job, *, hu_window: Sequence[float], lpips: bool) -> list[dict[str, float]]:
+    """The scores of a prediction, and of the time average in its place."""
+    prediction, phase, average = _load(*job)
     spacing = [float(side) for side in phase.pixdim]
-    truth, before = phase[0].numpy(), average[0].numpy()
-    page: dict[str, Any] = {"inputs": inputs}
-    for number, (key, volume) in enumerate((("scores", prediction[0].numpy()), (IDENTITY, before))):
-        scores = phase_scores(volume, truth, before, hu_window, spacing)
-        if perceived:
-            scores["lpips"] = perceived[number]
-        page[key] = {column: value if isfinite(value) else None for column, value in scores.items()}
-    write_json(target, page)
-    return ""
+    truth, identity = phase[0].numpy(), average[0].numpy()
+    volumes = (prediction[0].numpy(), identity)
+    # First what may not be installed: the other scores take longer.
+    perceived = [{"lpips": lpips_score(volume, truth, hu_window)} if lpips else {} for volume in volumes]
+    scores = [phase_scores(volume, truth, identity, hu_window, spacing) for volume in volumes]
+    return [one | two for one, two in zip(scores, perceived)]
 
 
 def _load(case: Mapping[str, str], path: Path) -> tuple[MetaTensor, MetaTensor, MetaTensor]:
     """Prediction, phase and time average in HU on one grid.
 
     Raises:
-        ValueError: If the prediction lies elsewhere.
+        ValueError: If the prediction is on another.
     """
     prediction, phase, average = (read_volume(file) for file in (path, case["label"], case["image"]))
-    apart = np.abs((prediction.affine - phase.affine).numpy()).max()
-    if prediction.shape != phase.shape or apart > PLACE_TOLERANCE:
-        raise ValueError(
-            f"{path} lies on another grid than {case['label']}: expected shape {tuple(phase.shape[1:])}, "
-            f"got {tuple(prediction.shape[1:])}, affines differ by up to {apart:.3g}"
-        )
+    check_grid(prediction, phase, path)
     return prediction, phase, average
 
 
 def _draw(case: Mapping[str, str], path: Path, name: str, folder: Path) -> None:
     prediction, phase, average = _load(case, path)
     moving = moving_region(average[0].numpy(), phase[0].numpy())
-    where = [int(moving.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
-    figure = phase_figure(average[0], phase[0], prediction[0], where, title=f"{case['case_id']}: {name}")
+    index = [int(moving.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
+    figure = phase_figure(average[0], phase[0], prediction[0], index, title=f"{case['case_id']}: {name}")
     save_figure(figure, folder / f"{case['case_id']}.png")

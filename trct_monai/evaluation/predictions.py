@@ -1,12 +1,11 @@
-"""A folder of predicted CTs, whoever made them, each beside the truth of its case on one grid."""
+"""A folder of predicted CTs, whoever made them, and the truth of each case on the same grid."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
 
 from trct_monai.io.nifti import read_nifti, read_volume
@@ -14,11 +13,10 @@ from trct_monai.metrics.uncertainty import QUANTILES, quantiles_from_std
 from trct_monai.preprocessing.cube import CTPreprocessing, resample_like
 
 PLACE_TOLERANCE = 1e-2
-"""Difference in mm between two affines that does not count."""
-
+"""Two affines that differ by less than this, in mm, are one."""
 
 INTERVALS = ("quantiles", "std")
-"""What a file beside a prediction may hold: CASE_ID_quantiles.nii.gz or CASE_ID_std.nii.gz."""
+"""What files beside a prediction may hold: CASE_ID_quantiles.nii.gz or CASE_ID_std.nii.gz."""
 
 
 def prediction_file(folder: str | os.PathLike[str], case_id: str) -> Path:
@@ -42,6 +40,26 @@ def prediction_file(folder: str | os.PathLike[str], case_id: str) -> Path:
     return found[0]
 
 
+def prediction_files(folder: str | os.PathLike[str], cases: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
+    """The prediction of every case, by its id.
+
+    Raises:
+        FileNotFoundError: If one or more are missing: a mean over some of the cases can be compared with nothing.
+        ValueError: If a case has several.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of predictions")
+    files, missing = {}, []
+    for case in cases:
+        try:
+            files[case["case_id"]] = prediction_file(folder, case["case_id"])
+        except FileNotFoundError as error:
+            missing.append(str(error))
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(cases)} predictions are missing; {missing[0]}")
+    return files
+
+
 def load_truth(case: Mapping[str, Any], size: int | None = None) -> MetaTensor:
     """The CT of a case in HU (1, X, X, X), not clipped.
 
@@ -50,7 +68,7 @@ def load_truth(case: Mapping[str, Any], size: int | None = None) -> MetaTensor:
         size: Voxels along each side, antialiased on the way down; those of the file if None.
 
     Raises:
-        ValueError: If it is no cube of equal voxels: every probe counts in them.
+        ValueError: If it is not a cube of equal voxels, which every probe needs.
     """
     truth = read_volume(case["label"])
     sides, steps = truth.shape[1:], truth.pixdim
@@ -74,33 +92,56 @@ def load_pair(
         case: A case of `load_datalist`.
         path: The prediction.
         size: As in `load_truth`.
-        resample: Bring a prediction of another shape, place or orientation to the truth's grid, and not refuse it.
+        resample: Resample a prediction of another shape, place or orientation to the truth's grid, and not refuse it.
 
     Raises:
-        ValueError: If the prediction lies on another grid and `resample` is false, or a file is none of a CT.
+        ValueError: If the prediction is on another grid and `resample` is false, or a file is not a CT.
     """
     truth, prediction = load_truth(case, size), read_volume(path)
-    same_shape = prediction.shape == truth.shape
-    if same_shape and torch.allclose(prediction.affine.double(), truth.affine.double(), atol=PLACE_TOLERANCE):
-        return prediction, truth
-    if not resample:
-        what = f"shape {tuple(truth.shape[1:])} and affine {_row(truth)}"
-        got = f"shape {tuple(prediction.shape[1:])} and affine {_row(prediction)}"
+    if resample and not _same_grid(prediction, truth):
+        return resample_like(prediction, truth), truth
+    check_grid(
+        prediction,
+        truth,
+        path,
+        ", score at another size of the cube with --size, or resample them with --resample true",
+    )
+    return prediction, truth
+
+
+def check_grid(prediction: MetaTensor, truth: MetaTensor, path: str | os.PathLike[str], otherwise: str = "") -> None:
+    """Refuse a prediction of another shape, place or orientation than its CT.
+
+    Args:
+        prediction: CT (1, X, Y, Z) with its affine.
+        truth: CT with its affine.
+        path: The prediction's file.
+        otherwise: What else the user can do, for the message.
+
+    Raises:
+        ValueError: If the grids differ.
+    """
+    if not _same_grid(prediction, truth):
+        expected, got = (f"shape {tuple(v.shape[1:])} and affine {_affine_text(v)}" for v in (truth, prediction))
         raise ValueError(
-            f"{path} lies on another grid than its CT: expected {what}, got {got}; write predictions on the CT's grid, "
-            "score at another size of the cube with --size, or bring them to the CT's grid with --resample true"
+            f"{path} is on another grid than its CT: expected {expected}, got {got}; "
+            f"write predictions on the CT's grid{otherwise}"
         )
-    return resample_like(prediction, truth), truth
 
 
-def _row(volume: MetaTensor) -> str:
+def _same_grid(prediction: MetaTensor, truth: MetaTensor) -> bool:
+    apart = float((prediction.affine.double() - truth.affine.double()).abs().max())
+    return prediction.shape == truth.shape and apart <= PLACE_TOLERANCE
+
+
+def _affine_text(volume: MetaTensor) -> str:
     return str([round(float(value), 2) for value in volume.affine[:3].flatten()])
 
 
 def load_quantiles(path: str | os.PathLike[str], prediction: MetaTensor) -> np.ndarray | None:
     """A method's intervals, where it gives them, as the quantiles of `trct_monai.metrics.uncertainty` (X, Y, Z, 4).
 
-    Either CASE_ID_quantiles.nii.gz lies beside the prediction, (X, Y, Z, 4) with the 5, 25, 75 and 95 % quantiles in
+    Beside the prediction stands either CASE_ID_quantiles.nii.gz, (X, Y, Z, 4) with the 5, 25, 75 and 95 % quantiles in
     HU, or CASE_ID_std.nii.gz with a standard deviation in HU, taken as that of a normal distribution.
 
     Args:
@@ -108,13 +149,19 @@ def load_quantiles(path: str | os.PathLike[str], prediction: MetaTensor) -> np.n
         prediction: The prediction (1, X, Y, Z) in HU.
 
     Raises:
-        ValueError: If they lie on another grid than the prediction's file, or cannot be read.
+        ValueError: If they are on another grid than the prediction, or cannot be read.
     """
+    found = interval_file(path)
+    return None if found is None else _read_intervals(*found, prediction)
+
+
+def interval_file(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
+    """The file with the intervals of a prediction and which of `INTERVALS` it holds; None if the method gives none."""
     stem = Path(path).name.removesuffix(".gz").removesuffix(".nii")
     for kind in INTERVALS:
         for file in (Path(path).with_name(f"{stem}_{kind}{suffix}") for suffix in (".nii.gz", ".nii")):
             if file.is_file():
-                return _read_intervals(file, kind, prediction)
+                return file, kind
     return None
 
 

@@ -1,44 +1,65 @@
-"""What the scores of a cohort say: means with intervals, warnings, and the printed table."""
+"""What the scores of a cohort show: means with intervals, warnings, and the printed table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import nan
 from typing import Any
 
+from trct_monai.evaluation.columns import COLUMNS, HEADLINE
+from trct_monai.evaluation.driver import Row
+from trct_monai.evaluation.mean_volume import MEAN_VOLUME
 from trct_monai.metrics.conditioning import MIN_CASES, Conditioning
 from trct_monai.metrics.statistics import Estimate, bootstrap_mean, skill_score
 
-Row = dict[str, Any]
+PRINTED = (HEADLINE, "hu.ssim", "hu.mae")
+"""Columns of the printed tables."""
+
+MIRRORED = {
+    "orientation_left_right": "mirrored left-right",
+    "orientation_back_front": "mirrored front-back",
+    "orientation_down_up": "upside down",
+}
+"""Warnings by the column that shows them."""
 
 
-MEAN_VOLUME = "mean volume"
+def values_by_case(rows: Sequence[Row], method: str, column: str) -> dict[str, float]:
+    """The values of a method in a column by case; NaN where one is not defined."""
+    found = {row["case_id"]: row.get(column) for row in rows if row["method"] == method}
+    return {case: nan if value is None else value for case, value in found.items()}
 
 
-HEADLINE = "hu.psnr_3d"
+def mean_scores(rows: Sequence[Row], patients: Mapping[str, str]) -> dict[str, dict[str, Estimate | None]]:
+    """Mean with interval of every column by method; None where no case has a value.
+
+    Args:
+        rows: Lines of cases.csv.
+        patients: The patient of each case.
+    """
+    means: dict[str, dict[str, Estimate | None]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        columns = dict.fromkeys(key for row in own for key in row if key not in ("method", "case_id"))
+        values = {column: values_by_case(own, method, column) for column in columns}
+        means[method] = {c: bootstrap_mean([*v.values()], [patients[case] for case in v]) for c, v in values.items()}
+    return means
 
 
 def summarize(
     rows: Sequence[Row], name: str, patients: Mapping[str, str], conditioning: Conditioning | None
 ) -> dict[str, Any]:
-    """Means with intervals of every column by method, the skill over the mean volume, and what must be warned of.
+    """Means with intervals of every column by method, the skill over the mean volume, and warnings.
 
     Args:
-        rows: Lines of cases.csv; None is no value.
+        rows: Lines of cases.csv; None where a score is not defined.
         name: The method's name.
-        patients: Whose case it is.
-        conditioning: What the probe found, if there were patients enough.
+        patients: The patient of each case.
+        conditioning: Result of the probe, if there were patients enough.
     """
-    metrics: dict[str, dict[str, Estimate]] = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == method]
-        whose = [patients[row["case_id"]] for row in own]
-        metrics[method] = {}
-        for column in dict.fromkeys(key for row in own for key in row if key not in ("method", "case_id")):
-            estimate = bootstrap_mean([number_or_nan(row.get(column)) for row in own], whose)
-            if estimate is not None:
-                metrics[method][column] = estimate
-    psnr, reference = (
-        {row["case_id"]: row[HEADLINE] for row in rows if row["method"] == method} for method in (name, MEAN_VOLUME)
-    )
+    metrics = {
+        method: {column: mean for column, mean in means.items() if mean is not None}
+        for method, means in mean_scores(rows, patients).items()
+    }
+    psnr, reference = (values_by_case(rows, method, HEADLINE) for method in (name, MEAN_VOLUME))
     skill = None
     if reference:
         skill = bootstrap_mean(skill_score([*psnr.values()], [reference[c] for c in psnr]), [patients[c] for c in psnr])
@@ -53,7 +74,7 @@ def summarize(
 def find_flags(
     metrics: Mapping[str, Estimate], skill: Estimate | None, conditioning: Conditioning | None
 ) -> list[dict[str, str]]:
-    """What a mean score would hide, as pairs of ``name`` and ``reason``; none for a method that does its work."""
+    """Warnings about what a mean score hides, as pairs of ``name`` and ``reason``; none for a sound method."""
     flags = []
 
     def warn(name: str, reason: str) -> None:
@@ -62,67 +83,63 @@ def find_flags(
     if conditioning is not None and conditioning.ignores_input:
         warn(
             "ignores its input",
-            f"its own truth ranks {conditioning.own_truth_rank:.1f} of {conditioning.num_cases} (chance "
-            f"{conditioning.chance_rank:.1f}, p = {conditioning.p_value:.2g}), and another patient's radiographs cost "
-            f"{conditioning.shuffled_psnr_drop:.2f} dB",
+            f"the rank of the matching CT is {conditioning.matching_rank:.1f} of {conditioning.num_cases} (chance "
+            f"{conditioning.chance_rank:.1f}, p = {conditioning.p_value:.2g}), and the PSNR drops by "
+            f"{conditioning.shuffled_psnr_drop:.2f} dB when radiographs are shuffled",
         )
-    sides = {
-        "left_right": "mirrored left to right",
-        "back_front": "turned back to front",
-        "down_up": "upside down",
-    }
-    for side, name in sides.items():
-        estimate = metrics.get(f"orientation_{side}")
+    for column, name in MIRRORED.items():
+        estimate = metrics.get(column)
         if estimate is not None and estimate.mean < 0:
-            warn(name, f"what differs between the sides correlates with the truth by {estimate.mean:.2f}, not by 1")
+            warn(
+                name, f"the difference between the two sides correlates with the truth's by {estimate.mean:.2f}, not 1"
+            )
     contrast = metrics.get("contrast_ratio")
     if contrast is not None and contrast.mean < 0.5:
-        warn("nearly uniform", f"its voxels vary {contrast.mean:.2f} times as much as those of the truth")
+        warn("nearly uniform", f"the standard deviation of its voxels is {contrast.mean:.2f} of the truth's")
     if skill is not None and skill.high < 0:
         warn("worse than the mean volume", f"skill {skill.mean:.2f} [{skill.low:.2f}, {skill.high:.2f}]")
     own, other = metrics.get("reprojection"), metrics.get("reprojection_shuffled")
     if own is not None and other is not None and own.low > other.mean:
         warn(
             "contradicts its radiographs",
-            f"its projections are {own.mean:.1%} off, and {other.mean:.1%} from another patient's radiographs",
+            f"the relative residual is {own.mean:.1%}, and {other.mean:.1%} with another patient's radiographs",
         )
     return flags
 
 
-COLUMNS = {HEADLINE: ("PSNR (dB)", ".2f"), "hu.ssim": ("SSIM", ".3f"), "hu.mae": ("MAE (HU)", ".1f")}
-"""What the printed table shows: title and format of a column."""
-
-
-def format_estimate(estimate: Mapping[str, float], number: str) -> str:
-    """Mean and interval, such as ``28.28 [27.90, 28.65]``."""
-    return f"{estimate['mean']:{number}} [{estimate['low']:{number}}, {estimate['high']:{number}}]"
+def format_estimate(estimate: Mapping[str, Any], number: str, num_cases: int) -> str:
+    """Mean and interval, such as ``28.28 [27.90, 28.65]``, and how many cases have a value unless all have one."""
+    text = f"{estimate['mean']:{number}} [{estimate['low']:{number}}, {estimate['high']:{number}}]"
+    return text if estimate["cases"] == num_cases else f"{text} ({estimate['cases']} of {num_cases} cases)"
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """The headline as a Markdown table, best PSNR first, the probes in words, and the warnings."""
-    metrics, name = summary["metrics"], summary["name"]
-    lines = ["| method | cases | " + " | ".join(title for title, _ in COLUMNS.values()) + " |", "|---" * 5 + "|"]
-    for method in sorted(metrics, key=lambda method: -metrics[method][HEADLINE]["mean"]):
-        cells = [format_estimate(metrics[method][column], number) for column, (_, number) in COLUMNS.items()]
+    metrics, name, num_cases = summary["metrics"], summary["name"], summary["num_cases"]
+    titles = [COLUMNS[column].title for column in PRINTED]
+    lines = [f"| method | cases | {' | '.join(titles)} |", "|---" * 5 + "|"]
+    for method in sorted(metrics, key=lambda method: COLUMNS[HEADLINE].loss(metrics[method][HEADLINE]["mean"])):
+        cells = [format_estimate(metrics[method][column], COLUMNS[column].number, num_cases) for column in PRINTED]
         lines.append(f"| {method} | {metrics[method][HEADLINE]['cases']} | {' | '.join(cells)} |")
     if summary["skill"] is not None:
-        lines.append(f"skill over the mean volume: {format_estimate(summary['skill'], '.3f')}")
+        lines.append(f"skill over the mean volume: {format_estimate(summary['skill'], '.3f', num_cases)}")
     own = metrics[name]
-    for what in ("reprojection", "held_out_view"):
-        if what in own:
+    for column in ("reprojection", "held_out_view"):
+        if column in own:
             controls = [
-                f"{key.removeprefix(what + '_').replace('_', ' ')} {own[key]['mean']:.1%}"
+                f"{key.removeprefix(column + '_').replace('_', ' ')} {own[key]['mean']:.1%}"
                 for key in own
-                if key.startswith(f"{what}_")
+                if key.startswith(f"{column}_")
             ]
-            lines.append(f"{what.replace('_', ' ')}: {own[what]['mean']:.1%} off ({', '.join(controls)})")
+            title = column.replace("_", " ")
+            lines.append(f"relative residual, {title}: {own[column]['mean']:.1%} ({', '.join(controls)})")
     probe = summary["conditioning"]
     if probe is not None:
         lines.append(
-            f"conditioning: predictions of two patients correlate by {probe['prediction_correlation']:.3f} (truths "
-            f"{probe['truth_correlation']:.3f}), vary {probe['variance_ratio']:.2f} times as much; own truth ranks "
-            f"{probe['own_truth_rank']:.1f} of {probe['num_cases']}; shuffled radiographs cost "
-            f"{probe['shuffled_psnr_drop']:.2f} dB"
+            f"conditioning: correlation between predictions of two patients {probe['prediction_correlation']:.3f} "
+            f"(truths {probe['truth_correlation']:.3f}); variance over patients {probe['variance_ratio']:.2f} of the "
+            f"truths'; rank of the matching CT {probe['matching_rank']:.1f} of {probe['num_cases']}; PSNR drop when "
+            f"radiographs are shuffled {probe['shuffled_psnr_drop']:.2f} dB"
         )
     else:
         lines.append(f"conditioning: not measured, it needs {MIN_CASES} patients or more")
@@ -134,7 +151,3 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     ]
     lines += [f"WARNING: {name} {flag['name']}: {flag['reason']}" for flag in summary["flags"]]
     return "\n".join(lines)
-
-
-def number_or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -1,10 +1,10 @@
-"""How predictions are measured: metrics for a training's log, named protocols and probes for an evaluation."""
+"""How predictions are measured: metrics for the log of a training, named protocols and probes for an evaluation."""
 
 from trct_monai.metrics.conditioning import Conditioning, measure_conditioning
 from trct_monai.metrics.hu import HUMetric, hu_metrics
 from trct_monai.metrics.motion import MotionMetric
 from trct_monai.metrics.protocols import PROTOCOLS, Protocol, hu_protocol
-from trct_monai.metrics.statistics import Estimate, bootstrap_mean, paired_test, skill_score
+from trct_monai.metrics.statistics import Estimate, bootstrap_mean, compare_pairs, paired_test, skill_score
 
 __all__ = [
     "PROTOCOLS",
@@ -14,6 +14,7 @@ __all__ = [
     "MotionMetric",
     "Protocol",
     "bootstrap_mean",
+    "compare_pairs",
     "hu_metrics",
     "hu_protocol",
     "measure_conditioning",

@@ -6,13 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import fft, ndimage, optimize
 
-from trct_monai.intensity import BONE_HU, LUNG_HU
+from trct_monai.intensity import BONE_HU, LUNG_HU, SOFT_TISSUE_HU
 
 Array = np.ndarray
-
-
-SOFT_TISSUE_HU = (-200.0, 200.0)
-"""Fat to contrasted blood."""
 
 MIN_LUNG_ML = 50.0
 """Smaller pockets of air are bowel gas or noise."""
@@ -50,12 +46,12 @@ def mae_by_tissue(
     """
     error = np.abs(prediction - truth)
     low, high = SOFT_TISSUE_HU
-    where = {
+    masks = {
         "lung": find_lungs(truth, voxel_spacing),
         "soft_tissue": (truth >= low) & (truth <= high),
         "bone": truth > BONE_HU,
     }
-    return {name: float(error[mask].mean()) if mask.any() else nan for name, mask in where.items()}
+    return {name: float(error[mask].mean()) if mask.any() else nan for name, mask in masks.items()}
 
 
 def dice_by_threshold(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y Z"]) -> dict[str, float]:
@@ -108,7 +104,7 @@ def equivalent_blur(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y 
 
 
 def orientation(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y Z"]) -> dict[str, float]:
-    """How far a prediction lies as its patient: 1 as it should, -1 mirrored, 0 where it shows no side.
+    """Patient orientation of a prediction: 1 = that of the truth, -1 = mirrored, 0 = no side can be told from another.
 
     Radiographs cannot tell: a mirrored patient in a mirrored set-up casts the same shadows. For each axis,
     ``left_right`` (the chirality), ``back_front`` and ``down_up``, the part of the volume that changes its sign when

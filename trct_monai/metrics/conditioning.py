@@ -20,32 +20,32 @@ NO_VARIATION = 1e-10
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What `measure_conditioning` found.
+    """What `measure_conditioning` gives.
 
     Attributes:
         num_cases: Number of patients.
-        prediction_correlation: Mean Pearson correlation between the predictions of two patients; 1 = all alike.
+        prediction_correlation: Mean Pearson correlation between the predictions of two patients; 1 = all equal.
         truth_correlation: The same between their truths: what it should be.
         variance_ratio: Variance over patients, summed over voxels, of the predictions over that of the truths.
-        own_truth_rank: Mean rank of a prediction's own truth among all truths, by the correlation of what both differ
-            from their means over patients; 1 = its own truth is always the most alike.
+        matching_rank: Mean rank of the matching CT among all truths, by the correlation with the prediction after
+            each set's mean over patients is subtracted; 1 = the patient's own CT is always the most similar.
         chance_rank: The rank of a method that knows nothing, (N + 1) / 2.
-        shuffled_psnr_drop: Mean loss of PSNR in dB when a patient gets another patient's radiographs.
-        p_value: Probability of an own truth as alike as this by chance (permutation test over patients).
+        shuffled_psnr_drop: Mean drop of the PSNR in dB when radiographs are shuffled between patients.
+        p_value: Probability that predictions and truths paired at random are as similar (permutation test).
     """
 
     num_cases: int
     prediction_correlation: float
     truth_correlation: float
     variance_ratio: float
-    own_truth_rank: float
+    matching_rank: float
     chance_rank: float
     shuffled_psnr_drop: float
     p_value: float
 
     @property
     def ignores_input(self) -> bool:
-        """Whether nothing shows that the predictions depend on the radiographs: not the patient, not the score."""
+        """Whether nothing shows that the predictions depend on the radiographs, neither rank nor PSNR."""
         return self.p_value > 0.01 or self.shuffled_psnr_drop < 0.1
 
 
@@ -80,26 +80,26 @@ def measure_conditioning(
         products += block @ block.T
         sums += block.sum(axis=1)
     p, t = slice(0, count), slice(count, 2 * count)
-    # What each volume differs from the mean over patients: H G H, H = I - 1/N.
+    # Products of the volumes less their mean over patients: H G H, H = I - 1/N.
     center = np.eye(count) - 1.0 / count
     pp, pt, tt = (center @ products[rows, columns] @ center for rows, columns in ((p, p), (p, t), (t, t)))
-    likeness = _cosines(pt, _energies(pp, products[p, p]), _energies(tt, products[t, t]))
-    ranks = [count + 1 - stats.rankdata(row)[i] for i, row in enumerate(likeness)]
+    similarity = _cosines(pt, _energies(pp, products[p, p]), _energies(tt, products[t, t]))
+    ranks = [count + 1 - stats.rankdata(row)[i] for i, row in enumerate(similarity)]
     squared_errors = np.diag(products[p, p])[:, None] + np.diag(products[t, t]) - 2 * products[p, t]
     return Conditioning(
         num_cases=count,
         prediction_correlation=_mean_correlation(products[p, p], sums[p], num_voxels),
         truth_correlation=_mean_correlation(products[t, t], sums[t], num_voxels),
         variance_ratio=float(np.trace(pp) / np.trace(tt)) if np.trace(tt) > 0 else 1.0,
-        own_truth_rank=float(np.mean(ranks)),
+        matching_rank=float(np.mean(ranks)),
         chance_rank=(count + 1) / 2,
         shuffled_psnr_drop=_shuffled_drop(squared_errors / num_voxels),
-        p_value=_permutation_test(likeness, num_permutations, seed),
+        p_value=_permutation_test(similarity, num_permutations, seed),
     )
 
 
 def _energies(centered: Array, products: Array) -> Array:
-    """Squared norms of what differs from the mean; 0 where that is rounding."""
+    """Squared norms of the differences from the mean; 0 where these are rounding."""
     energies = np.diag(centered)
     return np.where(energies > NO_VARIATION * np.diag(products), energies, 0.0)
 
@@ -122,18 +122,18 @@ def _mean_correlation(products: Array, sums: Array, num_voxels: int) -> float:
 def _shuffled_drop(mse: Array) -> float:
     """Mean of PSNR(own) - PSNR(other's prediction) in dB over all pairs of patients; any peak cancels."""
     floor = max(float(mse.max()), 1e-30) * 1e-10  # a prediction without error: 100 dB above the worst
-    decibels = -10.0 * np.log10(mse.clip(min=floor))  # row: whose prediction; column: whose truth
+    decibels = -10.0 * np.log10(mse.clip(min=floor))  # row: prediction; column: truth
     count = len(mse)
     others = (decibels.sum(axis=0) - np.diag(decibels)) / (count - 1)
     return float(np.mean(np.diag(decibels) - others))
 
 
-def _permutation_test(likeness: Array, num_permutations: int, seed: int) -> float:
-    """How often predictions and truths paired at random are as alike on average as they are."""
+def _permutation_test(similarity: Array, num_permutations: int, seed: int) -> float:
+    """How often predictions and truths paired at random are as similar on average as the true pairs."""
     generator = np.random.default_rng(seed)
-    count = len(likeness)
-    own = float(np.trace(likeness))
+    count = len(similarity)
+    own = float(np.trace(similarity))
     orders = np.argsort(generator.random((num_permutations, count)), axis=1)
-    totals = likeness[np.arange(count), orders].sum(axis=1)
-    as_alike = int((totals >= own - 1e-12).sum())
-    return (1 + as_alike) / (1 + num_permutations)
+    totals = similarity[np.arange(count), orders].sum(axis=1)
+    as_similar = int((totals >= own - 1e-12).sum())
+    return (1 + as_similar) / (1 + num_permutations)

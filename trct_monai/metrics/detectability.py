@@ -2,8 +2,8 @@
 
 A template observer looks at the place where it knows the sphere to be: the mean inside the sphere less the mean of the
 shell around it, in HU (a non-prewhitening matched filter; Barrett and Myers, Foundations of Image Science, 2004, ch.
-13). It looks at the reconstruction with the sphere and at the one without. What it says over many patients is a
-detectability: of a method that hallucinates or averages, it is that of a coin.
+13). It looks at the reconstruction with the sphere and at the one without. Its responses over many patients give a
+detectability: that of chance, for a method that hallucinates or averages.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,17 +19,17 @@ SHELL = 2.0
 """Outer radius of the shell that is compared with the sphere, in radii of the sphere."""
 
 SUBVOXELS = (4, 32)
-"""A voxel's side is cut into as many parts as make 16 in the sphere's radius, but no fewer and no more than these."""
+"""A voxel's side is divided into as many parts as make 16 in the sphere's radius, within these limits."""
 
 
 @dataclass(frozen=True)
 class Sphere:
-    """A planted sphere.
+    """A planted sphere, or one to look for.
 
     Attributes:
         center_mm: Its centre (x, y, z) in mm from the middle of the volume.
         diameter_mm: Its diameter.
-        contrast_hu: What it adds to the tissue.
+        contrast_hu: HU that it adds to the tissue.
     """
 
     center_mm: tuple[float, float, float]
@@ -37,7 +37,7 @@ class Sphere:
     contrast_hu: float
 
     def share(self, shape: Sequence[int], voxel_spacing: float, scale: float = 1.0) -> Float[Array, "X Y Z"]:
-        """The share of each voxel that lies inside the sphere, or inside one `scale` times as large.
+        """The share of each voxel that is inside the sphere, or inside one `scale` times as large.
 
         Args:
             shape: Number of voxels.
@@ -62,7 +62,7 @@ class Sphere:
         return share
 
     def response(self, volume_hu: Float[Array, "X Y Z"], voxel_spacing: float) -> float:
-        """What the observer says of a volume: mean inside the sphere less mean of its shell, in HU.
+        """The observer's response to a volume: mean inside the sphere less mean of its shell, in HU.
 
         Raises:
             ValueError: If the volume has nothing inside the sphere, or nothing around it.
@@ -79,13 +79,13 @@ class Sphere:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the observer said of one patient.
+    """The observer's responses for one patient, in HU.
 
     Attributes:
         sphere: The sphere.
-        with_sphere: Of the reconstruction with the sphere, in HU.
-        without: Of the reconstruction without it.
-        contrast: Difference between the two truths: what it should have seen.
+        with_sphere: Response to the reconstruction with the sphere.
+        without: Response to the reconstruction without it.
+        contrast: Difference of the responses to the two truths.
     """
 
     sphere: Sphere
@@ -94,19 +94,27 @@ class Observation:
     contrast: float
 
 
-def observe(cases: Iterable[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
-    """The observer at work on a data set that the command `plant` made.
+def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
+    """The observer's responses on a data set that the command `plant` made.
 
     Args:
         cases: Cases of the datalist, the planted ones with their field ``planted``.
         load: Prediction and truth (X, Y, Z) in HU, and voxel side in mm, of a case by its id.
+
+    Raises:
+        ValueError: If the case that a sphere was planted in is not one of them.
     """
+    known = {case["case_id"] for case in cases}
     observations, bases = [], {}
     for case in cases:
         planted = case.get("planted")
         if not planted:
             continue
         sphere = Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"])
+        if planted["base"] not in known:
+            raise ValueError(
+                f"{case['case_id']} has a sphere planted in {planted['base']}, which is missing; add that case"
+            )
         if planted["base"] not in bases:
             bases = {planted["base"]: load(planted["base"])}  # planted cases follow their base: one is enough
         without, true_without, _ = bases[planted["base"]]
@@ -119,9 +127,9 @@ def observe(cases: Iterable[Mapping[str, Any]], load: Callable[[str], tuple[Arra
 def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]:
     """Contrast against size: one row for each diameter and contrast, ascending.
 
-    - ``auc``: Probability that the observer says more of a patient with a sphere than of one without (ties count half);
-      0.5 = a coin, 1 = always.
-    - ``paired``: Share of patients of whom it says more with the sphere than without (ties count half).
+    - ``auc``: Probability that the response to a patient with a sphere is higher than to one without (ties count half);
+      0.5 = chance, 1 = always.
+    - ``paired``: Share of patients with a higher response with the sphere than without (ties count half).
     - ``d_prime``: Difference of the means over the root mean square of both standard deviations.
     - ``recovered_contrast``: Mean share of the true contrast that the reconstruction shows: 1 = all, 0 = none.
 

@@ -11,9 +11,7 @@ from monai.metrics import CumulativeIterationMetric, MAEMetric, PSNRMetric, SSIM
 from torch import Tensor
 
 from trct_monai.intensity import HU_WINDOW, check_hu_window
-
-SSIM_WINDOW = 7
-"""Side of the uniform SSIM window in voxels, as the X-ray-to-CT papers have it."""
+from trct_monai.metrics.protocols import SSIM_WINDOW
 
 
 def hu_metrics(hu_window: Sequence[float] = HU_WINDOW) -> dict[str, CumulativeIterationMetric]:
@@ -61,7 +59,7 @@ class HUMetric(IgniteMetricHandler):
         low, high = check_hu_window((hu_window[0], hu_window[1]))
         pair: Callable[[Any], Sequence[Sequence[Tensor]]] = from_engine([key, "label"])
 
-        def above_the_floor(output: Any) -> list[list[Tensor]]:
+        def pair_above_floor(output: Any) -> list[list[Tensor]]:
             return [[above_floor(volume, (low, high)) for volume in volumes] for volumes in pair(output)]
 
-        super().__init__(hu_metrics((low, high))[metric], output_transform=above_the_floor)
+        super().__init__(hu_metrics((low, high))[metric], output_transform=pair_above_floor)

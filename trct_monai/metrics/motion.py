@@ -1,4 +1,4 @@
-"""How well a phase is shown: inside what moves and outside, where its borders lie, and whether slices flicker."""
+"""How well a phase is predicted: the error where it moves and elsewhere, the place of its borders, and flicker."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -14,14 +14,12 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from trct_monai.intensity import HU_WINDOW, LUNG_HU, check_hu_window
+from trct_monai.metrics.protocols import SSIM_WINDOW, psnr
 
 Array = np.ndarray
 
 MOVES_HU = 50.0
 """A voxel moves if average and phase differ by more than this, after a blur of one voxel against noise."""
-
-
-SSIM_WINDOW = 7
 
 
 def moving_region(average_hu: Float[Array, "X Y Z"], phase_hu: Float[Array, "X Y Z"]) -> Bool[Array, "X Y Z"]:
@@ -41,7 +39,7 @@ def phase_scores(
 
     mae_moving, mae_still: Mean absolute error in HU inside and outside the region that moves.
     ssim_moving, ssim_still: Mean of the local SSIM (7 x 7 x 7, range of the window) inside and outside.
-    psnr: Of the whole volume in the window, in dB.
+    psnr: Of the whole volume in the window, in dB; `NO_ERROR` where there is no error.
     diaphragm_mm, heart_mm: See `border_distances`.
     flicker: Mean absolute change of the slices' mean error from one slice to the next, in HU.
 
@@ -49,7 +47,7 @@ def phase_scores(
         prediction_hu: The predicted phase.
         phase_hu: The true phase.
         average_hu: The time average.
-        hu_window: Lowest and highest HU; what lies outside counts as its end.
+        hu_window: Lowest and highest HU; values outside are clipped.
         voxel_spacing: Voxel sides in mm, (x, y, z).
     """
     low, high = hu_window
@@ -61,8 +59,7 @@ def phase_scores(
     similarity = structural_similarity(
         prediction - low, phase - low, data_range=high - low, win_size=SSIM_WINDOW, full=True
     )[1]
-    mse = float(np.square(error).mean())
-    scores = {"psnr": 10 * np.log10((high - low) ** 2 / mse) if mse else float("inf")}
+    scores = {"psnr": psnr(error, high - low)}
     for name, region in (("moving", moving), ("still", ~moving)):
         scores[f"mae_{name}"] = _mean(np.abs(error), region)
         scores[f"ssim_{name}"] = _mean(similarity, region)

@@ -1,8 +1,8 @@
 """How X-ray-to-CT papers measure, exactly: named protocols, never a bare "PSNR".
 
-The same volume reads 21.8, 25.5, 26.1 or 29.6 dB, depending on whose script measures it. Each protocol here is one of
-those scripts, worked out from its source and equal to it to 1e-9 on a golden pair. Volumes go in as HU in RAS+ order;
-a protocol clips and scales them itself.
+The same volume reads 21.8, 25.5, 26.1 or 29.6 dB, depending on the script that measures it. Each protocol here is one
+of those scripts, worked out from its source and equal to it to 1e-9 on a golden pair. Volumes go in as HU in RAS+
+order; a protocol clips and scales them itself.
 
 Let x be the prediction and y the truth in [0, 1] of the protocol's HU window, X = trunc(2500 x), Y = trunc(2500 y).
 
@@ -14,7 +14,7 @@ Let x be the prediction and y the truth in [0, 1] of the protocol's HU window, X
                x2ct with range 4096/2500.
 ``psct``       PSCT-Net. As x2ct on X and Y with peak 2500; ssim on X and Y with range 2500 over the slices of the
                axes left-right, left-right and anterior-posterior: an axis bug of that code, kept to compare.
-``perx2ct``    PerX2CT. psnr_avg along one axis with peak 4095 on X and Y; ssim 3-D, 7 x 7 x 7, range 2 (the float
+``perx2ct``    PerX2CT. psnr_avg along the first axis with peak 4095 on X and Y; ssim 3-D, 7 x 7 x 7, range 2 (the float
                default of the scikit-image that it pins).
 ``xmed_paper`` DIF-Net, C2RV, DIF-Gaussian papers. HU clipped to [-1000, 1000]; psnr_3d with peak 1; ssim 3-D, 7 x 7
                x 7, range 2.
@@ -42,6 +42,11 @@ from trct_monai.intensity import HU_WINDOW, check_hu_window
 
 Array = np.ndarray
 NO_ERROR = 100.0
+"""The PSNR in dB where there is no error."""
+
+SSIM_WINDOW = 7
+"""Side of the uniform SSIM window in voxels, as the X-ray-to-CT papers have it."""
+
 LEVELS = 2500.0
 AXES = (0, 1, 2)  # superior-inferior, anterior-posterior, left-right, as the papers order a volume (D, H, W)
 
@@ -67,7 +72,7 @@ def slice_ssim(x: Float[Array, "D H W"], y: Float[Array, "D H W"], span: float, 
 
 
 def _ssim(x: Array, y: Array, span: float) -> float:
-    return float(structural_similarity(x, y, win_size=7, data_range=span))
+    return float(structural_similarity(x, y, win_size=SSIM_WINDOW, data_range=span))
 
 
 def _integers(x: Array) -> Array:
@@ -82,7 +87,7 @@ class Protocol:
         name: Its name in tables.
         hu_window: HU to which both volumes are clipped.
         measure: Scores of (prediction, truth), both (D, H, W) in [0, 1] of the window, float64.
-        source: Whose script it is.
+        source: The script or paper that measures so.
     """
 
     name: str
@@ -91,7 +96,7 @@ class Protocol:
     source: str
 
     def __call__(self, prediction_hu: Array, truth_hu: Array) -> dict[str, float]:
-        """Scores by name: ``psnr_3d`` and ``psnr_avg`` in dB, ``ssim``, ``mae``; which of them, the protocol says.
+        """Scores by name: ``psnr_3d`` and ``psnr_avg`` in dB, ``ssim``, ``mae``; each protocol has some of them.
 
         Args:
             prediction_hu: CT (X, Y, Z) in HU, RAS+ order.
@@ -100,10 +105,10 @@ class Protocol:
         Raises:
             ValueError: If the shapes differ, a side is shorter than the SSIM window, or a value is not finite.
         """
-        if prediction_hu.shape != truth_hu.shape or prediction_hu.ndim != 3 or min(truth_hu.shape) < 7:
+        if prediction_hu.shape != truth_hu.shape or prediction_hu.ndim != 3 or min(truth_hu.shape) < SSIM_WINDOW:
             raise ValueError(
-                f"{self.name}: prediction and truth must be (X, Y, Z) of one shape, 7 voxels or more a side, "
-                f"got {prediction_hu.shape} and {truth_hu.shape}"
+                f"{self.name}: prediction and truth must be (X, Y, Z) of one shape, {SSIM_WINDOW} voxels or more a "
+                f"side, got {prediction_hu.shape} and {truth_hu.shape}"
             )
         if not (np.isfinite(prediction_hu).all() and np.isfinite(truth_hu).all()):
             raise ValueError(f"{self.name}: volumes must be finite, got NaN or infinity")
@@ -140,8 +145,8 @@ def _psct(x: Array, y: Array) -> dict[str, float]:
     }
 
 
-def _perx2ct(x: Array, y: Array, axis: int = 0) -> dict[str, float]:
-    return {"psnr_avg": slice_psnr(_integers(x) - _integers(y), 4095.0, (axis,)), "ssim": _ssim(x, y, 2.0)}
+def _perx2ct(x: Array, y: Array) -> dict[str, float]:
+    return {"psnr_avg": slice_psnr(_integers(x) - _integers(y), 4095.0, axes=(0,)), "ssim": _ssim(x, y, 2.0)}
 
 
 def _whole(x: Array, y: Array, span: float) -> dict[str, float]:
@@ -162,12 +167,8 @@ def _sparc(x: Array, y: Array) -> dict[str, float]:
     return _whole(x, y, 1.0)
 
 
-def _perx2ct_axis(axis: int) -> Callable[[Array, Array], dict[str, float]]:
-    return lambda x, y: _perx2ct(x, y, axis)
-
-
 def hu_protocol(hu_window: Sequence[float] = HU_WINDOW) -> Protocol:
-    """Our own protocol in a HU window of one's choice."""
+    """Our own protocol in any HU window."""
     low, high = check_hu_window(hu_window)
     width = high - low
 
@@ -192,16 +193,3 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 """Every protocol by name, the headline first."""
-
-
-def convert_psnr(decibels: float, peak: float, other_peak: float) -> float:
-    """The PSNR of the same error in the same clip window with another peak: + 20 log10(other_peak / peak).
-
-    Exact between whole-volume figures, and between slice means; never between the two kinds.
-    """
-    return decibels + 20.0 * log10(other_peak / peak)
-
-
-def rmse_hu(decibels: float, width: float) -> float:
-    """Root mean square error in HU of a PSNR whose peak is the width of the HU window: width * 10^(-dB / 20)."""
-    return float(width * 10.0 ** (-decibels / 20.0))

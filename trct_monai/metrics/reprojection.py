@@ -1,4 +1,4 @@
-"""Does a prediction agree with the radiographs, and with one that nobody took?"""
+"""Does a prediction agree with its radiographs, and with a held-out view?"""
 
 from collections.abc import Sequence
 from math import atan2, degrees
@@ -18,21 +18,31 @@ def relative_residual(
 
     Args:
         projections: Line integrals of a prediction.
-        radiographs: What was measured.
-        fit: Bring each projection to its radiograph by the gain and offset that fit best; for pictures whose scale is
-            not that of line integrals.
+        radiographs: The measured line integrals, or pictures.
+        fit: Bring each projection to its radiograph by the gain and offset that fit best; for pictures that do not hold
+            line integrals.
     """
     a, b = projections.double(), radiographs.double()
     if fit:
-        fits = [fit_gain_offset(projection, radiograph) for projection, radiograph in zip(a, b)]
-        a = torch.stack([gain * projection + offset for projection, (gain, offset) in zip(a, fits)])
+        a = match_scale(a, b)
     size = float(b.norm())
     error = float((a - b).norm())
     return error / size if size > 0 else float(error > 0)
 
 
+def match_scale(projections: Float[Tensor, "V H W"], radiographs: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
+    """Projections on the scale of pictures: each with the gain and offset that bring it nearest to its radiograph.
+
+    Args:
+        projections: Line integrals.
+        radiographs: Pictures on any scale.
+    """
+    fits = [fit_gain_offset(projection, radiograph) for projection, radiograph in zip(projections, radiographs)]
+    return torch.stack([gain * projection + offset for projection, (gain, offset) in zip(projections, fits)])
+
+
 def held_out_camera(cameras: Sequence[Camera]) -> Camera:
-    """A view that is as far from all others as can be: the first camera, turned to the middle of the widest gap.
+    """The view that is farthest from all others: the first camera, turned to the middle of the widest gap.
 
     Opposite views show nearly the same, so that angles count modulo 180 degrees. For pa and lat it looks at 45 or at
     135 degrees: the former.

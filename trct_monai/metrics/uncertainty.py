@@ -1,4 +1,4 @@
-"""Are a method's intervals honest? Coverage, width, and whether the spread lies where the error is."""
+"""Predicted intervals: coverage, width, and whether they are wide where the error is large."""
 
 from collections.abc import Mapping
 from math import nan, sqrt
@@ -27,11 +27,11 @@ def interval_scores(
     quantiles: Float[Array, "X Y Z 4"],
     prediction: Float[Array, "X Y Z"],
     truth: Float[Array, "X Y Z"],
-    where: Bool[Array, "X Y Z"],
+    mask: Bool[Array, "X Y Z"],
 ) -> Mapping[str, float]:
     """Scores of predicted intervals among the voxels of a mask.
 
-    - ``coverage_50``, ``coverage_90``: Share of voxels whose truth lies in the interval, its ends included.
+    - ``coverage_50``, ``coverage_90``: Share of voxels with their truth in the interval, ends included.
     - ``width_90``: Mean width of the 90 % interval in HU.
     - ``spread_error_correlation``: Spearman's rank correlation between the width of the 90 % interval and the absolute
       error; NaN where one of them is the same everywhere.
@@ -40,16 +40,16 @@ def interval_scores(
         quantiles: The `QUANTILES` of each voxel in HU.
         prediction: Predicted HU.
         truth: True HU.
-        where: Voxels that count, such as the body: air outside it is no achievement.
+        mask: Voxels that count, such as the body: outside it everybody predicts air.
 
     Raises:
-        ValueError: If a lower quantile lies above a higher one.
+        ValueError: If a lower quantile is above a higher one.
     """
-    low_90, low_50, high_50, high_90 = np.moveaxis(quantiles[where], -1, 0)
-    if bool((np.diff(quantiles[where], axis=-1) < 0).any()):
+    low_90, low_50, high_50, high_90 = np.moveaxis(quantiles[mask], -1, 0)
+    if bool((np.diff(quantiles[mask], axis=-1) < 0).any()):
         raise ValueError(f"quantiles must not cross: {QUANTILES} must ascend in every voxel")
-    y, width = truth[where], high_90 - low_90
-    error = np.abs(prediction[where] - y)
+    y, width = truth[mask], high_90 - low_90
+    error = np.abs(prediction[mask] - y)
     if y.size == 0:
         return dict.fromkeys(("coverage_50", "coverage_90", "width_90", "spread_error_correlation"), nan)
     varied = float(np.ptp(width)) > 0 and float(np.ptp(error)) > 0

@@ -1,4 +1,4 @@
-"""One self-contained HTML page per evaluation: tables, and every case to scroll through."""
+"""An evaluation as one self-contained HTML file: tables, and every case to scroll through."""
 
 from trct_monai.evaluation.report.command import report
 

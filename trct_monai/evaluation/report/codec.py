@@ -1,4 +1,4 @@
-"""Arrays as text in a page: quantised, differences along the last axis, deflated, base64; `viewer.js` undoes it."""
+"""Arrays as text in HTML: quantised, differences along the last axis, deflated, base64; `pictures.js` decodes them."""
 
 import base64
 import zlib
@@ -34,11 +34,3 @@ def encode(values: Num[Array, "*shape"], low: float, high: float, step: float) -
     planes = np.concatenate([differences & 0xFF, differences >> 8]).astype(np.uint8)
     packed = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
     return {"shape": list(values.shape), "offset": low, "step": step, "data": packed}
-
-
-def decode(page: dict[str, Any]) -> Num[Array, "*shape"]:
-    """The array that `encode` wrote, as the page shows it."""
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(page["data"])), dtype=np.uint8).astype(np.uint16)
-    low, high = planes.reshape(2, *page["shape"])
-    numbers = np.cumsum(low + (high << 8) - MIDDLE, axis=-1, dtype=np.uint16)
-    return np.asarray(page["offset"] + page["step"] * numbers.astype(np.float64))
