@@ -1,48 +1,17 @@
 """What every bundle's configuration promises, read without running it."""
 
-import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-COMMON = REPOSITORY / "bundles" / "common"
-SCHEMA = REPOSITORY / "tests" / "metadata_schema.json"
-BUNDLES = sorted(path.parents[1] for path in (REPOSITORY / "bundles").glob("*/configs/train.json"))
-OWN_FILES = {"train.json", "inference.json", "metadata.json"}
-RADIOGRAPHS = [bundle for bundle in BUNDLES if bundle.name != "ct_phase_pix2pix"]
-PHASES = next(bundle for bundle in BUNDLES if bundle not in RADIOGRAPHS)
-FOR_ALL = ("evaluate", "multi_gpu", "demo")
-"""Overlays that a bundle may have without radiographs."""
+from tests.bundles.sources import BUNDLES, COMMON, RADIOGRAPHS, name, overlays, read, verify_metadata
 
-
-def read(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
-
-
-def overlays(file: str) -> list[tuple[Path, Path]]:
-    """Bundles with the overlays, their own and the common ones, that go after this file of theirs."""
-    own = [(b, path) for b in BUNDLES for path in sorted((b / "configs").glob("*.json")) if path.name not in OWN_FILES]
-    common = [
-        (b, path) for b in BUNDLES for path in sorted(COMMON.glob("*.json")) if b != PHASES or path.stem in FOR_ALL
-    ]
-    after_inference = [pair for pair in own + common if "inference.json" in read(pair[1])["_desc_"]]
-    return after_inference if file == "inference.json" else [p for p in own + common if p not in after_inference]
-
-
-# What must be the same number in training and inference, and in every bundle that has radiographs.
 PROTOCOL = ("geometry", "extent", "hu_window")
-
-
-def name(value: Any) -> str:
-    return value.stem if isinstance(value, Path) else str(value)
+"""What must be the same number in training and inference, and in every bundle that has radiographs."""
 
 
 def network_numbers(config: dict[str, Any]) -> set[str]:
@@ -58,14 +27,6 @@ def test_bundle_is_complete(bundle: Path) -> None:
     assert (bundle / "docs" / "README.md").is_file() and (bundle / "docs" / "data_license.txt").is_file()
     metadata = read(bundle / "configs" / "metadata.json")
     assert metadata["version"] in metadata["changelog"]
-
-
-def verify_metadata(bundle: Path, tmp_path: Path) -> None:
-    """MONAI's own verification, which would fetch its schema from the network if there were no such file."""
-    shutil.copyfile(SCHEMA, tmp_path / "schema.json")
-    digest = hashlib.sha256(SCHEMA.read_bytes()).hexdigest()
-    page, schema = str(bundle / "configs" / "metadata.json"), str(tmp_path / "schema.json")
-    monai.bundle.verify_metadata(page, schema, hash_val=digest, hash_type="sha256")
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)

@@ -1,9 +1,6 @@
 """Every bundle, exported: its folder alone runs, says what it is, and gives what PyTorch gives."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,8 @@ import nibabel
 import pytest
 import torch
 
-from tests.bundles.test_configs import verify_metadata
+from tests.bundles.processes import shell, warm
+from tests.bundles.sources import verify_metadata
 from trct_monai.bundles.export import foreign_targets, write_configs
 from trct_monai.commands import main
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
@@ -34,22 +32,9 @@ def exported(request: pytest.FixtureRequest, repository: Path, tmp_path_factory:
     folder = tmp_path_factory.mktemp("exported") / "out"
     # By itself, for a traced network has tensors where the tests' type checker wants numbers.
     flags = ["--bundle", request.param, "--out", str(folder), "--onnx", "True"]
-    said = python("trct_monai", "export", *flags, cwd=repository).stdout
+    said = warm("trct_monai", "export", *flags, cwd=repository)
     assert "model.ts differs from PyTorch by" in said and "model.onnx differs from PyTorch by" in said
     return folder
-
-
-def python(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +65,8 @@ def test_it_runs_from_an_empty_folder_by_its_own_code(exported: Path, phantom: P
         encoding="utf-8",
     )
     flags = ["--config_file", config(exported), *data, "--output_dir", str(tmp_path / "output")]
-    done = python("monai.bundle", "run", *flags, cwd=probe, PYTHONPATH=str(probe))
-    assert f"OURS {exported / 'trct_monai' / '__init__.py'}" in done.stderr
+    said = shell("monai.bundle", "run", *flags, cwd=probe, PYTHONPATH=str(probe))
+    assert f"OURS {exported / 'trct_monai' / '__init__.py'}" in said
     (written,) = [path for path in (tmp_path / "output").glob("*.nii.gz") if "_quantiles" not in path.name]
     pred = load(metadata(exported))["network_data_format"]["outputs"]["pred"]["spatial_shape"]
     assert len(pred) == 2 or list(nibabel.load(written).shape[:3]) in (pred, [2 * n for n in pred])
