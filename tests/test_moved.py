@@ -27,7 +27,6 @@ from trct_monai.intensity import hu_to_attenuation
 from trct_monai.io.datalist import SECTIONS, checksum, load_datalist, read_datalist
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.radiograph import read_radiograph
-from trct_monai.networks import AnyView, IntervalNetwork
 from trct_monai.projector import project
 from trct_monai.transforms import LoadRadiographsd
 
@@ -163,20 +162,3 @@ def test_old_radiographs_are_line_integrals_of_their_ct() -> None:
         cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
         expected = project(hu_to_attenuation(read_volume(case["label"]).as_tensor())[None], cameras, 20.0)[0]
         assert (image - expected).norm() < 0.05 * expected.norm()
-
-
-def test_a_path_in_place_of_weights_is_taken_or_refused_by_one_line(tmp_path: Path) -> None:
-    """Configurations of 0.1.0 give `start_from_coarser` and `IntervalNetwork.save` paths."""
-
-    def tiny() -> AnyView:
-        return AnyView(8, max_views=2, encoder_channels=(4, 8), decoder_channels=(8, 4), num_blocks=1, view_channels=4)
-
-    torch.save(tiny().state_dict(), tmp_path / "coarser.pt")
-    for call in (
-        lambda: tiny().start_from_coarser(str(tmp_path / "coarser.pt")),
-        lambda: IntervalNetwork(tiny(), 4).save(str(tmp_path / "intervals.pt")),
-    ):
-        try:
-            call()
-        except (TypeError, ValueError) as error:
-            assert "trct_monai.io.weights." in str(error) and "\n" not in str(error)

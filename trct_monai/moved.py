@@ -17,15 +17,15 @@ from typing import Any
 PACKAGE = "trct_monai"
 
 MOVED = {
-    "bundle": "bundles.find io.weights",
-    "calibration": "training.calibration",
+    "bundle": "bundles io.weights",
+    "calibration": "training training.calibration",
     "cli": "commands",
-    "data": "io.datalist",
+    "data": "io",
     "data.batch": "arguments datasets.driver",
     "data.cases": "datasets.cases io.nifti io.provenance io.files",
     "data.check": "datasets.check",
-    "data.datalist": "io.datalist",
-    "data.defaults": "datasets.defaults",
+    "data.datalist": "io io.datalist",
+    "data.defaults": "datasets datasets.defaults",
     "data.dicom": "io.dicom.series",
     "data.orientation": "registration.orientation",
     "data.phantom_cases": "datasets.phantom_sets intensity",
@@ -38,22 +38,22 @@ MOVED = {
     "data.phantoms.skeleton": "phantoms.skeleton",
     "data.phantoms.trees": "phantoms.trees",
     "data.phantoms.trunk": "phantoms.trunk",
-    "data.phases": "datasets.phase_slices datasets.phases",
+    "data.phases": "datasets datasets.phases",
     "data.plant": "datasets.plant intensity",
-    "data.predictions": "evaluation.predictions datasets.volumes",
+    "data.predictions": "evaluation datasets evaluation.predictions",
     "data.prepare": "datasets.prepare datasets.prepare_case intensity",
     "data.readers": "io.ct io.x2ct",
     "data.sources": "datasets.sources io.ct",
     "data.split": "datasets.split",
-    "data.volumes": "datasets.volumes transforms.load transforms.save",
-    "engines": "training.adversarial training.distributed",
+    "data.volumes": "datasets transforms",
+    "engines": "training training.adversarial",
     "evaluate": "evaluation.evaluate evaluation.cohort evaluation.summary",
     "evaluate_phases": "evaluation.phases",
     "export": "bundles.export",
-    "gan_guard": "training.gan_guard",
+    "gan_guard": "training training.gan_guard",
     "geometry": "geometry.camera",
-    "handlers": "training.checkpoints training.handlers",
-    "inferers": "training.inferers",
+    "handlers": "training training.checkpoints",
+    "inferers": "training training.inferers",
     "leaderboard": "evaluation.leaderboard evaluation.methods",
     "projector": "projector.operators projector.kernels geometry",
     "projector.views": "projector.kernels",
@@ -62,15 +62,15 @@ MOVED = {
     "report.codec": "evaluation.report.codec",
     "report.command": "evaluation.report.command",
     "scoring": "evaluation.scores",
-    "transforms": "geometry io.radiograph preprocessing resampling",
-    "transforms.body": "preprocessing.body",
+    "transforms": "geometry io preprocessing resampling io.radiograph",
+    "transforms.body": "preprocessing preprocessing.body",
     "transforms.dicom": "io.dicom.header io.dicom.radiograph io.dicom.writer",
-    "transforms.protocol": "preprocessing.cube transforms.cube intensity",
-    "transforms.radiographs": "io.radiograph geometry.orientations resampling transforms.load",
+    "transforms.protocol": "preprocessing transforms preprocessing.cube intensity",
+    "transforms.radiographs": "io geometry transforms resampling io.radiograph",
     "transforms.resampling": "resampling",
-    "transforms.views": "transforms.cameras",
+    "transforms.views": "transforms transforms.cameras",
 }
-"""A module of 0.1.0, and the modules that its names went to."""
+"""A module of 0.1.0, and where its names are now: packages that one may rely on first, then modules."""
 
 CHANGED = {
     "data.cases.case_folder": "use trct_monai.io.files.replacing_folder(folder)",
@@ -159,9 +159,10 @@ def look_up(old: str, name: str) -> Any:
     modules = _new_modules(old)
     if not name.startswith("_"):
         for module in map(import_module, modules):
-            if hasattr(module, name):
+            value = vars(module).get(name, module)
+            if not isinstance(value, ModuleType):  # such as evaluation.leaderboard, where the function is asked for
                 _warn(old)
-                return getattr(module, name)
+                return value
     moved = f"; its names moved to {', '.join(modules)} in 0.2.0" if modules else ""
     raise AttributeError(f"module {old!r} has no attribute {name!r}{moved}")
 
