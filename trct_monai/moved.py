@@ -102,23 +102,28 @@ class _OldModules(MetaPathFinder, Loader):
     """Finds the modules of 0.1.0 that lost names, or are gone."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname not in _OLD:
+        old, _, name = fullname.rpartition(".")
+        if not _OLD & {fullname, old}:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
             if spec is not None and spec.origin is not None:  # None is a folder left with nothing but __pycache__
-                return _with_old_names(spec)
-        return ModuleSpec(fullname, self, is_package=_is_package(fullname))
+                return _with_old_names(spec) if fullname in _OLD else spec
+        if fullname in _OLD:
+            return ModuleSpec(fullname, self, is_package=True)
+        try:  # `from OLD import NAME` asks for a module where there is no such attribute
+            getattr(import_module(old), name)
+        except AttributeError as error:
+            raise ModuleNotFoundError(str(error)) from None
+        except ImportError:
+            pass  # the line of `CHANGED` comes when Python asks for the attribute
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
         module.__file__ = __file__  # MONAI takes a package without a file for an empty folder
-        if not _is_package(module.__name__):  # which warns when a name is taken from it: one warning for its modules
-            _warn(module.__name__)
+        if not any(name.startswith(f"{module.__name__}.") for name in _OLD):
+            _warn(module.__name__)  # a package of old modules warns when a name is taken from it: one warning for each
         _serve_old_names(module)
-
-
-def _is_package(old: str) -> bool:
-    return any(name.startswith(f"{old}.") for name in _OLD)
 
 
 def _with_old_names(spec: ModuleSpec) -> ModuleSpec:
@@ -149,7 +154,7 @@ def look_up(old: str, name: str) -> Any:
     Raises:
         ImportError: If the name is gone or takes other arguments; the line says what to use. No AttributeError: Python
             and MONAI replace its text by theirs.
-        AttributeError: If there never was such a name.
+        AttributeError: If there is no such name.
     """
     key = f"{old}.{name}".removeprefix(f"{PACKAGE}.")
     if key in CHANGED:
