@@ -7,6 +7,7 @@ call the library), a bundle's configurations, and a data set that `phantoms` of 
 import importlib
 import inspect
 import json
+import pydoc
 import re
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_the_warning_points_at_the_line_that_asks(line: str) -> None:
 def test_what_replaces_a_name_exists() -> None:
     for text in moved.CHANGED.values():
         for path in re.findall(r"trct_monai(?:\.\w+)+", text):
-            assert import_name(path) is not None
+            assert pydoc.locate(path) is not None, path
 
 
 @QUIET
