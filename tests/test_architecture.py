@@ -12,7 +12,7 @@ PACKAGE = Path(trct_monai.__file__).parent
 
 # Each room may import what stands on a lower floor; rooms of one floor do not import each other.
 FLOORS = [
-    ["geometry", "intensity", "arguments"],
+    ["geometry", "intensity", "arguments", "moved"],
     ["physics", "resampling"],
     ["projector"],
     ["io"],

@@ -1,3 +1,7 @@
 """CT volumes from a few radiographs: X-ray physics, data, networks and MONAI bundles."""
 
-__version__ = "0.1.0"
+from trct_monai import moved
+
+__version__ = "0.2.0"
+
+moved.install()
