@@ -74,11 +74,11 @@ class CaseRadiographs:
     """
 
     def __init__(self, case: Mapping[str, Any]) -> None:
-        loader = LoadRadiographsd(allow_unquantitative=True)
-        self.images: Tensor = loader({key: case[key] for key in case if key != "label"})["image"]
+        loaded = LoadRadiographsd(allow_unquantitative=True)({key: case[key] for key in case if key != "label"})
+        self.images: Tensor = loaded["image"]
         size = (self.images.shape[-2], self.images.shape[-1])
         self.cameras = [Camera.from_dict(camera).resized(size) for camera in case["cameras"]]
-        self.fit = not all(one["quantitative"] or one["gain"] is not None for one in case.get("intensity", []))
+        self.fit = not bool(loaded["calibrated"].all())
 
     @classmethod
     def of(cls, case: Mapping[str, Any] | None) -> "CaseRadiographs | None":

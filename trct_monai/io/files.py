@@ -104,7 +104,7 @@ def write_csv(
     """
     header = list(dict.fromkeys(key for row in rows for key in row)) if columns is None else list(columns)
     with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=header)
+        writer = csv.DictWriter(file, fieldnames=header, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

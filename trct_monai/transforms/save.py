@@ -97,6 +97,7 @@ class SaveCTd(MapTransform):
         keys: Keys of MetaTensors (C, X, Y, Z) in HU, named by their metadata, as `UnitToHUd` gives them.
         output_dir: Folder, made if need be.
         extension: ``.nii.gz`` or ``.nii``.
+        postfix: Must be None: 0.1.0 wrote quantiles by a second `SaveCTd` with this.
         allow_missing_keys: Ignore a missing key.
     """
 
@@ -105,9 +106,15 @@ class SaveCTd(MapTransform):
         keys: KeysCollection,
         output_dir: str | os.PathLike[str],
         extension: str = ".nii.gz",
+        postfix: None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if postfix is not None:
+            raise ValueError(
+                "SaveCTd writes the channels after the first as NAME_quantiles by itself: remove the SaveCTd that has a "
+                "postfix, as bundles/any_view/configs/intervals.json does"
+            )
         if extension not in (".nii.gz", ".nii"):
             raise ValueError(f"extension must be .nii.gz or .nii, got {extension!r}")
         self.output_dir, self.extension = Path(output_dir), extension
