@@ -102,15 +102,22 @@ CHANGED = {
     "networks.any_view.EAGERNESS": "use trct_monai.networks.agreement.GATE_GAIN",
     "networks.any_view.SHORTEST": "use trct_monai.networks.agreement.MIN_PATH_FRACTION",
     "networks.reconstruction.resize": "use trct_monai.resampling.resize_cube(volume, size)",
+    "reconstruct.Method": "use trct_monai.reconstruction.Reconstructor",
+    "reconstruct.Result": "use trct_monai.reconstruction.Result, whose fields are others",
+    "reconstruct.View": "use trct_monai.io.Radiograph, which holds its camera",
     "reconstruct.load_method": "use trct_monai.reconstruction.load_reconstructor(method, device, size)",
     "reconstruct.on_detector": "use trct_monai.geometry.Camera.for_picture",
     "reconstruct.read_views": "use trct_monai.reconstruction.read_radiographs(pa, lat, radiographs, geometry)",
+    "reconstruct.solve": "use trct_monai.reconstruction.Reconstructor, an instance of which is called with radiographs",
     "scoring.INSIDE_HU": "use trct_monai.intensity.BODY_HU, which has its value of -950",
     "transforms.body.BODY_HU": "use trct_monai.intensity.LUNG_HU, which has its value of -500",
     "transforms.save.save_nifti": "use trct_monai.io.nifti.write_hu(path, hu, affine), the path first",
     "transforms.save_nifti": "use trct_monai.io.nifti.write_hu(path, hu, affine), the path first",
 }
 """A name of 0.1.0 that is gone, or that takes other arguments or has another value where it is now; and what to do."""
+
+METHODS = {"networks.intervals": ("IntervalNetwork", "save", "training.intervals", "save_intervals")}
+"""A method of 0.1.0 that is a function now: module, class and method, and where the function of the object is."""
 
 _OLD = {f"{PACKAGE}.{name}" for name in (*MOVED, *(key.rpartition(".")[0] for key in CHANGED))}
 _warned: set[str] = set()
@@ -165,6 +172,14 @@ def _with_old_names(spec: ModuleSpec) -> ModuleSpec:
 
 def _serve_old_names(module: ModuleType) -> None:
     module.__dict__["__getattr__"] = partial(look_up, module.__name__)
+    if (old := module.__name__.removeprefix(f"{PACKAGE}.")) in METHODS:
+        owner, method, home, function = METHODS[old]
+
+        def call(*arguments: Any) -> Any:
+            _warn(module.__name__)
+            return getattr(import_module(f"{PACKAGE}.{home}"), function)(*arguments)
+
+        setattr(vars(module)[owner], method, call)
 
 
 def look_up(old: str, name: str) -> Any:

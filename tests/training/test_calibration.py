@@ -1,5 +1,6 @@
 """Calibrated intervals: they hold their share of voxels, in order, around an unchanged reconstruction."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,16 @@ def test_intervals_belong_to_one_network_alone(tmp_path: Path) -> None:
     torch.save({"fitted_to": torch.tensor(1.0, dtype=torch.float64)}, tmp_path / "intervals.pt")  # as 0.1.0 had it
     with pytest.raises(ValueError, match="was fitted to other weights"):
         load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
+
+
+def test_intervals_are_saved_as_configurations_of_0_1_0_do_it(tmp_path: Path) -> None:
+    network = calibrated()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network.save(tmp_path / "old.pt")  # type: ignore[operator]
+    save_intervals(network, tmp_path / "new.pt")
+    old, new = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("old", "new"))
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in new)
 
 
 def test_calibration_without_cases_is_refused() -> None:

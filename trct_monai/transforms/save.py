@@ -112,7 +112,7 @@ class SaveCTd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if postfix is not None:
             raise ValueError(
-                "SaveCTd writes the channels after the first as NAME_quantiles by itself: remove the SaveCTd that has a "
+                "SaveCTd writes the channels after the first as NAME_quantiles by itself: remove the SaveCTd with a "
                 "postfix, as bundles/any_view/configs/intervals.json does"
             )
         if extension not in (".nii.gz", ".nii"):
