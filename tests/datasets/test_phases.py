@@ -181,12 +181,14 @@ def test_a_folder_may_be_a_patient(tmp_path: Path) -> None:
 
 
 def test_other_datalists_are_refused(phantoms: Path) -> None:
-    with pytest.raises(ValueError, match="no datalist of phases; run prepare on a folder with trainA and trainB"):
+    with pytest.raises(ValueError, match="holds CTs with radiographs, expected pairs of phases; for pairs run prepare"):
         load_phases(phantoms, "training")
     with pytest.raises(ValueError, match="num_slices must be odd and positive, got 2"):
         PhaseSlices([], 2)
 
 
 def test_a_bundle_of_radiographs_refuses_pairs(phase_pairs: Path) -> None:
-    with pytest.raises(ValueError, match="holds pairs of phases, for the bundle ct_phase_pix2pix"):
+    with pytest.raises(
+        ValueError, match="holds pairs of phases, expected CTs with radiographs; pairs are for evaluate"
+    ):
         load_datalist(phase_pairs, "test", "x2ct")

@@ -181,3 +181,8 @@ def test_radiographs_that_are_not_quantitative_are_refused(planted: Path, tmp_pa
     with pytest.raises(ValueError, match="1 of 2 cases cannot take a sphere; .*: its radiographs are not quantitative"):
         plant(datalist=str(datalist), output=str(tmp_path), **OPTIONS)
     datalist.unlink()
+
+
+def test_pairs_of_phases_are_refused(phase_pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds pairs of phases, expected CTs with radiographs"):
+        plant(datalist=str(phase_pairs), output=str(tmp_path / "out"), **OPTIONS)

@@ -11,12 +11,13 @@ from monai.data import MetaTensor
 
 from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.cases import is_finished, load_cases, write_label, write_page
+from trct_monai.datasets.checksum import describe_checksum
 from trct_monai.datasets.driver import in_shard, parse_shard, run_cases
 from trct_monai.datasets.phantom_phases import write_phases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
 from trct_monai.geometry import DEFAULT_EXTENT, preset
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.datalist import SECTIONS, describe_checksum, read_datalist
+from trct_monai.io.datalist import SECTIONS, read_datalist
 from trct_monai.io.files import remove_partial, replacing_folder
 from trct_monai.io.nifti import write_nifti
 from trct_monai.io.radiograph import save_radiograph

@@ -21,13 +21,17 @@ from trct_monai.datasets.driver import run_cases
 from trct_monai.datasets.split import DATALIST, write_split
 from trct_monai.geometry import Camera
 from trct_monai.intensity import BODY_HU, MU_WATER, STORED_HU
-from trct_monai.io.datalist import load_datalist, read_datalist
+from trct_monai.io.datalist import RADIOGRAPHS, load_datalist, read_datalist
 from trct_monai.io.files import remove_partial, replacing_folder
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.radiograph import save_radiograph
 from trct_monai.metrics.anatomy import find_lungs
 from trct_monai.metrics.detectability import Sphere
 from trct_monai.transforms import LoadRadiographsd
+
+NEEDED = ("patient_id", "label", "image", "views", "cameras", "orientation", "intensity", "voxels", "pixels")
+"""What a case must have to take a sphere."""
+
 
 SUBPIXELS = 4
 
@@ -74,7 +78,7 @@ def plant(
     """
     sizes, additions = (_positive(text, name) for text, name in ((diameters, "diameters"), (contrasts, "contrasts")))
     options = PlantOptions(sizes, additions, seed)
-    patients = load_datalist(datalist, section)[:cases]
+    patients = load_datalist(datalist, section, task=RADIOGRAPHS, fields=NEEDED)[:cases]
     if not patients or (cases is not None and cases < 1):
         raise ValueError(f"{datalist}: section {section!r} has no case to plant spheres in, or cases is not positive")
     target = Path(output)
