@@ -54,6 +54,8 @@ def test_counts_add_up():
     assert sum(split_counts(None, 7)) == 7
     with pytest.raises(ValueError, match="add up to count 10"):
         split_counts("6/2/1", 10)
+    with pytest.raises(ValueError, match="split must be whole numbers of 0 or more, such as 400/50/50, got '1.9/0/1'"):
+        split_counts("1.9/0/1", None)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,12 @@ def test_sections_are_those_of_the_folders(folder: Path, tmp_path: Path) -> None
         split(str(tmp_path / "cases"))
 
 
+def test_a_share_is_needed_for_training_or_validation(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one of them must be above 0, such as 0.8/0.2/0, got 0/0/1"):
+        prepare(str(folder), str(tmp_path / "cases"), num_workers=0, fractions="0/0/1")
+    assert not (tmp_path / "cases").exists()
+
+
 def test_one_name_in_two_sections_is_refused(folder: Path, tmp_path: Path) -> None:
     for side in "AB":
         save(folder / f"test{side}" / "anna.nii", thorax(30))

@@ -162,7 +162,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(ct_folder, tmp_p
         ({"shard": "0/2"}, "shard must be i/n"),
         ({"size": 2}, "at least 8"),
         ({"hu_window": "100,0"}, "hu_window must be"),
-        ({"fractions": "1"}, "fractions must be 3 numbers"),
+        ({"fractions": "1"}, "fractions must be three numbers separated by /, such as 0.7/0.15/0.15, got '1'"),
     ):
         with pytest.raises(ValueError, match=message):
             prepare(str(ct_folder), out, **{**SMALL, **arguments})

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from trct_monai.arguments import parse_numbers
+from trct_monai.arguments import parse_counts
 from trct_monai.datasets.cases import is_finished, load_cases, write_label, write_page
 from trct_monai.datasets.checksum import describe_checksum
 from trct_monai.datasets.driver import in_shard, parse_shard, run_cases
@@ -159,8 +159,8 @@ def split_counts(split: str | Sequence[int] | None, count: int | None) -> tuple[
         count = DEFAULT_COUNT if count is None else count
         validation, test = (int(share * count + 0.5) for share in DEFAULT_SHARES[1:])
         return count - validation - test, validation, test
-    training, validation, test = (int(number) for number in parse_numbers(split, 3, "split"))
-    if (count is not None and training + validation + test != count) or min(training, validation, test) < 0:
+    training, validation, test = parse_counts(split, 3, "split", "400/50/50")
+    if count is not None and training + validation + test != count:
         raise ValueError(f"split must add up to count {count}, got {split!r}")
     return training, validation, test
 

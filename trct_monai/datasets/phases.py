@@ -18,7 +18,7 @@ import numpy as np
 from trct_monai.datasets.cases import is_finished, load_cases, write_page
 from trct_monai.datasets.driver import EARLY_STOP, in_shard, parse_shard, reason_if_refused, run_cases, too_many
 from trct_monai.datasets.sources import Source, patient_of, safe_name
-from trct_monai.datasets.split import DATALIST, Sections, draw, write_split
+from trct_monai.datasets.split import DATALIST, Sections, draw, training_share, write_split
 from trct_monai.io.ct import DICOM, ct_files, extension_of, read_ct
 from trct_monai.io.datalist import PHASES, Case
 from trct_monai.io.dicom.header import read_study
@@ -153,6 +153,7 @@ def prepare_phases(
         ValueError: If too many entries were refused, or no pair is left.
     """
     parse_shard(shard)
+    share = training_share(fractions)
     pairs, unpaired = find_pairs(root, min_slices)
     print(f"{root}: {len(pairs)} pairs of a time average and phase 0 (layout 4); they keep their voxels")
     for line in unpaired:
@@ -194,7 +195,7 @@ def prepare_phases(
     drawn = not any(case["provenance"]["section"] == "validation" for case in cases)
     for case in cases:
         section = case["provenance"]["section"]
-        if drawn and section == "training" and draw(case["patient_id"], seed) >= fractions[0] / sum(fractions[:2]):
+        if drawn and section == "training" and draw(case["patient_id"], seed) >= share:
             section = "validation"
         sections[section].append(case)
     header = {

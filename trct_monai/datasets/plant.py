@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +167,8 @@ def choose_place(
 
 
 def _positive(text: str, name: str) -> tuple[float, ...]:
-    numbers = parse_numbers(text, len(str(text).split("/")), name)
-    if not all(0 < number < inf for number in numbers) or len({f"{number:g}" for number in numbers}) < len(numbers):
+    numbers = parse_numbers(text, None, name, "10/20/40")
+    if min(numbers) <= 0 or len({f"{number:g}" for number in numbers}) < len(numbers):
         raise ValueError(f"{name} must be different positive numbers, got {text!r}")
     return numbers
 

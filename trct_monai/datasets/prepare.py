@@ -78,7 +78,7 @@ def prepare(
     """
     if views is not None:
         geometry = f"circle-{views}"
-    low, high = parse_numbers(hu_window.replace(",", "/") if isinstance(hu_window, str) else hu_window, 2, "hu_window")
+    low, high = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
     options = Options(
         size, float(extent), geometry, radiograph_size, (low, high), remove_table, nifti, dicom, photons,
         scatter_fraction, min_correlation, h5_axes,

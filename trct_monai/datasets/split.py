@@ -101,10 +101,24 @@ def check_fractions(fractions: str | float | Sequence[float]) -> tuple[float, ..
     Raises:
         ValueError: If they are not three numbers of at least 0, and one above 0.
     """
-    numbers = parse_numbers(fractions, 3, "fractions")
+    numbers = parse_numbers(fractions, 3, "fractions", "0.7/0.15/0.15")
     if min(numbers) < 0 or sum(numbers) <= 0:
         raise ValueError(f"fractions must not be negative, and one must be above 0, got {fractions!r}")
     return tuple(number / sum(numbers) for number in numbers)
+
+
+def training_share(fractions: Sequence[float]) -> float:
+    """The part that stays in training where only training and validation are drawn, and the test section is given.
+
+    Raises:
+        ValueError: If neither of the two has a share.
+    """
+    if fractions[0] + fractions[1] <= 0:
+        raise ValueError(
+            "where the test section is given, the first two fractions share the rest: one of them must be above 0, "
+            f"such as 0.8/0.2/0, got {'/'.join(f'{number:g}' for number in fractions)}"
+        )
+    return fractions[0] / (fractions[0] + fractions[1])
 
 
 def draw(patient_id: str, seed: int) -> float:
@@ -162,7 +176,7 @@ def split_by_lists(
     """Cases by section as the lists say; a part of the training patients is drawn for validation."""
     sections: Sections = {name: [] for name in SECTIONS}
     unlisted, seen = [], set()
-    share = fractions[0] / (fractions[0] + fractions[1])
+    share = training_share(fractions)
     for case in cases:
         patient = patient_of(case["patient_id"])
         seen.add(patient)

@@ -59,7 +59,7 @@ class Options:
             ValueError: If the window is none, or the size too small for SSIM's window.
         """
         if isinstance(hu_window, str):
-            hu_window = parse_numbers(hu_window.replace(",", "/"), 2, "hu_window")
+            hu_window = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
         if size is not None and size < 7:
             raise ValueError(f"size must be at least 7 voxels, the window of SSIM, got {size}")
         return cls(str(Path(datalist).absolute()), section, check_hu_window(hu_window), size, resample)
