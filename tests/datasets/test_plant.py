@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
-from trct_monai.datasets.plant import choose_place, chord_lengths, find_lung_tissue, plant
+from trct_monai.datasets.plant import plant
+from trct_monai.datasets.spheres import choose_place, chord_lengths, find_lung_tissue
 from trct_monai.evaluation.evaluate import evaluate
 from trct_monai.geometry import make_camera, preset
 from trct_monai.intensity import MU_WATER
@@ -178,7 +179,7 @@ def test_radiographs_that_are_not_quantitative_are_refused(planted: Path, tmp_pa
         one.update(quantitative=False, gain=gain, offset=gain and 0.0)
     datalist = source.with_name(f"gain_{gain}.json")
     datalist.write_text(json.dumps(page), encoding="utf-8")
-    with pytest.raises(ValueError, match="1 of 2 cases cannot take a sphere; .*: its radiographs are not quantitative"):
+    with pytest.raises(ValueError, match="1 of 2 patients refused; .* sphere: its radiographs are not quant"):
         plant(datalist=str(datalist), output=str(tmp_path), **OPTIONS)
     datalist.unlink()
 

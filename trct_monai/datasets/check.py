@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trct_monai.datasets.checksum import describe_checksum
-from trct_monai.datasets.phases import MAX_DISTANCE_MM
+from trct_monai.datasets.prepare_phases import MAX_DISTANCE_MM
 from trct_monai.datasets.split import find_leaks
 from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera

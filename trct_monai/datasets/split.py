@@ -53,11 +53,10 @@ def split(
         lists = None
     else:
         raise ValueError(f"by must be hash or lists, got {by!r}")
-    if _header(folder / DATALIST).get("task") == PHASES:
-        raise ValueError(
-            f"{folder} holds pairs of phases, whose sections are those of their folders; run prepare again"
-        )
-    cases = load_cases(folder)
+    header = _header(folder / DATALIST)
+    if header.get("task") == PHASES:
+        raise ValueError(f"{folder} holds pairs of phases, and their folders give the sections; run prepare again")
+    cases = [case for case in load_cases(folder) if case["case_id"] not in header.get("left_out", ())]
     if not cases:
         raise ValueError(f"{folder}: no prepared cases; run prepare first")
     shares = check_fractions(fractions)
@@ -66,11 +65,10 @@ def split(
     else:
         sections = split_by_lists(cases, lists, shares, seed)
     target = folder / DATALIST if output is None else Path(output)
-    header = _header(folder / DATALIST) | {
-        "split": {"by": by, "fractions": list(shares), "seed": seed}
-        | ({} if lists is None else {"lists": [Path(str(train_list)).name, Path(str(test_list)).name]})
-    }
-    write_split(target, sections, header)
+    how: dict[str, Any] = {"by": by, "fractions": list(shares), "seed": seed}
+    if lists is not None:
+        how["lists"] = [Path(str(train_list)).name, Path(str(test_list)).name]
+    write_split(target, sections, header | {"split": how})
 
 
 def write_split(target: Path, sections: Sections, header: Mapping[str, Any]) -> None:
@@ -211,8 +209,6 @@ def find_leaks(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]
 
 
 def _header(datalist: Path) -> dict[str, Any]:
-    """What the datalist that stands there says about the data set."""
-    if not datalist.is_file():
-        return {}
-    page = read_datalist(datalist)
-    return {key: value for key, value in page.items() if key not in (*SECTIONS, "split", "num_cases")}
+    """The header of the datalist of a data set, if there is one, but for what a split decides."""
+    content = read_datalist(datalist) if datalist.is_file() else {}
+    return {key: value for key, value in content.items() if key not in (*SECTIONS, "split", "num_cases")}
