@@ -23,12 +23,12 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImaged
 from torch import Tensor, nn
 from tqdm import tqdm
+from trct_monai.io.atomic import write_csv
 
 from trct_monai.baselines import make_baseline
 from trct_monai.figures import save_figure
 from trct_monai.geometry import Camera
 from trct_monai.intensity import unit_to_hu
-from trct_monai.io.atomic import write_csv
 from trct_monai.io.datalist import load_datalist
 from trct_monai.io.weights import load_frozen
 from trct_monai.metrics.protocols import hu_protocol

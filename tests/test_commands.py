@@ -45,6 +45,7 @@ def test_flags_are_read_as_their_types_say(monkeypatch, capsys):
         (["--output", "x", "--table", "maybe"], "--table must be bool"),
         (["--output", "x", "y"], "takes --flags only, got 'y'"),
         (["x"], "takes --flags only, got 'x'"),
+        (["--output", "x", "--share", "nan"], "--share must be a finite number, got 'nan'"),
         (["--output", "x", "--nosize"], "has no --nosize"),
     ):
         assert cli.main(["prepare", *flags]) == 2

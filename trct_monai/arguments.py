@@ -1,19 +1,48 @@
 """Texts of the command line as numbers."""
 
+import re
 from collections.abc import Sequence
+from math import isfinite
+
+_WORDS = {1: "one number", 2: "two numbers", 3: "three numbers"}
 
 
-def parse_numbers(text: str | float | Sequence[float], count: int, name: str) -> tuple[float, ...]:
-    """Numbers written as ``a/b/c`` or given as a sequence.
+def parse_numbers(
+    text: str | float | Sequence[float], count: int | None, name: str, example: str = ""
+) -> tuple[float, ...]:
+    """Finite numbers written as ``a/b/c`` or ``a,b,c``, or given as a sequence.
+
+    Args:
+        text: What the user wrote.
+        count: How many they must be; None for one or more.
+        name: What they are called in the message.
+        example: How they may be written, for the message.
 
     Raises:
-        ValueError: If there are not `count` of them.
+        ValueError: If there are not `count` of them, or one is not a finite number.
     """
-    parts = text.split("/") if isinstance(text, str) else [text] if isinstance(text, int | float) else list(text)
+    parts = re.split("[/,]", text) if isinstance(text, str) else [text] if isinstance(text, int | float) else list(text)
     try:
         numbers = tuple(float(part) for part in parts)
-    except ValueError:
+    except (TypeError, ValueError):
         numbers = ()
-    if len(numbers) != count:
-        raise ValueError(f"{name} must be {count} numbers, got {text!r}")
+    if not numbers or not all(map(isfinite, numbers)) or len(numbers) != (count or len(numbers)):
+        wanted = "numbers" if count is None else _WORDS.get(count, f"{count} numbers")
+        separator = "commas" if "," in example else "/"
+        raise ValueError(
+            f"{name} must be {wanted}{'' if count == 1 else f' separated by {separator}'}"
+            f"{example and f', such as {example}'}, got {text!r}"
+        )
     return numbers
+
+
+def parse_counts(text: str | int | Sequence[int], count: int | None, name: str, example: str = "") -> tuple[int, ...]:
+    """Whole numbers of 0 or more; else as `parse_numbers`.
+
+    Raises:
+        ValueError: If there are not `count` of them, or one is negative or not whole.
+    """
+    numbers = parse_numbers(text, count, name, example)
+    if not all(number == int(number) >= 0 for number in numbers):
+        raise ValueError(f"{name} must be whole numbers of 0 or more{example and f', such as {example}'}, got {text!r}")
+    return tuple(int(number) for number in numbers)

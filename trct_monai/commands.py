@@ -13,6 +13,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import fire
@@ -116,9 +117,12 @@ def _reader(name: str, key: str, hint: Any) -> Callable[[str], Any]:
         for kind in (int, float):
             if kind in kinds:
                 try:
-                    return kind(text)
+                    value = kind(text)
                 except ValueError:
-                    pass
+                    continue
+                if not isfinite(value):
+                    raise ValueError(f"{name}: --{key} must be a finite number, got {text!r}")
+                return value
         wanted = " or ".join(sorted(kind.__name__ for kind in kinds if kind is not type(None)))
         raise ValueError(f"{name}: --{key} must be {wanted}, got {text!r}")
 

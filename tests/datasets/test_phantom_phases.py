@@ -48,6 +48,30 @@ def test_the_run_goes_on_where_it_stopped(pairs: Path, capsys: pytest.CaptureFix
     assert "testA, testB, trainA, trainB, valA, valB" in capsys.readouterr().out
 
 
+def test_a_damaged_file_is_made_again_and_no_other(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = pairs / "trainB" / "phantom_000001.nii.gz"
+    content, before = damaged.read_bytes(), (pairs / "trainA" / "phantom_000000.nii.gz").stat().st_mtime_ns
+    damaged.write_bytes(content[:-9])
+    (pairs / ".phantom_000001.1.partial").mkdir()
+    phantoms(str(pairs), size=24, split="2/1/1", phases=4, num_workers=0)
+    assert "3 of 4 phantoms are there already" in capsys.readouterr().out
+    assert damaged.read_bytes() == content and not list(pairs.glob("*.partial"))
+    assert (pairs / "trainA" / "phantom_000000.nii.gz").stat().st_mtime_ns == before
+
+
+def test_shards_make_what_one_run_makes(pairs: Path, tmp_path: Path) -> None:
+    for shard in ("1/2", "2/2"):
+        phantoms(str(tmp_path), size=24, split="2/1/1", phases=4, num_workers=0, shard=shard)
+    for one in pairs.glob("*/*.nii.gz"):
+        assert (tmp_path / one.relative_to(pairs)).read_bytes() == one.read_bytes()
+
+
+def test_phantoms_of_another_split_are_refused_in_the_same_folder(pairs: Path) -> None:
+    """A phantom that was made for validation would be in training and in validation."""
+    with pytest.raises(ValueError, match=r"phantom_000002.nii.gz is none of the phantoms of this command"):
+        phantoms(str(pairs), size=24, split="3/0/1", phases=4, num_workers=0)
+
+
 def test_one_phase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="phases must be 2 or more, got 1"):
         phantoms(str(tmp_path / "out"), split="1/0/0", phases=1)

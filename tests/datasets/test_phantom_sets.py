@@ -17,7 +17,7 @@ def files_of(folder):
 def test_the_same_arguments_give_the_same_files_in_parts_or_at_once(tmp_path, capsys):
     phantoms(str(tmp_path / "a"), 3, split="1/1/1", **SMALL)
     phantoms(str(tmp_path / "b"), 3, split="1/1/1", shard="1/2", **SMALL)
-    assert "of 3 phantoms so far" in capsys.readouterr().out
+    assert "of 3 cases so far" in capsys.readouterr().out
     phantoms(str(tmp_path / "b"), 3, split="1/1/1", shard="2/2", **SMALL)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     page = read_datalist(tmp_path / "a" / "datalist.json")
@@ -54,6 +54,8 @@ def test_counts_add_up():
     assert sum(split_counts(None, 7)) == 7
     with pytest.raises(ValueError, match="add up to count 10"):
         split_counts("6/2/1", 10)
+    with pytest.raises(ValueError, match="split must be whole numbers of 0 or more, such as 400/50/50, got '1.9/0/1'"):
+        split_counts("1.9/0/1", None)
 
 
 @pytest.mark.parametrize(

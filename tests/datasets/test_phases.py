@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_rest_is_prepared_if_so_many_may_be_skipped(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"3 of 7 entries refused, more than --max_skipped 0.05"):
+    with pytest.raises(ValueError, match=r"3 of 7 pairs refused, more than --max_skipped 0.05"):
         prepare(str(folder), str(tmp_path / "cases"), num_workers=0)
     assert not (tmp_path / "cases" / "datalist.json").exists()
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=0.5, seed=1)
@@ -71,7 +71,7 @@ def test_refusals_name_the_file_and_the_fault(folder: Path, tmp_path: Path, caps
         "lonely.nii: trainB has no CT of this name",
     ):
         assert part in text, part
-    assert "4 entries refused" in text
+    assert "4 refused" in text
 
 
 def test_a_pair_that_lies_apart_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,10 +79,10 @@ def test_a_pair_that_lies_apart_is_refused(tmp_path: Path, capsys: pytest.Captur
     moved[0, 3] = 5.0
     save(tmp_path / "pairs" / "trainA" / "a.nii", thorax(0))
     save(tmp_path / "pairs" / "trainB" / "a.nii", thorax(1), moved)
-    with pytest.raises(ValueError, match="1 of 1 entries refused"):
+    with pytest.raises(ValueError, match="1 of 1 pairs refused"):
         prepare(str(tmp_path / "pairs"), str(tmp_path / "cases"), num_workers=0)
     captured = capsys.readouterr()
-    assert "lie 5.0 mm apart; register them" in captured.out + captured.err
+    assert "are 5.0 mm apart; register them" in captured.out + captured.err
 
 
 def test_pairs_may_be_stored_in_different_axes(tmp_path: Path) -> None:
@@ -108,21 +108,27 @@ def test_what_is_no_longer_there_leaves_the_datalist(
     damaged = folder / "trainA" / "bert.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:-30])
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
-    assert "are left out: anna, bert" in capsys.readouterr().out
+    assert "left out of the datalist: anna, bert" in capsys.readouterr().out
     page = json.loads((tmp_path / "cases" / "datalist.json").read_text(encoding="utf-8"))
     assert [case["case_id"] for case in page["training"] + page["validation"]] == ["cleo"]
 
 
 def test_sections_are_those_of_the_folders(folder: Path, tmp_path: Path) -> None:
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
-    with pytest.raises(ValueError, match="whose sections are those of their folders"):
+    with pytest.raises(ValueError, match="their folders give the sections"):
         split(str(tmp_path / "cases"))
+
+
+def test_a_share_is_needed_for_training_or_validation(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one of them must be above 0, such as 0.8/0.2/0, got 0/0/1"):
+        prepare(str(folder), str(tmp_path / "cases"), num_workers=0, fractions="0/0/1")
+    assert not (tmp_path / "cases").exists()
 
 
 def test_one_name_in_two_sections_is_refused(folder: Path, tmp_path: Path) -> None:
     for side in "AB":
         save(folder / f"test{side}" / "anna.nii", thorax(30))
-    with pytest.raises(ValueError, match="the name anna stands in two sections"):
+    with pytest.raises(ValueError, match="the name anna is in two sections"):
         prepare(str(folder), str(tmp_path / "cases"), num_workers=0)
 
 
@@ -152,7 +158,7 @@ def test_a_prepared_file_is_read_lazily(folder: Path, tmp_path: Path) -> None:
 def test_the_run_goes_on_and_check_agrees(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
-    assert "4 of 7 cases are there already" in capsys.readouterr().out
+    assert "4 of 7 pairs are there already" in capsys.readouterr().out
     check(str(tmp_path / "cases" / "datalist.json"))
     assert "0 problems" in capsys.readouterr().out
     broken = tmp_path / "cases" / "anna" / "anna_phase.nii"
@@ -181,12 +187,14 @@ def test_a_folder_may_be_a_patient(tmp_path: Path) -> None:
 
 
 def test_other_datalists_are_refused(phantoms: Path) -> None:
-    with pytest.raises(ValueError, match="no datalist of phases; run prepare on a folder with trainA and trainB"):
+    with pytest.raises(ValueError, match="holds CTs with radiographs, expected pairs of phases; for pairs run prepare"):
         load_phases(phantoms, "training")
     with pytest.raises(ValueError, match="num_slices must be odd and positive, got 2"):
         PhaseSlices([], 2)
 
 
 def test_a_bundle_of_radiographs_refuses_pairs(phase_pairs: Path) -> None:
-    with pytest.raises(ValueError, match="holds pairs of phases, for the bundle ct_phase_pix2pix"):
+    with pytest.raises(
+        ValueError, match="holds pairs of phases, expected CTs with radiographs; pairs are for evaluate"
+    ):
         load_datalist(phase_pairs, "test", "x2ct")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
-from trct_monai.datasets.plant import choose_place, chord_lengths, find_lung_tissue, plant
+from trct_monai.datasets.plant import plant
+from trct_monai.datasets.spheres import choose_place, chord_lengths, find_lung_tissue
 from trct_monai.evaluation.evaluate import evaluate
 from trct_monai.geometry import make_camera, preset
 from trct_monai.intensity import MU_WATER
@@ -141,9 +142,9 @@ def test_bad_arguments_are_refused(planted: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"diameters": "10/-5"}, "diameters must be different positive numbers, got '10/-5'"),
         ({"contrasts": "5/5"}, "contrasts must be different positive numbers"),
-        ({"diameters": "ten"}, "diameters must be 1 numbers, got 'ten'"),
-        ({"diameters": "nan"}, "diameters must be different positive numbers, got 'nan'"),
-        ({"contrasts": "inf"}, "contrasts must be different positive numbers, got 'inf'"),
+        ({"diameters": "ten"}, "diameters must be numbers separated by /, such as 10/20/40, got 'ten'"),
+        ({"diameters": "nan"}, "diameters must be numbers separated by /, .*, got 'nan'"),
+        ({"contrasts": "inf"}, "contrasts must be numbers separated by /, .*, got 'inf'"),
         ({"section": "validation"}, "section 'validation' has no case"),
         ({"cases": -1}, "or cases is not positive"),
         ({"diameters": "400"}, "a sphere of 400 mm and 500 HU does not fit into the cube"),
@@ -178,6 +179,11 @@ def test_radiographs_that_are_not_quantitative_are_refused(planted: Path, tmp_pa
         one.update(quantitative=False, gain=gain, offset=gain and 0.0)
     datalist = source.with_name(f"gain_{gain}.json")
     datalist.write_text(json.dumps(page), encoding="utf-8")
-    with pytest.raises(ValueError, match="1 of 2 cases cannot take a sphere; .*: its radiographs are not quantitative"):
+    with pytest.raises(ValueError, match="1 of 2 patients refused; .* sphere: its radiographs are not quant"):
         plant(datalist=str(datalist), output=str(tmp_path), **OPTIONS)
     datalist.unlink()
+
+
+def test_pairs_of_phases_are_refused(phase_pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds pairs of phases, expected CTs with radiographs"):
+        plant(datalist=str(phase_pairs), output=str(tmp_path / "out"), **OPTIONS)

@@ -38,7 +38,7 @@ def test_leaks_of_patients_and_of_voxels_are_named():
     assert len(leaks) == 1 and "same voxels" in leaks[0] and "a_0" in leaks[0] and "b_0" in leaks[0]
 
 
-@pytest.mark.parametrize("fractions", ["0.7/0.3", "a/b/c", "0/0/0", "1/-1/1", 0.7])
+@pytest.mark.parametrize("fractions", ["0.7/0.3", "a/b/c", "0/0/0", "1/-1/1", 0.7, "nan/1/1", "inf/1/1"])
 def test_wrong_fractions_are_refused(fractions):
     with pytest.raises(ValueError, match="fractions must"):
         check_fractions(fractions)
@@ -57,6 +57,12 @@ def test_lists_split_by_patient_and_leave_out_the_unlisted(tmp_path, capsys):
     sections = split_by_lists(cases, lists, (1, 0, 0), seed=0)
     assert section_of(sections) == {"LIDC-IDRI-0001": "training", "a": "training", "LIDC-IDRI-0003": "test"}
     assert "1 cases in neither list are left out: b_0" in capsys.readouterr().out
+
+
+def test_lists_need_a_share_for_training_or_validation(tmp_path):
+    lists = read_lists(*write_lists(tmp_path, ["a"], ["b"]))
+    with pytest.raises(ValueError, match="one of them must be above 0, such as 0.8/0.2/0, got 0/0/1"):
+        split_by_lists(make_cases("a", "b"), lists, check_fractions("0/0/1"), seed=0)
 
 
 def test_a_patient_in_both_lists_is_refused_by_name_or_put_on_one_side(tmp_path):

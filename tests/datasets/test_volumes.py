@@ -75,12 +75,17 @@ def test_a_folder_goes_on_past_what_cannot_be_read(tmp_path: Path, capsys: pytes
     save(tmp_path / "out" / "anna.nii.gz", thorax(0))
     assert [case["case_id"] for case in without_results(cases, tmp_path / "out", made_by)] == ["bert"]
     assert "1 of 2 are in" in capsys.readouterr().out
-    for other, sources in (({**made_by, "num_slices": 5}, cases), (made_by, [{**cases[0], "image": "elsewhere"}])):
+    moved = tmp_path / "moved.nii.gz"
+    moved.write_bytes(Path(cases[0]["image"]).read_bytes())
+    assert without_results([{**cases[0], "image": str(moved)}], tmp_path / "out", made_by) == []
+    save(tmp_path / "other" / "anna.nii.gz", thorax(1))
+    changed = {**cases[0], "image": str(tmp_path / "other" / "anna.nii.gz")}
+    for other, sources in (({**made_by, "num_slices": 5}, cases), (made_by, [changed])):
         with pytest.raises(ValueError, match="holds results of another model or of other CTs"):
             without_results(sources, tmp_path / "out", other)
 
 
-def test_what_is_no_ct_is_said(tmp_path: Path) -> None:
+def test_paths_without_a_ct_and_equal_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such CT or folder of CTs"):
         find_volumes(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="found no CT to work on"):

@@ -1,14 +1,10 @@
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
-from PIL import Image
 
-from trct_monai.io.datalist import checksum, load_datalist, read_datalist, save_datalist
-from trct_monai.io.radiograph import digest_radiograph
+from trct_monai.io.datalist import PHASES, RADIOGRAPHS, load_datalist, read_datalist, save_datalist
 
 
 @pytest.fixture
@@ -83,36 +79,39 @@ def test_cases_of_another_geometry_are_refused(phantoms):
         load_datalist(phantoms, "test", "circle-4")
 
 
-def test_the_checksum_sees_every_number_and_no_compression(phantoms: Path, tmp_path: Path) -> None:
-    shutil.copytree(phantoms.parent, tmp_path / "data")
-    datalist = tmp_path / "data" / "datalist.json"
-    page = read_datalist(datalist)
-    expected = checksum(page)
-    assert len(expected) == 64 and checksum(read_datalist(phantoms)) == expected
-    moved = json.loads(json.dumps(page))
-    moved["validation"].append(moved["training"].pop())
-    assert checksum(moved) != expected
-    case = page["test"][0]
-    picture = datalist.parent / case["image"][0]
-    before = digest_radiograph(picture)
-    assert before == case["pixels"][0]
-    with Image.open(picture) as image:
-        numbers = np.array(image)
-    Image.fromarray(numbers).save(picture, compress_level=0)
-    assert digest_radiograph(picture) == before
-    numbers[3, 4] += 1
-    Image.fromarray(numbers).save(picture)
-    assert digest_radiograph(picture) != before
-    for key in ("voxels", "pixels"):
-        lacking = json.loads(json.dumps(page))
-        del lacking["test"][0][key]
-        with pytest.raises(ValueError, match=f"case {case['case_id']} has no digests of voxels and pixels"):
-            checksum(lacking)
-
-
 def test_a_network_needs_a_case(tmp_path, case):
     path = tmp_path / "data" / "datalist.json"
     save_datalist(path, {"training": [case], "test": []}, {})
     assert load_datalist(path, "test") == []
     with pytest.raises(ValueError, match="section 'test' has no case; split the data so that it has"):
         load_datalist(path, "test", "x2ct")
+
+
+def test_a_datalist_of_another_task_is_refused(phantoms: Path, phase_pairs: Path) -> None:
+    assert load_datalist(phantoms, "test", task=RADIOGRAPHS) and load_datalist(phase_pairs, "test", task=PHASES)
+    for path, task, message in (
+        (phase_pairs, RADIOGRAPHS, "holds pairs of phases, expected CTs with radiographs; pairs are for evaluate and"),
+        (phantoms, PHASES, "holds CTs with radiographs, expected pairs of phases; for pairs run prepare on a folder"),
+    ):
+        for read in (lambda: load_datalist(path, "test", task=task), lambda: read_datalist(path, task)):  # noqa: B023
+            with pytest.raises(ValueError, match=message):
+                read()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda case: case.pop("case_id"), "case 1 of test has no 'case_id'"),
+        (lambda case: case.pop("intensity"), r"case 1 of test \(phantom_000009\) has no 'intensity'; prepare writes"),
+        (lambda case: case["views"].pop(), r"\(phantom_000009\) has 1 views for 2 radiographs"),
+        (lambda case: case.update(label=3), "'label' must be the name of a file"),
+    ],
+    ids=["no name", "no field", "one view too few", "no file name"],
+)
+def test_a_case_that_breaks_the_contract_is_refused_in_one_line(phantoms, tmp_path, change, message):
+    content = read_datalist(phantoms)
+    change(content["test"][0])
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_datalist(path, "test", fields=("image", "intensity"))

@@ -5,7 +5,7 @@ from trct_monai.geometry import preset
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
 from trct_monai.phantoms import thorax_phantom
 from trct_monai.projector import project, project_hu
-from trct_monai.registration.orientation import measure
+from trct_monai.registration.orientation import find_camera, measure
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,19 @@ def test_oblong_pictures_are_turned_only_as_they_fit(cube):
     assert measure(torch.rot90(image, -1), cube, 320.0, camera).orientation["transform"] == "rotate_90"
     with pytest.raises(ValueError, match="does not have the sides"):
         measure(torch.rand(20, 21), cube, 320.0, camera)
+
+
+@pytest.mark.parametrize("transform", ORIENTATIONS)
+def test_an_oblong_picture_of_oblong_pixels_is_found_however_it_is_stored(cube, transform):
+    camera = preset("x2ct")[0]
+    view = camera.for_picture((60, 40), (6.0, 9.0))
+    image = project_hu(cube, [view], 320.0 / cube.shape[-1])[0]
+    inverse = next(name for name in ORIENTATIONS if torch.equal(orient(orient(image, name), transform), image))
+    stored = orient(image, inverse)
+    spacing = (6.0, 9.0) if stored.shape == image.shape else (9.0, 6.0)
+    match = find_camera(stored, cube, 320.0, camera, pixel_spacing=spacing)
+    assert match.orientation["transform"] == transform and match.orientation["correlation"] > 0.999
+    assert match.camera == view
 
 
 def test_the_opposite_camera_is_the_same_beam_turned_round(cube):

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from trct_monai.datasets.phases import MAX_DISTANCE_MM
+from trct_monai.datasets.checksum import describe_checksum
+from trct_monai.datasets.prepare_phases import MAX_DISTANCE_MM
 from trct_monai.datasets.split import find_leaks
 from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
-from trct_monai.io.datalist import PHASES, SECTIONS, describe_checksum, read_datalist
+from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist
 from trct_monai.io.nifti import Volume, read_nifti
 from trct_monai.io.provenance import digest_file, digest_voxels
 from trct_monai.io.radiograph import read_radiograph

@@ -1,60 +1,211 @@
-"""Many cases by several processes and several machines, with what went wrong counted."""
+"""The driver under every command that makes a data set: `prepare`, `phantoms` and `plant`.
 
-import hashlib
-import multiprocessing
-import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+A command names its jobs, and a `Recipe` says what is made of each. The driver shares the jobs between machines and
+processes, leaves alone what is done, counts what is refused, and writes the datalist of the cases that belong to the
+data set. What is done is decided by content: a case is made again if the bytes of its source, the options or its own
+files have changed.
+"""
 
-import torch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
 from tqdm import tqdm
 
-Job = TypeVar("Job")
+from trct_monai.datasets.cases import Make, Place, load_cases
+from trct_monai.datasets.split import DATALIST, Sections, write_split
+from trct_monai.datasets.workers import in_shard, work_on
+from trct_monai.io.datalist import Case
+from trct_monai.io.files import remove_partial
+from trct_monai.io.provenance import make_stamp
 
+Item = TypeVar("Item")
 
 EARLY_STOP = 20
 """From this many refused cases on, a run stops at once when the share is too high; fewer are all listed first."""
 
 
-def parse_shard(shard: str) -> tuple[int, int]:
-    """The part i of n that ``i/n`` names, counted from 1.
+@dataclass(frozen=True)
+class Job:
+    """One source and the names of all that is made of it.
+
+    Attributes:
+        names: Names of the cases; shards share the work by the first.
+        source: What the recipe takes.
+    """
+
+    names: tuple[str, ...]
+    source: Any
+
+
+@dataclass(frozen=True)
+class Product:
+    """One thing that is made of a job's source.
+
+    Attributes:
+        place: Where it is written.
+        inputs: Digests of all that goes into it, by name.
+        make: Writes its files.
+    """
+
+    place: Place
+    inputs: Mapping[str, Any]
+    make: Make
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a command makes its cases; worker processes get a copy.
+
+    Attributes:
+        products: From a job's source to what is to be made of it. It raises ValueError or OSError for a source that is
+            refused.
+        options: Every number and name that the results depend on.
+        description: What stands before the progress bar.
+        noun: What the cases are called, in the plural.
+    """
+
+    products: Callable[[Any], Iterable[Product]]
+    options: Mapping[str, Any]
+    description: str
+    noun: str = "cases"
+
+
+def make_data_set(
+    output: Path,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    arrange: Callable[[list[Case]], tuple[Sections, dict[str, Any]]],
+    *,
+    num_workers: int,
+    shard: str = "1/1",
+    max_skipped: float = 0.0,
+    num_refused: int = 0,
+) -> None:
+    """Make the cases of all jobs, and the datalist of those that are there.
+
+    Cases in the folder that no job makes, and those of a source that is now refused, are named and left out of the
+    datalist; their folders stay.
+
+    Args:
+        output: Folder of the cases.
+        jobs: Those of all shards: they say which cases belong to the data set.
+        recipe: How to make them.
+        arrange: From the cases to the sections and the header of the datalist.
+        num_workers: Number of processes.
+        shard: Part i/n of the jobs.
+        max_skipped: Share of refused entries above which the run fails.
+        num_refused: Entries that were refused before they became jobs.
 
     Raises:
-        ValueError: If it is no such part.
+        ValueError: If too many entries are refused, no case is left, or one was made with other options.
     """
-    part, _, count = str(shard).partition("/")
-    if not (part.isdigit() and count.isdigit() and 1 <= int(part) <= int(count)):
-        raise ValueError(f"shard must be i/n with 1 <= i <= n, such as 1/4, got {shard!r}")
-    return int(part), int(count)
+    run = run_jobs(
+        output, jobs, recipe, num_workers=num_workers, shard=shard, max_skipped=max_skipped, num_refused=num_refused
+    )
+    refused = {name for job in run.refused for name in job.names}
+    names = [name for job in jobs for name in job.names if name not in refused]
+    found = {case["case_id"]: case for case in load_cases(output)}
+    left_out = sorted(found.keys() - set(names))
+    if left_out:
+        print(f"left out of the datalist: {', '.join(left_out)} (no longer in the input, or refused)")
+    cases = [found[name] for name in names if name in found]
+    options = make_stamp({}, recipe.options)["options"]
+    others = [case["case_id"] for case in cases if case["provenance"].get("options") != options]
+    if others:
+        raise ValueError(f"{output}: {', '.join(others[:5])} were made with other options; use another output folder")
+    if not names:
+        raise ValueError(f"all {recipe.noun} were refused, so there is no datalist")
+    num_refused += len(run.refused)
+    print(f"{run.num_done} {recipe.noun} in this run, {num_refused} refused, {len(cases)} cases in {output}")
+    if len(cases) < len(names):
+        print(f"{len(cases)} of {len(names)} cases so far; the datalist is complete after the other shards")
+    sections, header = arrange(cases)
+    write_split(output / DATALIST, sections, header | ({"left_out": left_out} if left_out else {}))
 
 
-def in_shard(case_id: str, shard: str) -> bool:
-    """Whether a case belongs to a part; every case belongs to one part of n, whatever else there is."""
-    part, count = parse_shard(shard)
-    return int(hashlib.sha256(case_id.encode()).hexdigest(), 16) % count == part - 1
+@dataclass(frozen=True)
+class Run:
+    """What came of the jobs of one run.
+
+    Attributes:
+        num_done: Number of jobs of which all is there now.
+        refused: The others.
+    """
+
+    num_done: int
+    refused: list[Job]
+
+
+def run_jobs(
+    output: Path,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    *,
+    num_workers: int,
+    shard: str = "1/1",
+    max_skipped: float = 0.0,
+    num_refused: int = 0,
+) -> Run:
+    """Make what is not done yet; see `make_data_set` for the arguments.
+
+    Raises:
+        ValueError: If too many entries are refused; what was made stays.
+    """
+    mine = [job for job in jobs if in_shard(job.names[0], shard)]
+    remove_partial(output, [name for job in mine for name in job.names])
+    total, num_there, refused = len(jobs) + num_refused, 0, []
+    first = ""
+    work = partial(_make, recipe=recipe)
+    with closing(work_on(work, mine, num_workers=num_workers, description=recipe.description)) as results:
+        for job, (reason, was_there) in results:
+            num_there += was_there
+            if reason:
+                tqdm.write(f"refused  {reason}")
+                refused.append(job)
+                first = first or f"; the first: {reason}"
+                if len(refused) >= EARLY_STOP and len(refused) > max_skipped * total:
+                    break
+    if num_there:
+        print(f"{num_there} of {len(mine)} {recipe.noun} are there already")
+    if len(refused) + num_refused > max_skipped * total:
+        if output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+        limit = f", more than --max_skipped {max_skipped:g}" if max_skipped else ""
+        raise ValueError(
+            f"{len(refused) + num_refused} of {total} {recipe.noun} refused{limit}; the others are written, and no "
+            f"datalist{first}"
+        )
+    return Run(len(mine) - len(refused), refused)
+
+
+def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:
+    """Make what is not done of a job: why it was refused, or an empty string; and whether all was there already."""
+    was_there = True
+    try:
+        for product in recipe.products(job.source):
+            stamp = make_stamp(product.inputs, recipe.options)
+            if not product.place.is_done(stamp):
+                product.place.write(stamp, product.make)
+                was_there = False
+    except (ValueError, OSError) as error:
+        return _one_line(error), False
+    return "", was_there
 
 
 def run_cases(
-    work: Callable[[Job], str],
-    jobs: Sequence[tuple[str, Job]],
-    *,
-    num_workers: int,
-    description: str,
-    stop: Callable[[list[tuple[str, str]]], bool] = lambda refused: False,
+    work: Callable[[Item], str], items: Sequence[tuple[str, Item]], *, num_workers: int, description: str
 ) -> list[tuple[str, str]]:
-    """Do all jobs, with a progress bar; Ctrl-C lets the running ones finish and starts no other.
-
-    Cases run beside each other, and each on one thread: its sums do not depend on the machine's number of cores, and a
-    busy machine does not lose its time to threads that wait for each other.
+    """Do the same with many cases; on one thread each; see `work_on`.
 
     Args:
-        work: Does one job and gives an empty string, or the reason why it was refused. Must be picklable.
-        jobs: Name of each case, and what `work` takes.
+        work: Does one and gives an empty string, or the reason why it was refused. Must be picklable.
+        items: Name of each case, and what `work` takes.
         num_workers: Number of processes; 0 or 1 works in this one.
         description: What stands before the progress bar.
-        stop: Whether to give up, asked with what was refused so far.
 
     Returns:
         Name and reason of each refused case.
@@ -62,57 +213,28 @@ def run_cases(
     Raises:
         ChildProcessError: If a process was killed.
     """
-    refused: list[tuple[str, str]] = []
-    with tqdm(total=len(jobs), desc=description, unit="case", disable=not jobs) as progress:
-
-        def note(name: str, reason: str) -> bool:
-            progress.update()
+    refused = []
+    work_of = partial(_second, work=work)
+    with closing(work_on(work_of, items, num_workers=num_workers, description=description)) as results:
+        for (name, _), reason in results:
             if reason:
-                refused.append((name, reason))
                 tqdm.write(f"refused  {reason}")
-            return bool(reason) and stop(refused)
-
-        if num_workers <= 1 or len(jobs) <= 1:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
-                for name, job in jobs:
-                    if note(name, work(job)):
-                        break
-            finally:
-                torch.set_num_threads(threads)
-            return refused
-        num_workers = min(num_workers, len(jobs))
-        executor = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-        try:
-            futures = {executor.submit(work, job): name for name, job in jobs}
-            for future in as_completed(futures):
-                if note(futures[future], future.result()):
-                    break
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a worker process was killed, perhaps for lack of memory; the same command goes on where it stopped "
-                "(fewer num_workers need less memory)"
-            ) from error
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+                refused.append((name, reason))
     return refused
 
 
-def reason_if_refused(work: Callable[[Job], None], job: Job) -> str:
-    """Do a job for `run_cases`: an empty string, or the one line of the error that the user can mend."""
+def reason_if_refused(work: Callable[[Item], None], item: Item) -> str:
+    """Do a job for `run_cases`: an empty string, or the one line of the error that the user can fix."""
     try:
-        work(job)
+        work(item)
     except (ValueError, OSError) as error:
-        return " ".join(str(error).split())
+        return _one_line(error)
     return ""
 
 
-def too_many(num_refused: int, total: int, max_skipped: float) -> bool:
-    """Whether more than a share of the cases was refused."""
-    return num_refused > max_skipped * total
+def _second(item: tuple[str, Item], work: Callable[[Item], str]) -> str:
+    return work(item[1])
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C means
-    torch.set_num_threads(1)
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

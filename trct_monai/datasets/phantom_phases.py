@@ -1,17 +1,22 @@
 """`phantoms --phases`: time averages and phase 0 of breathing, beating phantoms, in pix2pix's layout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from trct_monai.datasets.driver import in_shard, run_cases
+from trct_monai.datasets.cases import FilePair
+from trct_monai.datasets.driver import Job, Product, Recipe, run_jobs
 from trct_monai.datasets.phases import AVERAGE, FOLDERS, PHASE
 from trct_monai.geometry import voxel_to_world
-from trct_monai.io.files import read_json, write_json
-from trct_monai.io.nifti import write_nifti
+from trct_monai.io.nifti import write_hu
+from trct_monai.io.provenance import make_stamp, read_stamp
 from trct_monai.phantoms import phantom_series
+
+
+def phantom_name(seed: int) -> str:
+    """The case of a phantom."""
+    return f"phantom_{seed:06d}"
 
 
 def write_phases(
@@ -25,7 +30,10 @@ def write_phases(
     num_workers: int = 2,
     shard: str = "1/1",
 ) -> None:
-    """Write the data set; phantoms that are there are left alone.
+    """Write the data set; phantoms that are done are left alone.
+
+    The layout has no datalist: every file in its folders belongs to the data set, so a folder with other files is
+    refused.
 
     Args:
         output: Folder to write.
@@ -38,37 +46,49 @@ def write_phases(
         shard: Part i/n of the phantoms.
 
     Raises:
-        ValueError: If there are fewer than two phases, or the folder holds phantoms of other options.
+        ValueError: If there are fewer than two phases, or the folder holds phantoms of other options or seeds.
     """
     if phases < 2:
         raise ValueError(f"phases must be 2 or more, got {phases}")
-    made_with = {"phases": phases, "size": size, "extent": extent, "findings": findings and list(findings)}
-    note = output / ".made_with.json"
-    if note.is_file() and read_json(note) != made_with:
-        raise ValueError(f"{output} holds phantoms that were made with other options; use another output folder")
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(note, made_with)
-    jobs = []
-    for section, numbers in seeds.items():
-        for number in numbers:
-            name = f"phantom_{number:06d}"
-            files = [output / f"{FOLDERS[section]}{side}" / f"{name}.nii.gz" for side in (AVERAGE, PHASE)]
-            for file in files:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            if in_shard(name, shard) and not all(file.is_file() for file in files):
-                jobs.append((name, (number, files)))
-    work = partial(_make, phases=phases, size=size, extent=extent, findings=findings)
-    run_cases(work, jobs, num_workers=num_workers, description="phantoms")
-    folders = sorted(path.name for path in output.iterdir() if path.is_dir())
+    options = {"phases": phases, "size": size, "extent": extent, "findings": findings}
+    pairs = {number: _pair(output, section, number) for section, numbers in seeds.items() for number in numbers}
+    _refuse_others(output, pairs.values(), options)
+    recipe = Recipe(partial(_products, options=options), options, "phantoms", "phantoms")
+    jobs = [Job((pair.name,), (number, pair)) for number, pair in pairs.items()]
+    run_jobs(output, jobs, recipe, num_workers=num_workers, shard=shard)
+    folders = sorted({Path(file).parts[0] for pair in pairs.values() for file in pair.files.values()})
     print(f"wrote {output}: {', '.join(folders)}")
 
 
-def _make(job: tuple[int, list[Path]], phases: int, size: int, extent: float, findings: Sequence[str] | None) -> str:
-    number, files = job
-    series = phantom_series(number, size, phases, extent, findings)
+def _pair(output: Path, section: str, number: int) -> FilePair:
+    name = phantom_name(number)
+    files = {f"{side}.nii.gz": f"{FOLDERS[section]}{side}/{name}.nii.gz" for side in (AVERAGE, PHASE)}
+    return FilePair(output, name, files)
+
+
+def _refuse_others(output: Path, pairs: Collection[FilePair], options: Mapping[str, Any]) -> None:
+    """Refuse a folder in which phantoms of other seeds, sections or options would be taken for some of these."""
+    expected = {output / file for pair in pairs for file in pair.files.values()}
+    sides = [output / f"{prefix}{side}" for prefix in FOLDERS.values() for side in (AVERAGE, PHASE)]
+    others = sorted({file for side in sides for file in side.glob("[!.]*")} - expected)
+    if others:
+        raise ValueError(f"{others[0]} is none of the phantoms of this command; use another output folder")
+    options = make_stamp({}, options)["options"]
+    for pair in pairs:
+        stamp = read_stamp(pair.record)
+        if stamp is not None and stamp["options"] != options:
+            raise ValueError(f"{output} holds phantoms that were made with other options; use another output folder")
+
+
+def _products(source: tuple[int, FilePair], options: Mapping[str, Any]) -> Iterator[Product]:
+    number, pair = source
+    yield Product(pair, {"seed": number}, partial(_make, number, options))
+
+
+def _make(number: int, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    size, extent = options["size"], options["extent"]
+    series = phantom_series(number, size, options["phases"], extent, options["findings"])
     affine = voxel_to_world((size,) * 3, extent / size).numpy()
-    for file, volume in zip(files, (series.mean(axis=0), series[0])):
-        partial_file = file.with_name(f".{file.name}")
-        write_nifti(partial_file, np.round(volume).astype(np.int16), affine)
-        partial_file.replace(file)
-    return ""
+    for side, volume in ((AVERAGE, series.mean(axis=0)), (PHASE, series[0])):
+        write_hu(folder / f"{side}.nii.gz", volume, affine)
+    return {}

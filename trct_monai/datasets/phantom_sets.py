@@ -1,25 +1,26 @@
 """`phantoms`: thorax phantoms as cases, in the same layout as patients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from trct_monai.arguments import parse_numbers
-from trct_monai.datasets.cases import is_finished, load_cases, write_label, write_page
-from trct_monai.datasets.driver import in_shard, parse_shard, run_cases
-from trct_monai.datasets.phantom_phases import write_phases
-from trct_monai.datasets.split import DATALIST, Sections, write_split
+from trct_monai.arguments import parse_counts
+from trct_monai.datasets.cases import CaseFolder, write_ct, write_radiographs
+from trct_monai.datasets.checksum import describe_checksum
+from trct_monai.datasets.driver import Job, Product, Recipe, make_data_set
+from trct_monai.datasets.phantom_phases import phantom_name, write_phases
+from trct_monai.datasets.split import DATALIST, Sections
+from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry import DEFAULT_EXTENT, preset
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.datalist import SECTIONS, describe_checksum, read_datalist
-from trct_monai.io.files import remove_partial, replacing_folder
+from trct_monai.io.datalist import SECTIONS, Case, read_datalist
 from trct_monai.io.nifti import write_nifti
-from trct_monai.io.radiograph import save_radiograph
 from trct_monai.phantoms import Phantom, thorax_phantom
 from trct_monai.phantoms.findings import FINDINGS
 from trct_monai.preprocessing.cube import CTPreprocessing
@@ -95,56 +96,35 @@ def phantoms(
         raise ValueError(f"count must be positive and seed not negative, got {count} and {seed}")
     options = PhantomOptions(size, float(extent), geometry, radiograph_size, _findings(findings))
     parse_shard(shard)
+    target, bounds = Path(output), [seed, seed + counts[0], seed + counts[0] + counts[1], seed + count]
+    seeds = {section: range(*bounds[i : i + 2]) for i, section in enumerate(SECTIONS)}
     if phases is not None:
-        bounds = [seed, seed + counts[0], seed + counts[0] + counts[1], seed + count]
-        seeds_of = {section: list(range(*bounds[i : i + 2])) for i, section in enumerate(SECTIONS)}
         write_phases(
-            Path(output),
-            seeds_of,
-            phases=phases,
-            size=size,
-            extent=options.extent,
-            findings=options.findings,
-            num_workers=num_workers,
-            shard=shard,
-        )
+            target, seeds, phases=phases, size=size, extent=options.extent, findings=options.findings,
+            num_workers=num_workers, shard=shard,
+        )  # fmt: skip
         return
-    target, page = Path(output), asdict(options)
-    seeds = {f"phantom_{number:06d}": number for number in range(seed, seed + count)}
-    mine = [case_id for case_id in seeds if in_shard(case_id, shard)]
-    remove_partial(target, mine)
-    todo = [case_id for case_id in mine if not is_finished(target / case_id, page, {"seed": seeds[case_id]})]
-    if len(todo) < len(mine):
-        print(f"{len(mine) - len(todo)} of {len(mine)} phantoms are there already")
-    run_cases(
-        partial(_make, options=options, output=target),
-        [(case_id, seeds[case_id]) for case_id in todo],
-        num_workers=num_workers,
-        description="phantoms",
-    )
-    # Phantoms of other seeds or options may lie in the folder too: they are none of this data set.
-    cases = {case["case_id"]: case for case in load_cases(target) if case["case_id"] in seeds}
-    other = [c for c in cases if cases[c]["provenance"]["options"] != {**page, "findings": _listed(options.findings)}]
-    if other:
-        raise ValueError(f"{target}: {', '.join(other[:5])} were made with other options; use another output folder")
-    names = list(seeds)
-    bounds = [0, counts[0], counts[0] + counts[1], count]
-    sections: Sections = {
-        section: [cases[name] for name in names[bounds[i] : bounds[i + 1]] if name in cases]
-        for i, section in enumerate(SECTIONS)
-    }
-    header = {
-        "name": f"PhantomThorax-{size}",
-        "description": f"{count} thorax phantoms from seed {seed}; no clinical claim can be read from them",
-        "geometry": geometry,
-        "extent": options.extent,
-        "label_size": size,
-        "hu_window": list(STORED_HU),
-        "split": {"by": "index", "counts": list(counts), "seed": seed},
-    }
-    if len(cases) < count:
-        print(f"{len(cases)} of {count} phantoms so far; the datalist is complete after the other shards")
-    write_split(target / DATALIST, sections, header)
+
+    def arrange(cases: list[Case]) -> tuple[Sections, dict[str, Any]]:
+        made = {case["case_id"]: case for case in cases}
+        sections: Sections = {
+            section: [made[name] for name in map(phantom_name, numbers) if name in made]
+            for section, numbers in seeds.items()
+        }
+        return sections, {
+            "name": f"PhantomThorax-{size}",
+            "description": f"{count} thorax phantoms from seed {seed}; no clinical claim can be read from them",
+            "geometry": geometry,
+            "extent": options.extent,
+            "label_size": size,
+            "hu_window": list(STORED_HU),
+            "split": {"by": "index", "counts": list(counts), "seed": seed},
+        }
+
+    jobs = [Job((phantom_name(number),), number) for numbers in seeds.values() for number in numbers]
+    products = partial(_products, options=options, output=target)
+    recipe = Recipe(products, asdict(options), "phantoms", "phantoms")
+    make_data_set(target, jobs, recipe, arrange, num_workers=num_workers, shard=shard)
     print(describe_checksum(read_datalist(target / DATALIST)))
 
 
@@ -158,51 +138,43 @@ def split_counts(split: str | Sequence[int] | None, count: int | None) -> tuple[
         count = DEFAULT_COUNT if count is None else count
         validation, test = (int(share * count + 0.5) for share in DEFAULT_SHARES[1:])
         return count - validation - test, validation, test
-    training, validation, test = (int(number) for number in parse_numbers(split, 3, "split"))
-    if (count is not None and training + validation + test != count) or min(training, validation, test) < 0:
+    training, validation, test = parse_counts(split, 3, "split", "400/50/50")
+    if count is not None and training + validation + test != count:
         raise ValueError(f"split must add up to count {count}, got {split!r}")
     return training, validation, test
 
 
-def write_phantom(number: int, options: PhantomOptions, output: Path) -> None:
-    """Draw one phantom and write its case.
+def make_phantom(number: int, options: PhantomOptions, folder: Path) -> dict[str, Any]:
+    """Draw one phantom and write its files.
 
     Args:
         number: Its seed.
         options: How to make it.
-        output: Folder of the cases.
+        folder: The case's folder.
+
+    Returns:
+        The fields of `Case` but for the digests of the files.
     """
-    case_id = f"phantom_{number:06d}"
+    case_id = phantom_name(number)
     phantom = thorax_phantom(number, OVERSAMPLING * options.size, options.extent, findings=options.findings)
     fine = MetaTensor(torch.from_numpy(phantom.ct_hu)[None], affine=torch.from_numpy(phantom.affine))
     cube = CTPreprocessing(options.size, options.extent).cubes(fine, [options.size])[0]
     cameras = list(preset(options.geometry, options.radiograph_size))
-    with replacing_folder(output / case_id) as folder:
-        voxels = write_label(folder / f"{case_id}.nii.gz", cube, cube.affine, STORED_HU)
-        radiographs = list(zip(cameras, project_hu(fine, cameras, options.extent / fine.shape[-1])))
-        names = [f"{case_id}_{camera.name}_drr.png" for camera in cameras]
-        for name, (camera, image) in zip(names, radiographs):
-            save_radiograph(folder / name, image, camera)
-        orientation = [measure(image, cube, options.extent, camera).orientation for camera, image in radiographs]
-        case = {
-            "case_id": case_id,
-            "patient_id": case_id,
-            "label": f"{case_id}.nii.gz",
-            "image": names,
-            "views": [camera.name for camera in cameras],
-            "cameras": [camera.to_dict() for camera in cameras],
-            "orientation": orientation,
-            "intensity": [{"quantitative": True, "gain": None, "offset": None} for _ in cameras],
-            "voxels": voxels,
-            "masks": _write_masks(phantom, case_id, cube, folder),
-            "provenance": {"format": "phantom", "seed": number, "description": phantom.description},
-        }
-        write_page(folder, case, asdict(options), {"seed": number})
+    images = project_hu(fine, cameras, options.extent / fine.shape[-1])
+    orientation = [measure(image, cube, options.extent, camera).orientation for image, camera in zip(images, cameras)]
+    return {
+        "case_id": case_id,
+        "patient_id": case_id,
+        **write_ct(folder, case_id, cube, cube.affine),
+        **write_radiographs(folder, case_id, images, cameras, orientation),
+        "masks": _write_masks(phantom, case_id, cube, folder),
+        "provenance": {"format": "phantom", "seed": number, "description": phantom.description},
+    }
 
 
-def _make(number: int, options: PhantomOptions, output: Path) -> str:
-    write_phantom(number, options, output)
-    return ""
+def _products(number: int, options: PhantomOptions, output: Path) -> Iterator[Product]:
+    place = CaseFolder(output / phantom_name(number))
+    yield Product(place, {"seed": number}, partial(make_phantom, number, options))
 
 
 def _write_masks(phantom: Phantom, case_id: str, cube: MetaTensor, folder: Path) -> dict[str, str]:
@@ -222,7 +194,3 @@ def _findings(findings: str | Sequence[str] | None) -> tuple[str, ...] | None:
         return None
     names = findings.split(",") if isinstance(findings, str) else [str(name) for name in findings]
     return tuple(name.strip() for name in names if name.strip() and name.strip().lower() != "none")
-
-
-def _listed(findings: tuple[str, ...] | None) -> list[str] | None:
-    return None if findings is None else list(findings)

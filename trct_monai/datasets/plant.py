@@ -1,39 +1,32 @@
 """`plant`: spheres of known size and contrast in the lungs of a data set's patients, in CT and radiographs alike."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
-from math import inf
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from monai.data import MetaTensor
-from scipy import ndimage
 from torch import Tensor
 
 from trct_monai.arguments import parse_numbers
-from trct_monai.datasets.cases import is_finished, load_cases, write_label, write_page
-from trct_monai.datasets.driver import run_cases
-from trct_monai.datasets.split import DATALIST, write_split
+from trct_monai.datasets.cases import CaseFolder, write_ct, write_radiographs
+from trct_monai.datasets.driver import Job, Product, Recipe, make_data_set
+from trct_monai.datasets.spheres import check_shows, choose_place, chord_lengths, find_lung_tissue
+from trct_monai.datasets.split import Sections
 from trct_monai.geometry import Camera
-from trct_monai.intensity import BODY_HU, MU_WATER, STORED_HU
-from trct_monai.io.datalist import load_datalist, read_datalist
-from trct_monai.io.files import remove_partial, replacing_folder
+from trct_monai.intensity import MU_WATER, STORED_HU
+from trct_monai.io.datalist import RADIOGRAPHS, Case, load_datalist, read_datalist
 from trct_monai.io.nifti import read_volume
-from trct_monai.io.radiograph import save_radiograph
-from trct_monai.metrics.anatomy import find_lungs
+from trct_monai.io.provenance import digest_file, digest_values
+from trct_monai.io.radiograph import side_car_of
 from trct_monai.metrics.detectability import Sphere
 from trct_monai.transforms import LoadRadiographsd
 
-SUBPIXELS = 4
-
-
-AIRWAY = 7.0
-"""Tissue is told from air by the mean over a cube of this side in mm: noise is no air, the trachea is."""
+NEEDED = ("patient_id", "label", "image", "views", "cameras", "orientation", "intensity")
+"""What a case must have to take a sphere."""
 
 
 @dataclass(frozen=True)
@@ -74,98 +67,33 @@ def plant(
     """
     sizes, additions = (_positive(text, name) for text, name in ((diameters, "diameters"), (contrasts, "contrasts")))
     options = PlantOptions(sizes, additions, seed)
-    patients = load_datalist(datalist, section)[:cases]
+    patients = load_datalist(datalist, section, task=RADIOGRAPHS, fields=NEEDED)[:cases]
     if not patients or (cases is not None and cases < 1):
         raise ValueError(f"{datalist}: section {section!r} has no case to plant spheres in, or cases is not positive")
     target = Path(output)
     sources = {Path(datalist).resolve().parent, *(Path(case["label"]).resolve().parent.parent for case in patients)}
     if target.resolve() in sources:
         raise ValueError(f"{target} holds the patients themselves, who would be written over; give another --output")
-    jobs = [(case["case_id"], case) for case in patients]
-    names = [case_id for case in patients for case_id in (case["case_id"], *_spheres(case["case_id"], options))]
-    remove_partial(target, names)
-    refused = run_cases(
-        partial(_plant_in, options=options, output=target), jobs, num_workers=num_workers, description="plant"
-    )
-    if refused:
-        raise ValueError(f"{len(refused)} of {len(jobs)} cases cannot take a sphere; {refused[0][1]}")
-    made = {case["case_id"]: case for case in load_cases(target)}
-    kept = {"geometry", "extent", "label_size"}
-    header = {
-        "name": "planted spheres",
-        "description": f"{len(patients)} patients, each without and with spheres of {diameters} mm and {contrasts} HU",
-        **{key: value for key, value in read_datalist(datalist).items() if key in kept},
-        "hu_window": list(STORED_HU),
-    }
-    sections: dict[str, list[Any]] = {"training": [], "validation": [], "test": [made[name] for name in names]}
-    write_split(target / DATALIST, sections, header)
+    kept = {key: value for key, value in read_datalist(datalist).items() if key in ("geometry", "extent", "label_size")}
 
+    def arrange(made: list[Case]) -> tuple[Sections, dict[str, Any]]:
+        what = f"each without and with spheres of {diameters} mm and {contrasts} HU"
+        return {"training": [], "validation": [], "test": made}, {
+            "name": "planted spheres",
+            "description": f"{len(patients)} patients, {what}",
+            **kept,
+            "hu_window": list(STORED_HU),
+        }
 
-def chord_lengths(sphere: Sphere, camera: Camera) -> Float[Tensor, "H W"]:
-    """Length in mm that each pixel's rays run inside a sphere, 2 sqrt(r^2 - d^2), the mean of 4 x 4 rays a pixel.
-
-    Args:
-        sphere: The sphere, its centre in mm from the isocentre.
-        camera: The view.
-    """
-    fine = camera.resized((camera.size[0] * SUBPIXELS, camera.size[1] * SUBPIXELS))
-    r, c = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in fine.size), indexing="ij")
-    pixels = torch.stack([c, r, torch.ones_like(c)], dim=-1) @ fine.pixel_to_world().T
-    if fine.source is None:
-        direction = torch.tensor(fine.normal, dtype=torch.float64).expand_as(pixels)
-    else:
-        direction = torch.nn.functional.normalize(pixels - torch.tensor(fine.source, dtype=torch.float64), dim=-1)
-    offset = torch.tensor(sphere.center_mm, dtype=torch.float64) - pixels
-    squared_distance = offset.square().sum(-1) - (offset * direction).sum(-1).square()
-    chords = 2 * ((sphere.diameter_mm / 2) ** 2 - squared_distance).clamp(min=0).sqrt()
-    rows, columns = camera.size
-    mean: Tensor = chords.reshape(rows, SUBPIXELS, columns, SUBPIXELS).mean((1, 3)).float()
-    return mean
-
-
-def find_lung_tissue(hu: np.ndarray, voxel_spacing: float) -> np.ndarray:
-    """Where the lungs are neither airway nor another pocket of air.
-
-    Args:
-        hu: CT numbers (X, Y, Z), RAS.
-        voxel_spacing: Voxel side in mm.
-    """
-    mean = ndimage.uniform_filter(hu, max(1, round(AIRWAY / voxel_spacing)))
-    return np.asarray(find_lungs(hu, voxel_spacing) & (mean > BODY_HU))
-
-
-def choose_place(
-    lungs: np.ndarray, voxel_spacing: float, radius: float, case_id: str, seed: int
-) -> tuple[float, float, float]:
-    """A voxel of the lungs, drawn by the case's name, around which a sphere of this radius stays in the lungs.
-
-    Args:
-        lungs: True in the lungs (X, Y, Z).
-        voxel_spacing: Voxel side in mm.
-        radius: Radius in mm that must fit; where it fits nowhere, the place with the most room is taken.
-        case_id: The case.
-        seed: Another seed draws another place.
-
-    Returns:
-        Its centre in mm from the middle of the volume.
-
-    Raises:
-        ValueError: If there are no lungs.
-    """
-    if not lungs.any():
-        raise ValueError(f"{case_id} has no lungs to plant a sphere in")
-    # From the voxel's middle to the face of the nearest voxel that is not lung; beyond the volume there is none.
-    room = (ndimage.distance_transform_edt(np.pad(lungs, 1))[1:-1, 1:-1, 1:-1] - 0.5) * voxel_spacing
-    places = np.argwhere(room >= min(radius, float(room.max())))
-    draw = int(hashlib.sha256(f"{seed} {case_id}".encode()).hexdigest(), 16)
-    index = places[draw % len(places)]
-    x, y, z = ((index - (np.array(lungs.shape) - 1) / 2) * voxel_spacing).tolist()
-    return x, y, z
+    jobs = [Job((case["case_id"], *_spheres(case["case_id"], options)), case) for case in patients]
+    products = partial(_products, options=options, output=target)
+    recipe = Recipe(products, asdict(options), "plant", "patients")
+    make_data_set(target, jobs, recipe, arrange, num_workers=num_workers)
 
 
 def _positive(text: str, name: str) -> tuple[float, ...]:
-    numbers = parse_numbers(text, len(str(text).split("/")), name)
-    if not all(0 < number < inf for number in numbers) or len({f"{number:g}" for number in numbers}) < len(numbers):
+    numbers = parse_numbers(text, None, name, "10/20/40")
+    if min(numbers) <= 0 or len({f"{number:g}" for number in numbers}) < len(numbers):
         raise ValueError(f"{name} must be different positive numbers, got {text!r}")
     return numbers
 
@@ -175,74 +103,76 @@ def _spheres(case_id: str, options: PlantOptions) -> dict[str, tuple[float, floa
     return {f"{case_id}_d{d:g}_c{c:g}": (d, c) for d in options.diameters for c in options.contrasts}
 
 
-def _plant_in(case: dict[str, Any], options: PlantOptions, output: Path) -> str:
-    """Write a patient and all that is planted in it; returns why that cannot be."""
-    try:
-        if not all(one["quantitative"] for one in case["intensity"]):
+class _Patient:
+    """A case of a datalist, read when the first sphere needs it."""
+
+    def __init__(self, case: Mapping[str, Any], options: PlantOptions) -> None:
+        self.case, self.options = case, options
+
+    @cached_property
+    def truth(self) -> MetaTensor:
+        """The CT in HU (1, X, X, X)."""
+        return read_volume(self.case["label"])
+
+    @cached_property
+    def radiographs(self) -> Float[Tensor, "V H W"]:
+        """Line integrals in our convention."""
+        loaded: Tensor = LoadRadiographsd()({key: self.case[key] for key in self.case if key != "label"})["image"]
+        return loaded
+
+    @cached_property
+    def cameras(self) -> list[Camera]:
+        """The views, with the radiographs' pixels."""
+        rows, columns = (int(n) for n in self.radiographs.shape[-2:])
+        return [Camera.from_dict(camera).resized((rows, columns)) for camera in self.case["cameras"]]
+
+    @cached_property
+    def spheres(self) -> dict[str, Sphere]:
+        """All spheres, by the names of their cases.
+
+        Raises:
+            ValueError: If the patient cannot take all of them.
+        """
+        if not all(one["quantitative"] for one in self.case["intensity"]):
             raise ValueError("its radiographs are not quantitative: nobody knows how dark a sphere would be in them")
-        truth = read_volume(case["label"])
-        cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
-        radiographs = LoadRadiographsd()({key: case[key] for key in case if key != "label"})["image"]
-        spacing, size = float(truth.pixdim[0]), (radiographs.shape[-2], radiographs.shape[-1])
-        cameras = [camera.resized(size) for camera in cameras]
-        lungs = find_lung_tissue(truth[0].numpy(), spacing)
-        center = choose_place(lungs, spacing, max(options.diameters) / 2, case["case_id"], options.seed)
-        spheres = {name: Sphere(center, *numbers) for name, numbers in _spheres(case["case_id"], options).items()}
+        spacing, shape = float(self.truth.pixdim[0]), self.truth.shape[1:]
+        case_id, radius = self.case["case_id"], max(self.options.diameters) / 2
+        lungs = find_lung_tissue(self.truth[0].numpy(), spacing)
+        center = choose_place(lungs, spacing, radius, case_id, self.options.seed)
+        spheres = {name: Sphere(center, *numbers) for name, numbers in _spheres(case_id, self.options).items()}
         for sphere in spheres.values():
-            _check_shows(sphere, truth.shape[1:], spacing)
-    except (ValueError, OSError) as error:
-        return f"{case['case_id']}: {error}"
-    source = {"voxels": case.get("voxels"), "pixels": case.get("pixels"), "case_id": case["case_id"]}
-    _write(output, case, case["case_id"], truth, radiographs, cameras, options, source, None)
-    for name, sphere in spheres.items():
-        share = torch.from_numpy(sphere.share(truth.shape[1:], spacing)).float()
-        chords = torch.stack([chord_lengths(sphere, camera) for camera in cameras])
-        shadows = chords * (MU_WATER * sphere.contrast_hu / 1000)
-        planted = truth + sphere.contrast_hu * share
-        _write(output, case, name, planted, radiographs + shadows, cameras, options, source, sphere)
-    return ""
+            check_shows(sphere, shape, spacing)
+        return spheres
 
-
-def _check_shows(sphere: Sphere, shape: Sequence[int], voxel_spacing: float) -> None:
-    """Refuse a sphere that the cube cuts, and one that the observer cannot see in the label's whole HU either."""
-    what = f"a sphere of {sphere.diameter_mm:g} mm and {sphere.contrast_hu:g} HU"
-    if max(map(abs, sphere.center_mm)) + sphere.diameter_mm / 2 > min(shape) * voxel_spacing / 2:
-        raise ValueError(f"{what} does not fit into the cube where there is lung; plant smaller ones")
-    if sphere.response((sphere.contrast_hu * sphere.share(shape, voxel_spacing)).round(), voxel_spacing) <= 0:
-        raise ValueError(f"{what} does not show in voxels of {voxel_spacing:g} mm; plant larger ones")
-
-
-def _write(
-    output: Path,
-    case: Mapping[str, Any],
-    case_id: str,
-    truth: MetaTensor,
-    radiographs: Tensor,
-    cameras: Sequence[Camera],
-    options: PlantOptions,
-    source: Mapping[str, Any],
-    sphere: Sphere | None,
-) -> None:
-    made_by, origin = asdict(options), {**source, "made": case_id}
-    if is_finished(output / case_id, made_by, origin):
-        return
-    with replacing_folder(output / case_id) as folder:
-        names = [f"{case_id}_{camera.name}_drr.png" for camera in cameras]
-        for name, image, camera in zip(names, radiographs, cameras):
-            save_radiograph(folder / name, image, camera)
-        page: dict[str, Any] = {
+    def write(self, case_id: str, folder: Path) -> dict[str, Any]:
+        """Write the patient with the sphere of a case, or as it is; the fields of `Case` but for the files' digests."""
+        case = self.case
+        try:
+            sphere = self.spheres.get(case_id)
+            truth, radiographs, cameras = self.truth, self.radiographs, self.cameras
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{case['case_id']} cannot take a sphere: {error}") from error
+        if sphere is not None:
+            share = torch.from_numpy(sphere.share(truth.shape[1:], float(truth.pixdim[0]))).float()
+            chords = torch.stack([chord_lengths(sphere, camera) for camera in cameras])
+            truth = truth + sphere.contrast_hu * share
+            radiographs = radiographs + chords * (MU_WATER * sphere.contrast_hu / 1000)
+        return {
             "case_id": case_id,
             "patient_id": case["patient_id"],
-            "label": f"{case_id}.nii.gz",
-            "image": names,
-            "views": case["views"],
-            "cameras": [camera.to_dict() for camera in cameras],
-            # The radiographs were brought to our convention when they were read.
-            "orientation": [{**one, "transform": "identity"} for one in case["orientation"]],
-            "intensity": [{"quantitative": True, "gain": None, "offset": None} for _ in cameras],
-            "voxels": write_label(folder / f"{case_id}.nii.gz", truth, truth.affine, STORED_HU),
+            **write_ct(folder, case_id, truth, truth.affine),
+            **write_radiographs(folder, case_id, radiographs, cameras, case["orientation"]),
             "provenance": {"format": "planted", "from": case["case_id"]},
+            **({} if sphere is None else {"planted": {"base": case["case_id"], **asdict(sphere)}}),
         }
-        if sphere is not None:
-            page["planted"] = {"base": case["case_id"], **asdict(sphere)}
-        write_page(folder, page, made_by, origin)
+
+
+def _products(case: Mapping[str, Any], options: PlantOptions, output: Path) -> Iterator[Product]:
+    """The patient as it is, and with each sphere."""
+    patient, case_id = _Patient(case, options), case["case_id"]
+    files = [Path(file) for file in (case["label"], *case["image"])]
+    files += [side_car for file in files[1:] if (side_car := side_car_of(file)).is_file()]
+    inputs = {file.name: digest_file(file) for file in files}
+    inputs["views"] = digest_values([case[key] for key in ("patient_id", "cameras", "orientation", "intensity")])
+    for name in (case_id, *_spheres(case_id, options)):
+        yield Product(CaseFolder(output / name), {"case": name, **inputs}, partial(patient.write, name))

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from trct_monai.arguments import parse_numbers
-from trct_monai.datasets.cases import is_finished, load_cases
-from trct_monai.datasets.driver import EARLY_STOP, in_shard, parse_shard, reason_if_refused, run_cases, too_many
-from trct_monai.datasets.phases import is_phase_layout, prepare_phases
-from trct_monai.datasets.prepare_case import Options, prepare_case
+from trct_monai.datasets.driver import Job, Recipe, make_data_set
+from trct_monai.datasets.phases import is_phase_layout
+from trct_monai.datasets.prepare_case import Options, products
+from trct_monai.datasets.prepare_phases import prepare_phases
 from trct_monai.datasets.sources import LAYOUTS, Found, find_sources
-from trct_monai.datasets.split import DATALIST, check_fractions, split_by_hash, write_split
+from trct_monai.datasets.split import Sections, check_fractions, split_by_hash
+from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry.presets import DEFAULT_EXTENT
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.files import remove_partial
+from trct_monai.io.datalist import Case
 from trct_monai.registration.orientation import MIN_CORRELATION
 
 
@@ -78,16 +79,16 @@ def prepare(
     """
     if views is not None:
         geometry = f"circle-{views}"
-    low, high = parse_numbers(hu_window.replace(",", "/") if isinstance(hu_window, str) else hu_window, 2, "hu_window")
+    window = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
     options = Options(
-        size, float(extent), geometry, radiograph_size, (low, high), remove_table, nifti, dicom, photons,
+        size, float(extent), geometry, radiograph_size, (window[0], window[1]), remove_table, nifti, dicom, photons,
         scatter_fraction, min_correlation, h5_axes,
     )  # fmt: skip
     shares = check_fractions(fractions)
     parse_shard(shard)
     root, target = Path(input), Path(output)
     if target.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"output {target} must not lie in input {root}, which is searched for CTs")
+        raise ValueError(f"output {target} must not be inside input {root}, which is searched for CTs")
     if is_phase_layout(root):
         prepare_phases(
             root, target, min_slices=min_slices, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
@@ -96,45 +97,25 @@ def prepare(
         return
     found = find_sources(root, min_slices)
     _describe(root, found)
-    total = len(found.sources) + len(found.refused)
-    mine = [source for source in found.sources if in_shard(source.case_id, shard)]
-    remove_partial(target, [source.case_id for source in mine])
-    page = asdict(options)
-    todo = [s for s in mine if not is_finished(target / s.case_id, page, s.fingerprint(root))]
-    if len(todo) < len(mine):
-        print(f"{len(mine) - len(todo)} of {len(mine)} cases are there already")
-    refused = [(str(path), f"{path}: {reason}") for path, reason in found.refused]
-    refused += run_cases(
-        partial(reason_if_refused, partial(prepare_case, options=options, root=root, output=target)),
-        [(source.case_id, source) for source in todo],
-        num_workers=num_workers,
-        description="prepare",
-        stop=lambda list_: len(list_) >= EARLY_STOP and too_many(len(list_), total, max_skipped),
-    )
-    if too_many(len(refused), total, max_skipped):
-        raise ValueError(
-            f"{len(refused)} of {total} cases refused, more than --max_skipped {max_skipped:g}; "
-            "the others are written, and no datalist"
-        )
-    cases = load_cases(target)
-    if not cases:
+    if not found.sources and not found.refused:
         raise ValueError(f"{root}: no CT found")
-    header = {
-        "name": target.absolute().name,
-        "description": f"{len(cases)} CTs with radiographs, prepared from {root.absolute().name}",
-        "geometry": geometry,
-        "extent": options.extent,
-        "label_size": size,
-        "hu_window": list(options.hu_window),
-        "split": {"by": "hash", "fractions": list(shares), "seed": seed},
-    }
-    made_otherwise = [case["case_id"] for case in cases if case["provenance"]["options"] != _as_lists(page)]
-    if made_otherwise:
-        raise ValueError(
-            f"{target}: {', '.join(made_otherwise[:5])} were made with other options; use another output folder"
-        )
-    print(f"{len(mine) - len(refused)} cases in this run, {len(refused)} refused, {len(cases)} in {target}")
-    write_split(target / DATALIST, split_by_hash(cases, shares, seed), header)
+
+    def arrange(cases: list[Case]) -> tuple[Sections, dict[str, Any]]:
+        return split_by_hash(cases, shares, seed), {
+            "name": target.absolute().name,
+            "description": f"{len(cases)} CTs with radiographs, prepared from {root.absolute().name}",
+            "geometry": geometry,
+            "extent": options.extent,
+            "label_size": size,
+            "hu_window": list(options.hu_window),
+            "split": {"by": "hash", "fractions": list(shares), "seed": seed},
+        }
+
+    recipe = Recipe(partial(products, options=options, root=root, output=target), asdict(options), "prepare")
+    make_data_set(
+        target, [Job((source.case_id,), source) for source in found.sources], recipe, arrange,
+        num_workers=num_workers, shard=shard, max_skipped=max_skipped, num_refused=len(found.refused),
+    )  # fmt: skip
 
 
 def _describe(root: Path, found: Found) -> None:
@@ -147,7 +128,3 @@ def _describe(root: Path, found: Found) -> None:
         print(f"refused  {path}: {reason}")
     if found.other_files:
         print(f"{found.other_files} files of other kinds left alone")
-
-
-def _as_lists(page: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in page.items()}

@@ -1,4 +1,4 @@
-"""What lies in a folder: CTs in any format, CTs with radiographs, X2CT files; one `Source` for each case."""
+"""What a folder holds: CTs in any format, CTs with radiographs, X2CT files; one `Source` for each case."""
 
 import os
 import re
@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trct_monai.io.ct import EXTENSIONS, extension_of
+from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
 from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.series import Series, find_series
 from trct_monai.io.files import read_json
+from trct_monai.io.provenance import digest_file
+from trct_monai.io.radiograph import side_car_of
 
 PICTURES = (".png", ".npy")
 """Radiographs by their endings; .dcm is one if its name is that of a view."""
@@ -30,7 +32,7 @@ class Source:
 
     Attributes:
         case_id: Name that depends on nothing but this case.
-        patient_id: Whose CT it is.
+        patient_id: The patient.
         format: DICOM, NIfTI, MetaImage, NRRD or HDF5.
         path: The file, or the folder of a series.
         files: All files of the CT.
@@ -49,14 +51,16 @@ class Source:
         """Number of the layout, see `LAYOUTS`."""
         return 3 if self.format == "HDF5" else 2 if self.radiographs else 1
 
-    def fingerprint(self, root: Path) -> dict[str, str | int]:
-        """What identifies the source's files without reading them."""
-        files = [*self.files, *self.radiographs.values()]
-        return {
-            "path": Path(os.path.relpath(self.path, root)).as_posix(),
-            "files": len(files),
-            "bytes": sum(file.stat().st_size for file in files),
-        }
+    def location(self, root: Path) -> str:
+        """Where the CT was found, relative to `root`: for information, it decides nothing."""
+        return Path(os.path.relpath(self.path, root)).as_posix()
+
+    def digests(self, root: Path) -> dict[str, str]:
+        """Digest of each file that goes into the case, by its path relative to `root`."""
+        side_cars = [side_car for picture in self.radiographs.values() if (side_car := side_car_of(picture)).is_file()]
+        voxels = [file for header in self.files for file in detached_files(header)]
+        files = [*self.files, *voxels, *self.radiographs.values(), *side_cars]
+        return {Path(os.path.relpath(file, root)).as_posix(): digest_file(file) for file in files}
 
 
 @dataclass

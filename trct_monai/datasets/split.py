@@ -53,11 +53,10 @@ def split(
         lists = None
     else:
         raise ValueError(f"by must be hash or lists, got {by!r}")
-    if _header(folder / DATALIST).get("task") == PHASES:
-        raise ValueError(
-            f"{folder} holds pairs of phases, whose sections are those of their folders; run prepare again"
-        )
-    cases = load_cases(folder)
+    header = _header(folder / DATALIST)
+    if header.get("task") == PHASES:
+        raise ValueError(f"{folder} holds pairs of phases, and their folders give the sections; run prepare again")
+    cases = [case for case in load_cases(folder) if case["case_id"] not in header.get("left_out", ())]
     if not cases:
         raise ValueError(f"{folder}: no prepared cases; run prepare first")
     shares = check_fractions(fractions)
@@ -66,11 +65,10 @@ def split(
     else:
         sections = split_by_lists(cases, lists, shares, seed)
     target = folder / DATALIST if output is None else Path(output)
-    header = _header(folder / DATALIST) | {
-        "split": {"by": by, "fractions": list(shares), "seed": seed}
-        | ({} if lists is None else {"lists": [Path(str(train_list)).name, Path(str(test_list)).name]})
-    }
-    write_split(target, sections, header)
+    how: dict[str, Any] = {"by": by, "fractions": list(shares), "seed": seed}
+    if lists is not None:
+        how["lists"] = [Path(str(train_list)).name, Path(str(test_list)).name]
+    write_split(target, sections, header | {"split": how})
 
 
 def write_split(target: Path, sections: Sections, header: Mapping[str, Any]) -> None:
@@ -101,10 +99,24 @@ def check_fractions(fractions: str | float | Sequence[float]) -> tuple[float, ..
     Raises:
         ValueError: If they are not three numbers of at least 0, and one above 0.
     """
-    numbers = parse_numbers(fractions, 3, "fractions")
+    numbers = parse_numbers(fractions, 3, "fractions", "0.7/0.15/0.15")
     if min(numbers) < 0 or sum(numbers) <= 0:
         raise ValueError(f"fractions must not be negative, and one must be above 0, got {fractions!r}")
     return tuple(number / sum(numbers) for number in numbers)
+
+
+def training_share(fractions: Sequence[float]) -> float:
+    """The part that stays in training where only training and validation are drawn, and the test section is given.
+
+    Raises:
+        ValueError: If neither of the two has a share.
+    """
+    if fractions[0] + fractions[1] <= 0:
+        raise ValueError(
+            "where the test section is given, the first two fractions share the rest: one of them must be above 0, "
+            f"such as 0.8/0.2/0, got {'/'.join(f'{number:g}' for number in fractions)}"
+        )
+    return fractions[0] / (fractions[0] + fractions[1])
 
 
 def draw(patient_id: str, seed: int) -> float:
@@ -162,7 +174,7 @@ def split_by_lists(
     """Cases by section as the lists say; a part of the training patients is drawn for validation."""
     sections: Sections = {name: [] for name in SECTIONS}
     unlisted, seen = [], set()
-    share = fractions[0] / (fractions[0] + fractions[1])
+    share = training_share(fractions)
     for case in cases:
         patient = patient_of(case["patient_id"])
         seen.add(patient)
@@ -197,8 +209,6 @@ def find_leaks(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]
 
 
 def _header(datalist: Path) -> dict[str, Any]:
-    """What the datalist that stands there says about the data set."""
-    if not datalist.is_file():
-        return {}
-    page = read_datalist(datalist)
-    return {key: value for key, value in page.items() if key not in (*SECTIONS, "split", "num_cases")}
+    """The header of the datalist of a data set, if there is one, but for what a split decides."""
+    content = read_datalist(datalist) if datalist.is_file() else {}
+    return {key: value for key, value in content.items() if key not in (*SECTIONS, "split", "num_cases")}

@@ -1,6 +1,5 @@
 """CTs of any format as cases for inference, and which of them are done."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 from trct_monai.datasets.phases import ct_source, find_cts
 from trct_monai.datasets.sources import Source
-from trct_monai.io.ct import read_ct
+from trct_monai.io.ct import ct_files, detached_files, read_ct
 from trct_monai.io.dicom.series import find_series
 from trct_monai.io.files import read_json, write_json
-from trct_monai.io.provenance import digest_file
+from trct_monai.io.provenance import STAMP, digest_file, digest_values, is_made_from, make_stamp
 
 
 def find_volumes(paths: str | Sequence[str], min_slices: int = 4) -> list[dict[str, str]]:
@@ -68,32 +67,36 @@ def without_results(
 ) -> list[dict[str, str]]:
     """The cases whose result, CASE_ID.nii.gz, is not in a folder yet: the same command goes on where it stopped.
 
-    OUTPUT_DIR/made_by.json says what made the results there.
+    OUTPUT_DIR/made_by.json has the stamp of the results there, and the digest of the CT of each.
 
     Args:
         cases: With ``case_id`` and ``image``.
-        output_dir: Where results lie.
+        output_dir: Folder of the results.
         made_by: The checkpoint's path under ``checkpoint``, and every number that the result depends on.
 
     Raises:
         ValueError: If the results there were made by another model or of other CTs.
     """
     folder = Path(output_dir)
-    page: dict[str, Any] = json.loads(json.dumps({key: value for key, value in made_by.items()}))
-    checkpoint = Path(str(page.pop("checkpoint", "")))
-    page["model"] = digest_file(checkpoint) if checkpoint.is_file() else None
-    note = folder / "made_by.json"
-    before = read_json(note) if note.is_file() else {**page, "cases": {}}
-    done = [case for case in cases if (folder / f"{case['case_id']}.nii.gz").is_file()]
-    known = before.pop("cases")
-    if done and (before != page or any(known.get(case["case_id"]) != case["image"] for case in done)):
+    options = dict(made_by)
+    checkpoint = Path(str(options.pop("checkpoint", "")))
+    stamp = make_stamp({"model": digest_file(checkpoint) if checkpoint.is_file() else None}, options)
+    record = folder / "made_by.json"
+    known = read_json(record)["cases"] if is_made_from(record, stamp) else {}
+    digests = {case["case_id"]: _digest_ct(case["image"]) for case in cases}
+    done = [case_id for case_id in digests if (folder / f"{case_id}.nii.gz").is_file()]
+    if any(known.get(case_id) != digests[case_id] for case_id in done):
         raise ValueError(f"{folder} holds results of another model or of other CTs; use another --output_dir")
-    folder.mkdir(parents=True, exist_ok=True)
-    known |= {case["case_id"]: case["image"] for case in cases}
-    write_json(note, {**page, "cases": known})
+    write_json(record, {STAMP: stamp, "cases": known | digests})
     if done:
         print(f"{len(done)} of {len(cases)} are in {folder} already")
-    return [dict(case) for case in cases if case not in done]
+    return [dict(case) for case in cases if case["case_id"] not in done]
+
+
+def _digest_ct(path: str) -> str:
+    """Digest of a CT's files, whatever they are called."""
+    files = ct_files(path)[1]
+    return digest_values(sorted(digest_file(file) for one in files for file in (one, *detached_files(one))))
 
 
 def volume_cases(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ class EvaluationOptions:
             ValueError: If the window is not one, or the size smaller than SSIM's window.
         """
         if isinstance(hu_window, str):
-            hu_window = parse_numbers(hu_window.replace(",", "/"), 2, "hu_window")
+            hu_window = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
         if size is not None and size < SSIM_WINDOW:
             raise ValueError(f"size must be at least {SSIM_WINDOW} voxels, the window of SSIM, got {size}")
         return cls(str(Path(datalist).absolute()), section, check_hu_window(hu_window), size, resample)

@@ -1,14 +1,12 @@
 """The datalist: one JSON file that names every case of a data set, and everything known about it.
 
 It is a Decathlon datalist (sections ``training``, ``validation`` and ``test``, paths relative to the file), so MONAI's
-own `load_decathlon_datalist` reads it too. Each case has the fields of `Case`; the page's head says which geometry,
-cube and sizes the data set has, and how it was split.
+own `load_decathlon_datalist` reads it too. Each case has the fields of `Case`; the header says which geometry, cube and
+sizes the data set has, and how it was split.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -27,14 +25,21 @@ FORMAT_VERSION = 1
 FORMAT = "trct-datalist"
 
 
-PHASES = "phases"
-"""The ``task`` in the head of a datalist of time averages and phases; one of radiographs has none."""
+RADIOGRAPHS, PHASES = "radiographs", "phases"
+"""The ``task`` of a datalist: CTs with radiographs, which is that of a header without one; or pairs of a time average
+and phase 0."""
 
+CONTENTS = {RADIOGRAPHS: "CTs with radiographs", PHASES: "pairs of phases"}
+"""What a datalist of each task holds, in messages."""
 
-BENCHMARKS = {
-    "PhantomThorax-64": "4d5642f6f50e918cdbd76440256c4d99a6f666867f0f9781530332af33078b85",
+USES = {
+    RADIOGRAPHS: "for pairs run prepare on a folder with trainA and trainB",
+    PHASES: "pairs are for evaluate and the bundle ct_phase_pix2pix",
 }
-"""Checksums of the data sets on which methods are compared; `phantoms --output FOLDER` makes PhantomThorax-64."""
+"""What to do with a datalist of the other task."""
+
+PER_VIEW = ("views", "cameras", "orientation", "intensity")
+"""Fields with one entry for each radiograph."""
 
 
 class Orientation(TypedDict):
@@ -90,29 +95,44 @@ class Case(TypedDict):
     planted: NotRequired[dict[str, Any]]
 
 
-def read_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The whole page of a datalist as it is written, paths relative.
+def read_datalist(path: str | os.PathLike[str], task: str | None = None) -> dict[str, Any]:
+    """Header and sections of a datalist as they are written, paths relative.
+
+    Args:
+        path: The datalist.
+        task: `RADIOGRAPHS` or `PHASES`, if only a datalist of one of them will do.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a datalist.
+        ValueError: If it is not a datalist, or is one of another task.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such datalist")
-    page = read_json(path)
-    if not isinstance(page, dict) or not any(section in page for section in SECTIONS):
+    content = read_json(path)
+    if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
         raise ValueError(f"{path}: a datalist has the sections {', '.join(SECTIONS)}")
-    if page.get("format", FORMAT) != FORMAT or page.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+    if content.get("format", FORMAT) != FORMAT or content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: {page.get('format')} version {page.get('format_version')} cannot be read; "
+            f"{path}: {content.get('format')} version {content.get('format_version')} cannot be read; "
             f"this is {FORMAT} version {FORMAT_VERSION}"
         )
-    return page
+    own = content.get("task", RADIOGRAPHS)
+    if task is not None and own != task:
+        raise ValueError(
+            f"{path}: holds {CONTENTS.get(own, own)}, expected {CONTENTS[task]}; {USES.get(own, 'run prepare')}"
+        )
+    return content
 
 
 def load_datalist(
-    path: str | os.PathLike[str], section: str, geometry: str | None = None, extent: float | None = None
+    path: str | os.PathLike[str],
+    section: str,
+    geometry: str | None = None,
+    extent: float | None = None,
+    *,
+    task: str | None = None,
+    fields: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The cases of one section with absolute paths, ready for MONAI's data sets and `LoadRadiographsd`.
 
@@ -123,81 +143,42 @@ def load_datalist(
         path: The datalist.
         section: ``training``, ``validation`` or ``test``.
         geometry: Preset that the cameras of every case must follow: that of the network which reads them. There must be
-            a case then.
+            a case then, and the task is `RADIOGRAPHS`.
         extent: Side in mm that the data's cubes must have, if the datalist states one: that of the network too.
+        task: `RADIOGRAPHS` or `PHASES`, if only a datalist of one of them will do.
+        fields: Fields of `Case` that every case must have; ``case_id`` is always one of them.
 
     Raises:
         FileNotFoundError: If the datalist or a file that it names is missing.
-        ValueError: If it is not a datalist, has no such section, or its cameras or cubes are not those asked for.
+        ValueError: If it is not a datalist or one of another task, has no such section, a case lacks a field or has one
+            that does not fit its radiographs, or the cameras or cubes are not those asked for.
     """
     path = Path(path)
-    page = read_datalist(path)
-    if section not in page:
-        present = ", ".join(name for name in SECTIONS if name in page)
+    if geometry is not None:
+        task, fields = RADIOGRAPHS, ("image", "cameras", *fields)
+    content = read_datalist(path, task)
+    if section not in content:
+        present = ", ".join(name for name in SECTIONS if name in content)
         raise ValueError(f"{path}: no section {section!r}; it has {present}")
-    if extent is not None and abs(float(page.get("extent", extent)) - extent) > 1e-3 * extent:
+    if extent is not None and abs(float(content.get("extent", extent)) - extent) > 1e-3 * extent:
         raise ValueError(
-            f"{path}: its cubes are {page['extent']} mm wide and were projected so, {extent} mm are asked for; "
-            f"prepare the data with --extent {extent}, or train with --extent {page['extent']}"
+            f"{path}: its cubes are {content['extent']} mm wide and were projected so, {extent} mm are asked for; "
+            f"prepare the data with --extent {extent}, or train with --extent {content['extent']}"
         )
-    if geometry is not None and page.get("task") == PHASES:
-        raise ValueError(f"{path}: holds pairs of phases, for the bundle ct_phase_pix2pix; this one wants radiographs")
-    cases = [_with_absolute_paths(case, path.absolute().parent) for case in page[section]]
-    if geometry is not None and not cases:
+    if geometry is not None and not content[section]:
         raise ValueError(
             f"{path}: section {section!r} has no case; split the data so that it has, or use another section"
         )
+    for number, case in enumerate(content[section], 1):
+        _check_case(case, f"{path}: case {number} of {section}", fields)
+    cases = [with_absolute_paths(case, path.absolute().parent) for case in content[section]]
     for case in cases:
         for file in (case.get("label"), *case.get("image", [])):
             if file is not None and not Path(file).is_file():
-                raise FileNotFoundError(f"{file}: missing file of case {case.get('case_id')} in {path}")
+                raise FileNotFoundError(f"{file}: missing file of case {case['case_id']} in {path}")
         if geometry is not None:
             _check_geometry(case, geometry, path)
     return cases
-
-
-def checksum(page: Mapping[str, Any]) -> str:
-    """Digest of a data set: its sections, cases, CTs, radiographs and views, whatever the files around the numbers.
-
-    Args:
-        page: What `read_datalist` gives, from this version's `phantoms` or `prepare`.
-
-    Raises:
-        ValueError: If a case has no digests.
-    """
-    digest = hashlib.sha256()
-    for section in SECTIONS:
-        for case in page.get(section, []):
-            if "voxels" not in case or "pixels" not in case:
-                raise ValueError(f"case {case.get('case_id')} has no digests of voxels and pixels; prepare it again")
-            cameras = [[_rounded(value) for value in camera.values()] for camera in case.get("cameras", [])]
-            line = [section, case["case_id"], case["voxels"], case["pixels"], cameras]
-            digest.update(json.dumps(line).encode())
-    return digest.hexdigest()
-
-
-def describe_checksum(page: Mapping[str, Any]) -> str:
-    """One line with the checksum of a data set, and the benchmark that it is, if it is one."""
-    digest = checksum(page)
-    name = next((name for name, known in BENCHMARKS.items() if known == digest), None)
-    return f"checksum {digest}" + (f": the benchmark {name}" if name else "")
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers to 1e-6, in any nesting: the last bits of a cosine differ between machines."""
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return round(value, 6) + 0.0 if isinstance(value, float) else value
-
-
-def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
-    """Refuse a case whose radiographs were taken otherwise than a network with a fixed geometry assumes."""
-    cameras = [Camera.from_dict(camera) for camera in case.get("cameras", [])]
-    if not follows_preset(cameras, geometry):
-        raise ValueError(
-            f"{path}: case {case.get('case_id')} has {len(cameras)} views that are not those of geometry {geometry!r}; "
-            "prepare the data with that --geometry, or train with the geometry of the data"
-        )
 
 
 def save_datalist(
@@ -207,8 +188,8 @@ def save_datalist(
 
     Args:
         path: Where to write.
-        sections: Cases by section; paths inside the datalist's folder become relative to it.
-        header: Further fields of the page: name, description, geometry, extent, label_size and others.
+        sections: Cases by section; paths become relative to the datalist's folder.
+        header: What holds for all cases: name, description, geometry, extent, label_size and others.
 
     Raises:
         ValueError: If a section has another name.
@@ -218,36 +199,62 @@ def save_datalist(
     if unknown:
         raise ValueError(f"a datalist has the sections {', '.join(SECTIONS)}, got {', '.join(unknown)}")
     root = path.absolute().parent
-    page: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
-    page["num_cases"] = {name: len(sections.get(name, [])) for name in SECTIONS}
+
+    def relative(file: str) -> str:
+        return Path(os.path.relpath(file, root) if os.path.isabs(file) else file).as_posix()
+
+    content: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
+    content["num_cases"] = {name: len(sections.get(name, [])) for name in SECTIONS}
     for name in SECTIONS:
-        page[name] = [_with_relative_paths(case, root) for case in sections.get(name, [])]
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(path, page)
+        content[name] = [_with_paths(case, relative) for case in sections.get(name, [])]
+    write_json(path, content)
 
 
-def _with_absolute_paths(case: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def with_absolute_paths(case: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A case with its label, radiographs and masks as absolute paths.
+
+    Args:
+        case: Fields of `Case`, paths relative to `folder`.
+        folder: An absolute path.
+    """
+    return _with_paths(case, lambda file: str(folder / file))
+
+
+def _with_paths(case: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """A copy of a case with every path in it changed."""
     result = dict(case)
     if "label" in case:
-        result["label"] = str(root / case["label"])
+        result["label"] = change(case["label"])
     if "image" in case:
         images = [case["image"]] if isinstance(case["image"], str) else case["image"]
-        result["image"] = [str(root / image) for image in images]
+        result["image"] = [change(image) for image in images]
     if "masks" in case:
-        result["masks"] = {name: str(root / mask) for name, mask in case["masks"].items()}
+        result["masks"] = {name: change(mask) for name, mask in case["masks"].items()}
     return result
 
 
-def _with_relative_paths(case: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    result = dict(case)
-    if "label" in case:
-        result["label"] = _relative(case["label"], root)
-    if "image" in case:
-        result["image"] = [_relative(image, root) for image in case["image"]]
-    if "masks" in case:
-        result["masks"] = {name: _relative(mask, root) for name, mask in case["masks"].items()}
-    return result
+def _check_case(case: Any, where: str, fields: Sequence[str]) -> None:
+    """Refuse a case that does not keep the contract of `Case`, before somebody looks for what is not there."""
+    if not isinstance(case, dict) or not isinstance(case.get("case_id"), str):
+        raise ValueError(f"{where} has no 'case_id'; prepare writes datalists that have all fields")
+    where = f"{where} ({case['case_id']})"
+    lacking = [repr(field) for field in fields if case.get(field) is None]
+    if lacking:
+        raise ValueError(f"{where} has no {', '.join(lacking)}; prepare writes datalists that have all fields")
+    images = case.get("image", [])
+    files = [case.get("label", ""), *([images] if isinstance(images, str) else images)]
+    if not all(isinstance(file, str) for file in files):
+        raise ValueError(f"{where}: 'label' must be the name of a file, and 'image' a list of names, got {files}")
+    for field in PER_VIEW:
+        if field in case and len(case[field]) != len(files) - 1:
+            raise ValueError(f"{where} has {len(case[field])} {field} for {len(files) - 1} radiographs")
 
 
-def _relative(path: str, root: Path) -> str:
-    return Path(os.path.relpath(path, root)).as_posix() if os.path.isabs(path) else Path(path).as_posix()
+def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
+    """Refuse a case whose radiographs were taken otherwise than a network with a fixed geometry assumes."""
+    cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
+    if not follows_preset(cameras, geometry):
+        raise ValueError(
+            f"{path}: case {case['case_id']} has {len(cameras)} views that are not those of geometry {geometry!r}; "
+            "prepare the data with that --geometry, or train with the geometry of the data"
+        )

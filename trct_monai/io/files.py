@@ -40,23 +40,38 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
+def partial_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder with a temporary name beside `path`, which goes when the block ends.
+
+    Args:
+        path: What the folder's content will be part of; folders above are made if need be.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty folder to write into, which becomes `folder` when the block ends, and goes when it fails.
 
     A folder that was there before is moved aside first and removed last.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, stale = (folder.with_name(f".{folder.name}.{os.getpid()}{kind}{PARTIAL}") for kind in ("", ".stale"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    stale = folder.with_name(f".{folder.name}.{os.getpid()}.stale{PARTIAL}")
     try:
-        yield temporary
-        if folder.exists():
-            folder.rename(stale)
-        temporary.rename(folder)
+        with partial_folder(folder) as temporary:
+            yield temporary
+            if folder.exists():
+                folder.rename(stale)
+            temporary.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(stale, ignore_errors=True)
 
 

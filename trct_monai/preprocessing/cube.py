@@ -157,7 +157,7 @@ def standardize(ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarra
     volume, matrix = to_ras(ct_hu.as_subclass(Tensor)[0], matrix)
     padding = volume < PADDING_HU
     if bool(padding.any()):
-        volume = volume.masked_fill(padding, AIR_HU)
+        volume = torch.where(padding, volume.new_tensor(AIR_HU), volume)  # in the same order in memory
     if not is_aligned(matrix, volume.shape):
         return to_world_axes(volume, matrix, AIR_HU)
     diagonal = np.diag(np.diag(matrix))

@@ -1,5 +1,5 @@
-"""Registration: how a radiograph is oriented, measured against projections of a CT, never assumed."""
+"""The camera and the orientation of a radiograph: measured against projections of a CT, never assumed."""
 
-from trct_monai.registration.orientation import Match, measure
+from trct_monai.registration.orientation import Match, find_camera, measure
 
-__all__ = ["Match", "measure"]
+__all__ = ["Match", "find_camera", "measure"]
