@@ -23,9 +23,10 @@ import torch
 from monai.bundle import ConfigParser
 
 from trct_monai import moved
+from trct_monai.datasets.checksum import checksum
 from trct_monai.geometry import Camera
 from trct_monai.intensity import hu_to_attenuation
-from trct_monai.io.datalist import SECTIONS, checksum, load_datalist, read_datalist
+from trct_monai.io.datalist import SECTIONS, load_datalist, read_datalist
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.radiograph import read_radiograph
 from trct_monai.projector import project

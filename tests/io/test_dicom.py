@@ -169,6 +169,7 @@ def test_a_name_keeps_its_letters(charset: str, encoding: str, tmp_path: Path) -
 
 def test_a_camera_beside_the_picture_belongs_to_the_stored_pixels(tmp_path: Path) -> None:
     path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020="R\\F")
-    page = {"format_version": 1, "scale": 1.0, "offset": 0.0, "camera": preset("x2ct", (6, 8))[0].to_dict()}
+    page = {"format": "trct-radiograph", "format_version": 2, "quantitative": True, "scale": 1.0, "offset": 0.0}
+    page["camera"] = preset("x2ct", (6, 8))[0].to_dict()
     (tmp_path / "a.json").write_text(json.dumps(page), encoding="utf-8")
     torch.testing.assert_close(read_radiograph(path).image, torch.tensor(PIXELS.astype(np.float32)))

@@ -143,7 +143,8 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
         stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
     except (OSError, EOFError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
-    if side_car.get("pixels_sha256", "") not in ("", _digest_pixels(stored)):
+    # Of floats, such as the NIfTI that prepare writes beside a PNG, the side-car states the camera alone.
+    if full_scale is not None and side_car.get("pixels_sha256", "") not in ("", _digest_pixels(stored)):
         raise ValueError(
             f"{path}: its side-car {side_car_of(path).name} belongs to another picture (this one was changed, or half "
             "written); make both again"
