@@ -1,12 +1,13 @@
-"""Step time and peak memory of any bundle's training, at any size, on any device; and its memory without running it.
+"""Step time and peak memory of any bundle's training, at any size, on any device; or its memory without running it.
 
     python benchmarks/training.py --bundle trct_gan --overlays small --batch_size 4 --steps 10
     python benchmarks/training.py --bundle trct_gan --overlays low_memory --batch_size 4 --trace True
 
-The bundle's own trainer takes real steps on random numbers; loading and handlers are left out. Every further flag is a
-key of the bundle's configuration, such as `--volume_size 64`. With `--trace True` nothing is computed: a step runs on
-tensors without data, and what would be alive is added up, forward, backward and optimiser. The projection loss, whose
-rays need numbers, is left out there; it holds some tens of MB a volume at 128^3.
+The bundle's own trainer takes real steps on random numbers, with the views of the bundle's `geometry` and its random
+poses, `--geometry circle-8 --pose_rotation 2`; loading and handlers are left out. Every further flag is a key of the
+bundle's configuration, such as `--volume_size 64`. With `--trace True` nothing is computed: a step runs on tensors
+without data, and the bytes that would be alive are added up, forward, backward and optimiser. The projection loss,
+whose rays need numbers, is left out there; it takes some tens of MB a volume at 128^3.
 """
 
 import json
@@ -24,6 +25,10 @@ from monai.bundle import ConfigParser
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.data import Dataset
+
+from trct_monai.geometry import preset, projection_matrices
+from trct_monai.transforms import RandPosed
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 GB = 2**30
@@ -55,6 +60,36 @@ def training(
     print(json.dumps(result))
 
 
+class RandomCases(Dataset[dict[str, torch.Tensor]]):
+    """Random numbers in place of radiographs and CTs, and the cameras of a preset.
+
+    Args:
+        number: Number of cases.
+        volume_size: Voxels along each side of the label.
+        radiograph_size: Rows and columns of the radiographs.
+        geometry: Preset of the views.
+        pose: Standard deviations of each view's rotation in degrees and translation in mm.
+    """
+
+    def __init__(
+        self, number: int, volume_size: int, radiograph_size: int, geometry: str, pose: tuple[float, float]
+    ) -> None:
+        self.number, self.volume_size, self.radiograph_size = number, volume_size, radiograph_size
+        self.matrices = projection_matrices(preset(geometry))
+        self.pose = RandPosed("matrices", *pose, prob=1.0).set_random_state(0)
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        size = self.radiograph_size
+        return {
+            "image": 5 * torch.rand(len(self.matrices), size, size),
+            "label": torch.rand(1, *[self.volume_size] * 3),
+            **self.pose({"matrices": self.matrices}),
+        }
+
+
 def configure(bundle: str, overlays: list[str], changes: dict[str, Any]) -> ConfigParser:
     """The bundle's configuration with random cases and without handlers."""
     parser = ConfigParser()
@@ -68,17 +103,20 @@ def configure(bundle: str, overlays: list[str], changes: dict[str, Any]) -> Conf
     parser["summary_writer"] = None
     parser["train"]["handlers"] = []
     parser["train"]["trainer"]["decollate"] = False
-    case = (
-        "{'image': 5 * torch.rand(2, @radiograph_size, @radiograph_size), 'label': torch.rand(1, *[@volume_size] * 3)}"
+    parser["train"]["dataset"] = RandomCases(
+        2 * parser.config["batch_size"],
+        parser.config["volume_size"],
+        parser.config["radiograph_size"],
+        parser.config.get("geometry", "x2ct"),
+        (parser.config.get("pose_rotation", 0.0), parser.config.get("pose_translation", 0.0)),
     )
-    parser["train"]["dataset"] = f"$[{case} for _ in range(2 * @batch_size)]"
     parser["train"]["sampler"] = None
     parser["adversarial_start"] = 0
     return parser
 
 
 def measure(parser: ConfigParser, steps: int) -> dict[str, Any]:
-    """Time of real steps, and the most memory that was in use."""
+    """Time of real steps, and the peak of the memory in use."""
     trainer = parser.get_parsed_content("train::trainer")
     device = trainer.state.device
     times: list[float] = []
@@ -105,10 +143,10 @@ def measure(parser: ConfigParser, steps: int) -> dict[str, Any]:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, for as long as somebody holds them.
+    """Counts the bytes of all tensors that operations make, as long as they are alive.
 
     Args:
-        held: Bytes that are held already.
+        held: Bytes that are alive already.
     """
 
     def __init__(self, held: int) -> None:
@@ -136,7 +174,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def trace_memory(parser: ConfigParser) -> dict[str, Any]:
-    """The most memory that a step holds, on tensors without data."""
+    """Peak memory of a step, on tensors without data."""
     if "projection_weight" in parser.config:
         parser["projection_weight"] = 0.0
     parser["device"] = "$torch.device('cpu')"

@@ -130,7 +130,7 @@ class Canvas:
         return self.organs[name]
 
     def paint(self, box: Box, coverage: Array, hu: Array | Number, *organs: str, inside: str = "body") -> None:
-        """Blend `hu` over the volume; add the coverage to `organs`, take it from all others but body and `inside`."""
+        """Blend `hu` over the volume; add the coverage to `organs`, take it from all but the body and `inside`."""
         target = self.ct_hu[box]
         target += coverage * (hu - target)
         self._claim(box, coverage, organs, inside)

@@ -1,13 +1,13 @@
-"""What views are worth: PSNR of an any-view bundle and of classical methods against the number of views, and of the
-bundle against errors of pose, noise and what else exposures do.
+"""PSNR of a bundle that takes any views against the number of views, pose errors, noise and exposure.
 
-    python benchmarks/views.py --bundle hybrid_cnn_vit --ckpt_path MODEL --datalist DATALIST --output OUT
+    python benchmarks/robustness.py --bundle hybrid_cnn_vit --ckpt_path MODEL --datalist DATALIST --output OUT
 
-The datalist's cases have their views spread over 180 degrees, such as those of `phantoms --geometry circle-8`. N of V
-views are the ones nearest to an even spread from the first. A pose error turns each stated camera by that angle about a
-random axis through the isocentre; the radiographs stay. Noise is that of so many photons in a pixel without patient.
-An exposure is each change of `trct_monai.transforms.RandRadiographd` alone, and all together with its own probability.
-Written are `views.csv`, `robustness.csv` and a picture of each.
+Classical methods are evaluated for the same numbers of views. The datalist's cases have their views spread over 180
+degrees, such as those of `phantoms --geometry circle-8`; N of V views are the ones nearest to an even spread from the
+first. A pose error rotates each stated camera by that angle about a random axis through the isocentre; the radiographs
+are the same. Noise is that of so many photons in a pixel without patient. Exposure is each change of
+`trct_monai.transforms.RandRadiographd` alone, and all together with their own probability. It writes `views.csv`,
+`robustness.csv` and a plot of each.
 """
 
 import inspect
@@ -27,14 +27,14 @@ from trct_monai.io.atomic import write_csv
 
 from trct_monai.baselines import make_baseline
 from trct_monai.figures import save_figure
-from trct_monai.geometry import Camera
+from trct_monai.geometry import Camera, rigid_motion
 from trct_monai.intensity import unit_to_hu
 from trct_monai.io.datalist import load_datalist
+from trct_monai.io.files import write_csv
 from trct_monai.io.weights import load_frozen
 from trct_monai.metrics.protocols import hu_protocol
 from trct_monai.physics import add_quantum_noise
 from trct_monai.transforms import CameraMatricesd, CTPreprocessingd, LoadRadiographsd, RandRadiographd
-from trct_monai.transforms.cameras import rigid_motion
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 POSE_ERRORS_DEG = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
@@ -43,11 +43,11 @@ CHANGES = {name: inspect.signature(RandRadiographd).parameters[name].default for
     "gain", "gamma", "hardening", "scatter", "blur", "collimation", "window"
 )}  # fmt: skip
 EXPOSURES = ("none", *CHANGES, "all")
-Case = Mapping[str, Any]
+LoadedCase = Mapping[str, Any]
 Reconstruct = Callable[[Tensor, Tensor, Sequence[Camera]], Tensor]
 
 
-def views(
+def robustness(
     bundle: str,
     ckpt_path: str,
     datalist: str,
@@ -68,9 +68,9 @@ def views(
         output: Folder to write.
         overlays: Overlays of the bundle, separated by commas, without .json.
         numbers: Numbers of views.
-        robustness_views: Numbers of views of the robustness curves; none for none.
-        baselines: Baselines to compare with; none for none.
-        max_cases: Test cases at most.
+        robustness_views: Numbers of views of the robustness curves; "none" for no curves.
+        baselines: Baselines to compare with; "none" for none.
+        max_cases: Largest number of test cases.
         threads: Threads on a CPU.
     """
     torch.set_num_threads(threads)
@@ -107,7 +107,7 @@ def views(
                 loaded, lambda case, chosen=chosen: _chosen(case, chosen), method, window, f"{name}, {number}"
             )
             rows.append({"method": name, "views": number, **scores})
-            write_csv(rows, folder / "views.csv")
+            write_csv(folder / "views.csv", rows)
     _draw(folder / "views.png", rows, "method", "views", "number of views")
 
     rows = []
@@ -127,7 +127,7 @@ def views(
                     f"{number} views, {kind} {value}",
                 )
                 rows.append({"views": number, "disturbance": kind, "value": value, **scores})
-                write_csv(rows, folder / "robustness.csv")
+                write_csv(folder / "robustness.csv", rows)
     rows = [{**row, "views": f"{row['views']} views"} for row in rows]
     for kind, title in (
         ("pose error (degrees)", "error of each stated camera (degrees)"),
@@ -151,7 +151,7 @@ def spread(number: int, available: int) -> list[int]:
 
 
 def misplaced(image: Tensor, matrices: Tensor, cameras: Sequence[Camera], degrees: float, seed: int) -> Any:
-    """The same radiographs with cameras that are stated wrongly by an angle."""
+    """The same radiographs with cameras that are off by an angle."""
     axis = torch.randn(len(matrices), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rotation = torch.nn.functional.normalize(axis, dim=-1) * radians(degrees)
     return image, (matrices.double() @ rigid_motion(rotation, torch.zeros_like(rotation))).float(), cameras
@@ -172,8 +172,8 @@ def exposed(image: Tensor, matrices: Tensor, cameras: Sequence[Camera], change: 
 
 
 def _load(
-    cases: Sequence[Case], volume_size: int, radiograph_size: int, extent: float, hu_window: Any
-) -> Iterator[Case]:
+    cases: Sequence[LoadedCase], volume_size: int, radiograph_size: int, extent: float, hu_window: Any
+) -> Iterator[LoadedCase]:
     chain = Compose(
         [
             LoadImaged("label", reader="NibabelReader", ensure_channel_first=True),
@@ -189,18 +189,22 @@ def _load(
         yield {"image": item["image"], "matrices": item["matrices"], "cameras": cameras, "truth": truth, "seed": seed}
 
 
-def _chosen(case: Case, views: Sequence[int]) -> tuple[Tensor, Tensor, list[Camera]]:
+def _chosen(case: LoadedCase, views: Sequence[int]) -> tuple[Tensor, Tensor, list[Camera]]:
     return case["image"][views], case["matrices"][views], [case["cameras"][view] for view in views]
 
 
 @torch.no_grad()
 def _score(
-    cases: Sequence[Case], seen: Callable[[Case], Any], method: Reconstruct, window: Sequence[float], what: str
+    cases: Sequence[LoadedCase],
+    inputs_of: Callable[[LoadedCase], Any],
+    method: Reconstruct,
+    window: Sequence[float],
+    what: str,
 ) -> dict[str, float]:
     protocol = hu_protocol(window)
     scores = []
     for case in tqdm(cases, desc=what, unit="case"):
-        scores.append(protocol(unit_to_hu(method(*seen(case))[0], window).numpy(), case["truth"]))
+        scores.append(protocol(unit_to_hu(method(*inputs_of(case))[0], window).numpy(), case["truth"]))
     return {key: float(np.mean([score[key] for score in scores])) for key in ("psnr_3d", "ssim", "mae")}
 
 
@@ -222,10 +226,10 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], group: str, along: str,
 
 
 def _listed(text: Any) -> list[str]:
-    """Names out of a flag, which fire may have read as a tuple or a number."""
+    """Names from a flag, which fire may have parsed as a tuple or a number."""
     parts = text if isinstance(text, tuple | list) else str(text).split(",")
     return [str(part).strip() for part in parts if str(part).strip() not in ("", "none", "None")]
 
 
 if __name__ == "__main__":
-    fire.Fire(views)
+    fire.Fire(robustness)
