@@ -4,10 +4,11 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help install test lint docs demo clean
+.PHONY: help install quick test lint docs demo clean
 
 help:
 	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: in demo/"
+	@echo "make quick  linter, type checker and the quick tests: for every commit"
 	@echo "make test   linter, type checker, pages and all tests"
 	@echo "make docs   the pages of docs/ and of the library, in build/docs/"
 	@echo "make clean  remove .venv, demo/ and build/"
@@ -29,6 +30,10 @@ docs: install
 	rm -rf docs/api
 	$(RUN) sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs . build/docs
 	@echo "wrote build/docs/docs/index.html"
+
+# Without what is marked slow; shows what took longest of the others.
+quick: lint
+	$(RUN) pytest -m "not slow" --durations 5
 
 test: lint docs
 	$(RUN) pytest

@@ -11,6 +11,16 @@ from trct_monai.phantoms import Phantom, thorax_phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SLOW_FIXTURES = {"phase_pairs", "pairs", "trained", "exported", "board", "evaluation", "unseen", "site"}
+"""Fixtures that take long to make, or that only tests use which take long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what asks for a slow fixture; other slow tests have the mark on them."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def few_threads() -> None:

@@ -23,6 +23,7 @@ def listings(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_and_holds_no_outputs(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ def test_the_new_method_keeps_the_contract(repository: Path, lifted_cnn: ModuleT
 
 
 @pytest.mark.usefixtures("lifted_cnn")
+@pytest.mark.slow
 def test_the_new_bundle_trains_and_reconstructs(repository: Path, phantoms: Path, tmp_path: Path) -> None:
     page = repository / "docs" / "add_a_method.md"
     (tmp_path / "bundles").mkdir()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import trct_monai
+
 
 @pytest.fixture(scope="module")
 def site(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,3 +58,10 @@ def test_reconstruct_runs_from_the_wheel(site: Path) -> None:
     said = run(site, "-m", "trct_monai", "reconstruct", *views, "--out", "ct.nii.gz")
     assert "wrote ct.nii.gz" in said and "warning" not in said
     assert (site.parent / "ct.nii.gz").is_file()
+
+
+def test_changelog_and_citation_state_the_version(repository: Path) -> None:
+    changelog, citation = ((repository / name).read_text(encoding="utf-8") for name in ("CHANGELOG.md", "CITATION.cff"))
+    newest = next(line for line in changelog.splitlines() if line.startswith("## "))
+    assert newest.split()[1] == trct_monai.__version__
+    assert f"\nversion: {trct_monai.__version__}\n" in citation

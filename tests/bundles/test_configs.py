@@ -65,6 +65,7 @@ def test_an_overlay_changes_the_network_of_inference_as_that_of_training(bundle:
             assert set(read(overlay)) & network_numbers(train) <= set(inference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "file"), [("train", "train.json"), ("infer", "inference.json")])
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
 def test_monai_finds_all_properties(

@@ -17,6 +17,8 @@ from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
 from trct_monai.io.datalist import load_datalist
 from trct_monai.io.weights import CHECKSUMS
 
+pytestmark = pytest.mark.slow
+
 BUNDLES = [
     "direct_regression+small",
     "trct_gan+small",

@@ -29,6 +29,8 @@ from trct_monai.evaluation.evaluate import evaluate
 from trct_monai.io.datalist import load_datalist
 from trct_monai.networks import VolumeRefiner
 
+pytestmark = pytest.mark.slow
+
 
 def scores(predictions: Path, datalist: Path, output: Path) -> list[dict[str, str]]:
     """What `evaluate` finds, a line for each case and method."""

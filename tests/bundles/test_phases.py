@@ -9,6 +9,8 @@ import pytest
 from tests.bundles.miniature import arguments, files, run, smoke, train
 from tests.bundles.sources import PHASES
 
+pytestmark = pytest.mark.slow
+
 
 def test_phases_go_back_onto_the_grids_of_their_cts(
     phase_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,8 @@ import torch
 from tests.bundles.miniature import RECONSTRUCTION, DataOf, assert_same_weights, load, train, train_and_kill
 from tests.bundles.sources import BUNDLES, COMMON, PHASES, name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
 def test_resume_after_a_kill_is_exact(bundle: Path, data: DataOf, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from tests.bundles.processes import Warm, shell, warm
 from tests.bundles.sources import BUNDLES, COMMON, PHASES, name, overlays, read
 from trct_monai.io.datalist import load_datalist
 
+pytestmark = pytest.mark.slow
+
 OWN_OVERLAYS = [
     pair
     for pair in overlays("train.json")

@@ -8,6 +8,7 @@ from trct_monai.datasets import defaults
 from trct_monai.io.datalist import load_datalist
 
 
+@pytest.mark.slow
 def test_phantoms_are_made_where_there_are_none_and_kept_where_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

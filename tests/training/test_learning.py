@@ -12,6 +12,8 @@ from trct_monai.networks import SliceUNet
 from trct_monai.phantoms import phantom_series, thorax_phantom
 from trct_monai.projector import project
 
+pytestmark = pytest.mark.slow
+
 SIZE, TRAINING, UNSEEN, STEPS, MARGIN = 16, 48, 12, 200, 0.5  # MARGIN in dB
 
 
