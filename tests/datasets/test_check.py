@@ -80,3 +80,9 @@ def test_an_empty_datalist_is_refused(datalist):
     change(datalist, lambda page: page.update(training=[], validation=[], test=[]))
     with pytest.raises(ValueError, match="no case in any section"):
         check(str(datalist))
+
+
+def test_a_case_without_a_field_is_a_problem_in_words(datalist):
+    change(datalist, lambda content: content["test"][0].pop("orientation"))
+    with pytest.raises(ValueError, match=r"entry \(phantom_000009\) has no 'orientation'"):
+        check(str(datalist))

@@ -60,6 +60,9 @@ def test_errors_are_one_line_that_names_the_file(tmp_path, case):
     path.write_text(json.dumps(page | {"format_version": 9}), encoding="utf-8")
     with pytest.raises(ValueError, match="version 9 cannot be read"):
         read_datalist(path)
+    path.write_text(json.dumps(page | {"task": "segmentation"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="the task must be radiographs or phases, got 'segmentation'"):
+        read_datalist(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not JSON"):
         read_datalist(path)

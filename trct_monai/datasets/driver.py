@@ -18,7 +18,7 @@ from tqdm import tqdm
 from trct_monai.datasets.cases import Make, Place, load_cases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
 from trct_monai.datasets.workers import in_shard, work_on
-from trct_monai.io.datalist import Case
+from trct_monai.io.case import Case
 from trct_monai.io.files import remove_partial
 from trct_monai.io.provenance import make_stamp
 

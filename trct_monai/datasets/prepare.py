@@ -17,7 +17,7 @@ from trct_monai.datasets.split import Sections, check_fractions, split_by_hash
 from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry.presets import DEFAULT_EXTENT
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.datalist import Case
+from trct_monai.io.case import Case
 from trct_monai.registration.orientation import MIN_CORRELATION
 
 

@@ -17,8 +17,9 @@ from trct_monai.datasets.phases import FOLDERS, Pair, find_pairs
 from trct_monai.datasets.split import Sections, draw, training_share
 from trct_monai.datasets.workers import parse_shard
 from trct_monai.intensity import HU_INT16
+from trct_monai.io.case import Case
 from trct_monai.io.ct import CT, read_ct
-from trct_monai.io.datalist import PHASES, Case
+from trct_monai.io.datalist import PHASES
 from trct_monai.io.nifti import write_hu
 from trct_monai.io.provenance import digest_voxels
 
