@@ -1,4 +1,4 @@
-"""`check`: is a datalist's data set what it says it is?"""
+"""`check`: compares a data set with its datalist."""
 
 from collections.abc import Iterator, Mapping
 from math import inf

@@ -1,7 +1,7 @@
 """`prepare` of pairs of phases: two NIfTI files a case, each with its own voxels.
 
-They are in RAS order and not compressed, so that an axial slice is read without the rest, and the system keeps in
-memory what there is room for.
+They are in RAS order and not compressed, so that an axial slice is read without the rest, and the system's
+cache keeps what fits.
 """
 
 from collections.abc import Iterator, Sequence

@@ -32,7 +32,7 @@ class Case(TypedDict):
 
     Attributes:
         case_id: Unique name; also the folder's.
-        patient_id: Cases of one patient never stand on two sides of a split.
+        patient_id: Cases of one patient are never in two sections.
         label: The CT in HU, a NIfTI cube.
         image: The radiographs, one file for each view.
         views: Names of the views.

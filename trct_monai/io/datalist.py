@@ -160,7 +160,7 @@ def save_datalist(
 
 
 def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
-    """Refuse a case whose radiographs were taken otherwise than a network with a fixed geometry assumes."""
+    """Refuse a case with other views than those of a network with a fixed geometry."""
     cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
     if not follows_preset(cameras, geometry):
         raise ValueError(
