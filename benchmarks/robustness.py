@@ -23,7 +23,6 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImaged
 from torch import Tensor, nn
 from tqdm import tqdm
-from trct_monai.io.atomic import write_csv
 
 from trct_monai.baselines import make_baseline
 from trct_monai.figures import save_figure

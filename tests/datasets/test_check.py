@@ -16,9 +16,9 @@ def datalist(phantoms, tmp_path):
 
 
 def change(datalist, function):
-    page = json.loads(datalist.read_text(encoding="utf-8"))
-    function(page)
-    datalist.write_text(json.dumps(page), encoding="utf-8")
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    function(content)
+    datalist.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_a_sound_data_set_passes_and_is_drawn(datalist, tmp_path, capsys):
@@ -52,7 +52,7 @@ def test_a_flipped_radiograph_is_found(datalist, capsys):
     side_car = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     del side_car["pixels_sha256"]  # as of a picture from elsewhere; else the side-car tells that it was changed
     path.with_suffix(".json").write_text(json.dumps(side_car), encoding="utf-8")
-    change(datalist, lambda page: [case.update(sha256={}) for case in page["training"]])
+    change(datalist, lambda content: [case.update(sha256={}) for case in content["training"]])
     with pytest.raises(ValueError, match="fits best as flip_rows, the datalist says identity"):
         check(str(datalist))
 
@@ -74,12 +74,18 @@ def test_wrong_labels_are_found(datalist, capsys):
 
 
 def test_leaks_are_found(datalist, capsys):
-    change(datalist, lambda page: page["test"].append(page["training"][0]))
+    change(datalist, lambda content: content["test"].append(content["training"][0]))
     with pytest.raises(ValueError, match="leak: patient phantom_000000 in training .* and test"):
         check(str(datalist))
 
 
 def test_an_empty_datalist_is_refused(datalist):
-    change(datalist, lambda page: page.update(training=[], validation=[], test=[]))
+    change(datalist, lambda content: content.update(training=[], validation=[], test=[]))
     with pytest.raises(ValueError, match="no case in any section"):
+        check(str(datalist))
+
+
+def test_a_case_without_a_field_is_a_problem_in_words(datalist):
+    change(datalist, lambda content: content["test"][0].pop("orientation"))
+    with pytest.raises(ValueError, match=r"entry \(phantom_000009\) has no 'orientation'"):
         check(str(datalist))

@@ -16,13 +16,13 @@ from trct_monai.io.radiograph import digest_radiograph
 def test_the_checksum_sees_every_number_and_no_compression(phantoms: Path, tmp_path: Path) -> None:
     shutil.copytree(phantoms.parent, tmp_path / "data")
     datalist = tmp_path / "data" / "datalist.json"
-    page = read_datalist(datalist)
-    expected = checksum(page)
+    content = read_datalist(datalist)
+    expected = checksum(content)
     assert len(expected) == 64 and checksum(read_datalist(phantoms)) == expected
-    moved = json.loads(json.dumps(page))
+    moved = json.loads(json.dumps(content))
     moved["validation"].append(moved["training"].pop())
     assert checksum(moved) != expected
-    case = page["test"][0]
+    case = content["test"][0]
     picture = datalist.parent / case["image"][0]
     before = digest_radiograph(picture)
     assert before == case["pixels"][0]
@@ -34,7 +34,7 @@ def test_the_checksum_sees_every_number_and_no_compression(phantoms: Path, tmp_p
     Image.fromarray(numbers).save(picture)
     assert digest_radiograph(picture) != before
     for key in ("voxels", "pixels"):
-        lacking = json.loads(json.dumps(page))
+        lacking = json.loads(json.dumps(content))
         del lacking["test"][0][key]
         with pytest.raises(ValueError, match=f"case {case['case_id']} has no digests of voxels and pixels"):
             checksum(lacking)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.datasets.small import SMALL, files_of
 from tests.files import save_nifti
+from trct_monai.datasets.driver import EARLY_STOP
 from trct_monai.datasets.prepare import prepare
 from trct_monai.datasets.split import split
 from trct_monai.datasets.workers import in_shard
@@ -33,7 +34,7 @@ def test_what_is_finished_is_not_done_again(ct_folder, tmp_path, phantom, capsys
     (out / ".p3.1.partial").mkdir()
     prepare(str(ct_folder), str(out), **SMALL)
     after = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
-    assert "1 of 3 cases are there already" in capsys.readouterr().out
+    assert "1 of 3 cases are done already" in capsys.readouterr().out
     assert all(after[path] == time_ for path, time_ in before.items() if path.parent.name == "p1")
     assert all(after[path] != time_ for path, time_ in before.items() if path.parent.name == "p2")
     assert (out / "p3").is_dir() and not (out / ".p3.1.partial").exists()
@@ -57,7 +58,7 @@ def test_a_source_with_other_content_makes_its_case_again(ct_folder, tmp_path, p
     assert source.stat().st_size == times.st_size
     capsys.readouterr()
     prepare(str(ct_folder), str(out), **SMALL)
-    assert "1 of 2 cases are there already" in capsys.readouterr().out
+    assert "1 of 2 cases are done already" in capsys.readouterr().out
     after = cases_of(out)
     assert after["p2"] == before["p2"] and after["p1"]["voxels"] != before["p1"]["voxels"]
 
@@ -69,7 +70,7 @@ def test_the_same_content_elsewhere_makes_nothing_again(ct_folder, tmp_path, cap
         os.utime(file)
     capsys.readouterr()
     prepare(str(tmp_path / "elsewhere"), str(tmp_path / "out"), **SMALL)
-    assert "2 of 2 cases are there already" in capsys.readouterr().out
+    assert "2 of 2 cases are done already" in capsys.readouterr().out
 
 
 def test_the_voxels_of_a_detached_header_count(tmp_path, phantom, capsys):
@@ -98,7 +99,7 @@ def test_cases_without_a_stamp_are_made_again(ct_folder, tmp_path, capsys):
     record.write_text(json.dumps(content), encoding="utf-8")
     capsys.readouterr()
     prepare(str(ct_folder), str(tmp_path / "out"), **SMALL)
-    assert "1 of 2 cases are there already" in capsys.readouterr().out
+    assert "1 of 2 cases are done already" in capsys.readouterr().out
     assert json.loads(record.read_text(encoding="utf-8"))["stamp"]["options"]["size"] == 16
 
 
@@ -128,8 +129,8 @@ def test_shards_make_the_same_files_as_one_run(ct_folder, tmp_path, phantom):
         prepare(str(ct_folder), str(tmp_path / "many"), shard=part, **SMALL)
     one, many = (files_of(tmp_path / name) for name in ("one", "many"))
     assert {name for name in one if one[name] != many[name]} <= {"datalist.json"} and one.keys() == many.keys()
-    pages = [read_datalist(tmp_path / name / "datalist.json") for name in ("one", "many")]
-    assert pages[0]["training"] == pages[1]["training"]
+    contents = [read_datalist(tmp_path / name / "datalist.json") for name in ("one", "many")]
+    assert contents[0]["training"] == contents[1]["training"]
 
 
 def test_a_kill_leaves_no_half_case_and_the_run_goes_on(ct_folder, tmp_path, phantom):
@@ -172,3 +173,12 @@ def test_refused_cases_are_listed_counted_and_stop_the_run(ct_folder, tmp_path, 
     assert (out / "p1").is_dir() and not (out / "datalist.json").exists()
     prepare(str(ct_folder), str(out), max_skipped=0.5, **SMALL)
     assert len(load_datalist(out / "datalist.json", "training")) == 2
+
+
+def test_a_run_of_refusals_stops_early(tmp_path, phantom, capsys):
+    for number in range(30):
+        save_nifti(tmp_path / "in" / f"p{number:02d}.nii", np.full((8, 8, 8), np.nan, dtype=np.float32), phantom.affine)
+    with pytest.raises(ValueError, match="20 of 30 cases refused, more than --max_skipped 0.05; .*; the first: .*p00"):
+        prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
+    assert "".join(capsys.readouterr()).count("refused  ") == EARLY_STOP
+    assert not (tmp_path / "out").exists()

@@ -20,8 +20,8 @@ def test_the_same_arguments_give_the_same_files_in_parts_or_at_once(tmp_path, ca
     assert "of 3 cases so far" in capsys.readouterr().out
     phantoms(str(tmp_path / "b"), 3, split="1/1/1", shard="2/2", **SMALL)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-    page = read_datalist(tmp_path / "a" / "datalist.json")
-    assert [page[name][0]["case_id"] for name in ("training", "validation", "test")] == [
+    content = read_datalist(tmp_path / "a" / "datalist.json")
+    assert [content[name][0]["case_id"] for name in ("training", "validation", "test")] == [
         f"phantom_00000{i}" for i in range(3)
     ]
 
@@ -46,7 +46,7 @@ def test_healthy_phantoms_have_no_masks_and_finished_ones_stay(tmp_path, capsys)
     before = (tmp_path / "phantom_000000").stat().st_mtime_ns
     phantoms(str(tmp_path), 1, findings="none", split="1/0/0", **SMALL)
     assert (tmp_path / "phantom_000000").stat().st_mtime_ns == before
-    assert "1 of 1 phantoms are there already" in capsys.readouterr().out
+    assert "1 of 1 phantoms are done already" in capsys.readouterr().out
 
 
 def test_counts_add_up():

@@ -53,12 +53,12 @@ def test_the_rest_is_prepared_if_so_many_may_be_skipped(folder: Path, tmp_path: 
         prepare(str(folder), str(tmp_path / "cases"), num_workers=0)
     assert not (tmp_path / "cases" / "datalist.json").exists()
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=0.5, seed=1)
-    page = json.loads((tmp_path / "cases" / "datalist.json").read_text(encoding="utf-8"))
-    assert [case["case_id"] for case in page["test"]] == ["dora"]
-    assert sorted(case["case_id"] for case in page["training"] + page["validation"]) == ["anna", "bert", "cleo"]
+    content = json.loads((tmp_path / "cases" / "datalist.json").read_text(encoding="utf-8"))
+    assert [case["case_id"] for case in content["test"]] == ["dora"]
+    assert sorted(case["case_id"] for case in content["training"] + content["validation"]) == ["anna", "bert", "cleo"]
 
 
-def test_refusals_name_the_file_and_the_fault(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_name_the_file_and_the_error(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "trainA" / "lonely.nii").write_bytes((folder / "testA" / "dora.nii").read_bytes())
     (folder / "trainB" / "notes.txt").write_text("no CT", encoding="utf-8")
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
@@ -74,7 +74,7 @@ def test_refusals_name_the_file_and_the_fault(folder: Path, tmp_path: Path, caps
     assert "4 refused" in text
 
 
-def test_a_pair_that_lies_apart_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pair_on_different_grids_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = np.diag([2.0, 2.0, 3.0, 1.0])
     moved[0, 3] = 5.0
     save(tmp_path / "pairs" / "trainA" / "a.nii", thorax(0))
@@ -99,7 +99,7 @@ def test_pairs_may_be_stored_in_different_axes(tmp_path: Path) -> None:
     np.testing.assert_allclose(average.affine, phase.affine, atol=1e-6)
 
 
-def test_what_is_no_longer_there_leaves_the_datalist(
+def test_pairs_without_a_source_leave_the_datalist(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
@@ -109,8 +109,8 @@ def test_what_is_no_longer_there_leaves_the_datalist(
     damaged.write_bytes(damaged.read_bytes()[:-30])
     prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
     assert "left out of the datalist: anna, bert" in capsys.readouterr().out
-    page = json.loads((tmp_path / "cases" / "datalist.json").read_text(encoding="utf-8"))
-    assert [case["case_id"] for case in page["training"] + page["validation"]] == ["cleo"]
+    content = json.loads((tmp_path / "cases" / "datalist.json").read_text(encoding="utf-8"))
+    assert [case["case_id"] for case in content["training"] + content["validation"]] == ["cleo"]
 
 
 def test_sections_are_those_of_the_folders(folder: Path, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_prepared_file_is_read_lazily(folder: Path, tmp_path: Path) -> None:
 def test_the_run_goes_on_and_check_agrees(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         prepare(str(folder), str(tmp_path / "cases"), num_workers=0, max_skipped=1.0)
-    assert "4 of 7 pairs are there already" in capsys.readouterr().out
+    assert "4 of 7 pairs are done already" in capsys.readouterr().out
     check(str(tmp_path / "cases" / "datalist.json"))
     assert "0 problems" in capsys.readouterr().out
     broken = tmp_path / "cases" / "anna" / "anna_phase.nii"

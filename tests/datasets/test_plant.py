@@ -52,7 +52,7 @@ def test_the_shadow_of_a_sphere_is_that_of_its_voxels(cameras) -> None:
 @pytest.mark.parametrize(
     "cameras", [preset("x2ct", 40), preset("parallel", 40), tilted()], ids=["cone", "parallel", "tilt"]
 )
-def test_the_shadow_lies_where_the_camera_says(cameras) -> None:
+def test_the_shadow_is_where_the_camera_projects_the_sphere(cameras) -> None:
     sphere = Sphere((40.0, -25.0, 60.0), 30.0, 1.0)
     for camera in cameras:
         u, v, w = (camera.world_to_detector() @ torch.tensor([*sphere.center_mm, 1.0], dtype=torch.float64)).tolist()
@@ -159,12 +159,12 @@ def test_bad_arguments_are_refused(planted: Path, tmp_path: Path) -> None:
 def test_the_patients_are_not_written_over(planted: Path, tmp_path: Path) -> None:
     source = planted.parents[1] / "data" / "datalist.json"
     before = {path: path.read_bytes() for path in source.parent.rglob("*") if path.is_file()}
-    page = json.loads(source.read_text(encoding="utf-8"))
-    for case in page["test"]:
+    content = json.loads(source.read_text(encoding="utf-8"))
+    for case in content["test"]:
         case["label"] = str(source.parent / case["label"])
         case["image"] = [str(source.parent / image) for image in case["image"]]
     elsewhere = tmp_path / "datalist.json"
-    elsewhere.write_text(json.dumps(page), encoding="utf-8")
+    elsewhere.write_text(json.dumps(content), encoding="utf-8")
     for datalist, output in ((source, source.parent), (elsewhere, source.parent), (elsewhere, tmp_path)):
         with pytest.raises(ValueError, match="holds the patients themselves"):
             plant(datalist=str(datalist), output=str(output), **OPTIONS)
@@ -174,16 +174,16 @@ def test_the_patients_are_not_written_over(planted: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("gain", [None, 2.0])
 def test_radiographs_that_are_not_quantitative_are_refused(planted: Path, tmp_path: Path, gain: float | None) -> None:
     source = planted.parents[1] / "data" / "datalist.json"
-    page = json.loads(source.read_text(encoding="utf-8"))
-    for one in page["test"][0]["intensity"]:
+    content = json.loads(source.read_text(encoding="utf-8"))
+    for one in content["test"][0]["intensity"]:
         one.update(quantitative=False, gain=gain, offset=gain and 0.0)
     datalist = source.with_name(f"gain_{gain}.json")
-    datalist.write_text(json.dumps(page), encoding="utf-8")
+    datalist.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match="1 of 2 patients refused; .* sphere: its radiographs are not quant"):
         plant(datalist=str(datalist), output=str(tmp_path), **OPTIONS)
     datalist.unlink()
 
 
-def test_pairs_of_phases_are_refused(phase_pairs: Path, tmp_path: Path) -> None:
+def test_pairs_of_phases_take_no_sphere(phase_pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds pairs of phases, expected CTs with radiographs"):
         plant(datalist=str(phase_pairs), output=str(tmp_path / "out"), **OPTIONS)

@@ -23,9 +23,9 @@ def test_a_folder_of_cts_becomes_cases_and_a_datalist(ct_folder, tmp_path, capsy
     prepare(str(ct_folder), str(out), **SMALL)
     printed = capsys.readouterr().out
     assert "2 CTs in NIfTI (layout 1)" in printed and f"wrote {out / 'datalist.json'}" in printed
-    page = read_datalist(out / "datalist.json")
-    assert (page["geometry"], page["extent"], page["label_size"]) == ("x2ct", 320.0, 16)
-    case = page["training"][0]
+    content = read_datalist(out / "datalist.json")
+    assert (content["geometry"], content["extent"], content["label_size"]) == ("x2ct", 320.0, 16)
+    case = content["training"][0]
     assert case["label"] == "p1/p1.nii.gz" and case["image"] == ["p1/p1_pa_drr.png", "p1/p1_lat_drr.png"]
     assert case["provenance"]["shape"] == [40, 40, 40] and case["provenance"]["path"] == "p1.nii.gz"
     assert set(case["sha256"]) == {path.name for path in (out / "p1").iterdir()} - {"case.json"}
@@ -73,7 +73,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(ct_folder, tmp_p
     assert not Path(out).exists()
 
 
-def test_options_of_rendering_change_what_they_say(ct_folder, tmp_path):
+def test_options_of_rendering_change_the_radiographs_alone(ct_folder, tmp_path):
     (ct_folder / "p2.nii.gz").unlink()
     prepare(str(ct_folder), str(tmp_path / "a"), views=3, nifti=True, hu_window="-1000,500", **SMALL)
     case = one_case(tmp_path / "a")
@@ -87,15 +87,15 @@ def test_options_of_rendering_change_what_they_say(ct_folder, tmp_path):
     assert 0.005 < (noisy - image).std() < 0.5
 
 
-def test_split_moves_no_case_and_keeps_the_head(ct_folder, tmp_path, capsys):
+def test_split_moves_no_case_and_keeps_the_header(ct_folder, tmp_path, capsys):
     out = tmp_path / "out"
     prepare(str(ct_folder), str(out), **SMALL)
     (tmp_path / "train.txt").write_text("p1\n", encoding="utf-8")
     (tmp_path / "test.txt").write_text("p2\n", encoding="utf-8")
     split(str(out), "1/0/0", by="lists", train_list=str(tmp_path / "train.txt"), test_list=str(tmp_path / "test.txt"))
-    page = read_datalist(out / "datalist.json")
-    assert [case["case_id"] for case in page["training"] + page["test"]] == ["p1", "p2"]
-    assert page["extent"] == 320.0 and page["split"]["lists"] == ["train.txt", "test.txt"]
+    content = read_datalist(out / "datalist.json")
+    assert [case["case_id"] for case in content["training"] + content["test"]] == ["p1", "p2"]
+    assert content["extent"] == 320.0 and content["split"]["lists"] == ["train.txt", "test.txt"]
     split(str(out), seed=3)
     assert "note: no case in" in capsys.readouterr().out
 

@@ -24,9 +24,9 @@ def case(tmp_path):
 def test_round_trip_keeps_cases_and_stores_relative_paths(tmp_path, case):
     path = tmp_path / "data" / "datalist.json"
     save_datalist(path, {"training": [case], "test": []}, {"name": "x", "extent": 320.0})
-    page = read_datalist(path)
-    assert page["training"][0]["label"] == "a/a.nii.gz" and page["training"][0]["image"] == ["a/a_pa.png"]
-    assert page["name"] == "x" and page["num_cases"] == {"training": 1, "validation": 0, "test": 0}
+    content = read_datalist(path)
+    assert content["training"][0]["label"] == "a/a.nii.gz" and content["training"][0]["image"] == ["a/a_pa.png"]
+    assert content["name"] == "x" and content["num_cases"] == {"training": 1, "validation": 0, "test": 0}
     assert load_datalist(path, "training") == [case] and load_datalist(path, "validation") == []
     assert [file.name for file in path.parent.iterdir() if "partial" in file.name] == []
 
@@ -56,9 +56,12 @@ def test_errors_are_one_line_that_names_the_file(tmp_path, case):
     (tmp_path / "data" / "a" / "a_pa.png").unlink()
     with pytest.raises(FileNotFoundError, match="a_pa.png: missing file of case a"):
         load_datalist(path, "training")
-    page = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(page | {"format_version": 9}), encoding="utf-8")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"format_version": 9}), encoding="utf-8")
     with pytest.raises(ValueError, match="version 9 cannot be read"):
+        read_datalist(path)
+    path.write_text(json.dumps(content | {"task": "segmentation"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="the task must be radiographs or phases, got 'segmentation'"):
         read_datalist(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not JSON"):

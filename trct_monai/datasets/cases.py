@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.datalist import Case, Intensity, Orientation, with_absolute_paths
+from trct_monai.io.case import Case, Intensity, Orientation, with_absolute_paths
 from trct_monai.io.files import partial_folder, read_json, replacing_folder, write_json
 from trct_monai.io.nifti import write_hu
 from trct_monai.io.provenance import STAMP, Stamp, digest_file, digest_voxels, is_made_from

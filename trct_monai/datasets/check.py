@@ -1,6 +1,7 @@
-"""`check`: is a datalist's data set what it says it is?"""
+"""`check`: compares a data set with its datalist."""
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from trct_monai.datasets.prepare_phases import MAX_DISTANCE_MM
 from trct_monai.datasets.split import find_leaks
 from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
-from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist
+from trct_monai.intensity import LUNG_HU
+from trct_monai.io.case import PER_VIEW, check_case, with_absolute_paths
+from trct_monai.io.datalist import FIELDS, PHASES, RADIOGRAPHS, SECTIONS, read_datalist
 from trct_monai.io.nifti import Volume, read_nifti
 from trct_monai.io.provenance import digest_file, digest_voxels
 from trct_monai.io.radiograph import read_radiograph
@@ -22,6 +25,7 @@ from trct_monai.registration.orientation import MIN_CORRELATION, measure
 from trct_monai.transforms import LoadRadiographsd
 
 POSSIBLE_HU = (-1100.0, 4100.0)
+"""Beyond this there is no CT number of 12 bits: labels are clipped to them."""
 
 
 def check(
@@ -39,8 +43,8 @@ def check(
         min_correlation: Least correlation of a radiograph with our projection.
     """
     path = Path(datalist)
-    page = read_datalist(path)
-    sections = {name: page.get(name, []) for name in SECTIONS}
+    content = read_datalist(path)
+    sections = {name: content.get(name, []) for name in SECTIONS}
     cases = [(name, case) for name in SECTIONS for case in sections[name]]
     if not cases:
         raise ValueError(f"{path}: no case in any section")
@@ -48,7 +52,7 @@ def check(
     rows: list[tuple[str, Tensor, list[tuple[str, Tensor]]]] = []
     table = []
     for section, case in tqdm(cases, desc="check", unit="case"):
-        result = _CaseCheck(path.absolute().parent, page, case, min_correlation)
+        result = _CaseCheck(path.absolute().parent, content, case, min_correlation)
         problems += [f"{case.get('case_id')}: {problem}" for problem in result.run()]
         table.append(result.line(section))
         if result.cube is not None and len(rows) < num_pictures:
@@ -67,14 +71,22 @@ def check(
     if problems:
         raise ValueError(f"{path}: {len(problems)} problems, the first: {problems[0]}")
     if all("pixels" in case for _, case in cases):
-        print(describe_checksum(page))
+        print(describe_checksum(content))
 
 
 class _CaseCheck:
-    """One case under examination."""
+    """One case under examination.
 
-    def __init__(self, root: Path, page: Mapping[str, Any], case: Mapping[str, Any], min_correlation: float) -> None:
-        self.root, self.page, self.case, self.min_correlation = root, page, case, min_correlation
+    Args:
+        folder: That of the datalist.
+        header: That of the datalist.
+        case: An entry of a section.
+        min_correlation: Least correlation of a radiograph with our projection.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, Any], case: dict[str, Any], min_correlation: float) -> None:
+        self.folder, self.header, self.case, self.min_correlation = folder, header, case, min_correlation
+        self.extent = float(header.get("extent", DEFAULT_EXTENT))
         self.cube: Tensor | None = None
         self.average: Tensor | None = None
         self.pictures: list[tuple[str, Tensor]] = []
@@ -82,12 +94,13 @@ class _CaseCheck:
 
     def run(self) -> list[str]:
         """One line for each thing that is wrong."""
+        task = self.header.get("task", RADIOGRAPHS)
         try:
-            if self.page.get("task") == PHASES:
-                return [*self._files(), *self._pair()]
-            return [*self._files(), *self._label(), *self._radiographs()]
-        except (ValueError, OSError, KeyError) as error:
-            return [" ".join(f"{type(error).__name__}: {error}".split())]
+            check_case(self.case, FIELDS[task], "the datalist's entry")
+            self.case = with_absolute_paths(self.case, self.folder)
+            return [*self._files(), *(self._pair() if task == PHASES else (*self._label(), *self._radiographs()))]
+        except (ValueError, OSError) as error:
+            return [" ".join(str(error).split())]
 
     def rows(self, cube: Tensor) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
         """The case's lines in the picture: its CT with its radiographs, or a pair one below the other."""
@@ -105,7 +118,7 @@ class _CaseCheck:
         return f"{self.case.get('case_id', '-'):<28} {section:<10} {size:>5} {hu:>14}  {views}"
 
     def _files(self) -> Iterator[str]:
-        folder = (self.root / self.case["label"]).parent
+        folder = Path(self.case["label"]).parent
         for name, digest in self.case.get("sha256", {}).items():
             if not (folder / name).is_file():
                 yield f"{folder / name} is missing"
@@ -113,74 +126,72 @@ class _CaseCheck:
                 yield f"{folder / name} is not the file that was written (sha256)"
 
     def _label(self) -> Iterator[str]:
-        path = self.root / self.case["label"]
+        path = Path(self.case["label"])
         if not path.is_file():
             return
-        image = read_nifti(path)
-        numbers = image.values.astype(np.float32)
-        size, extent = self.page.get("label_size"), float(self.page.get("extent", DEFAULT_EXTENT))
-        if numbers.ndim != 3 or len(set(numbers.shape)) != 1 or (size and numbers.shape[0] != size):
-            yield f"{path} has the shape {numbers.shape}, expected a cube of {size or 'equal sides'}"
+        label = read_nifti(path)
+        shape, size = label.values.shape, self.header.get("label_size")
+        if len(shape) != 3 or len(set(shape)) != 1 or (size and shape[0] != size):
+            yield f"{path} has the shape {shape}, expected a cube of {size or 'equal sides'}"
             return
-        spacing = extent / numbers.shape[0]
-        if not np.allclose(image.affine[:3, :3], np.eye(3) * spacing, atol=1e-3 * spacing):
+        spacing = self.extent / shape[0]
+        if not np.allclose(label.affine[:3, :3], np.eye(3) * spacing, atol=1e-3 * spacing):
             yield f"{path} has an affine that is not RAS with {spacing:g} mm"
-        if not np.isfinite(numbers).all():
+        if not np.isfinite(label.values).all():
             yield f"{path} holds values that are not finite"
             return
-        low, high = float(numbers.min()), float(numbers.max())
-        if low < POSSIBLE_HU[0] or high > POSSIBLE_HU[1] or low > -500 or high < 0:
-            yield f"{path} has values from {low:g} to {high:g}, no CT in HU"
-        if "voxels" in self.case and digest_voxels(numbers.astype(np.int16)) != self.case["voxels"]:
-            yield f"{path} does not hold the voxels that were written"
-        self.cube = torch.from_numpy(numbers)[None]
+        yield from _check_hu(path, label, *POSSIBLE_HU)
+        yield from _check_voxels(path, label, self.case.get("voxels"))
+        self.cube = _tensor(label)
 
     def _pair(self) -> Iterator[str]:
         """A time average and its phase 0: one grid, and in HU."""
-        files = [self.root / path for path in (self.case["label"], self.case["image"][0])]
+        files = [Path(file) for file in (self.case["label"], self.case["image"][0])]
         phase, average = (read_nifti(file) for file in files)
         if phase.values.shape != average.values.shape or not np.allclose(
             phase.affine, average.affine, atol=MAX_DISTANCE_MM
         ):
-            yield f"{self.root / self.case['label']} and its average lie on different grids"
-        for file, image, digest in zip(files, (phase, average), (self.case["voxels"], self.case["pixels"][0])):
-            numbers = image.values
-            if numbers.min() > -500 or numbers.max() < 0:
-                yield f"{file} has values from {numbers.min()} to {numbers.max()}, no CT in HU"
-            if digest_voxels(numbers) != digest:
-                yield f"{file} does not hold the voxels that were written"
-        self.cube = _tensor(phase)[None]
-        self.average = _tensor(average)[None]
+            yield f"{files[0]} and its average have different grids"
+        digests = (self.case.get("voxels"), *self.case.get("pixels", [None]))
+        for file, volume, digest in zip(files, (phase, average), digests):
+            yield from _check_hu(file, volume)
+            yield from _check_voxels(file, volume, digest)
+        self.cube, self.average = _tensor(phase), _tensor(average)
 
     def _radiographs(self) -> Iterator[str]:
-        paths = [self.root / image for image in self.case["image"]]
-        cameras = [Camera.from_dict(camera) for camera in self.case["cameras"]]
-        if len(paths) != len(cameras) or len(paths) != len(self.case["views"]):
-            yield f"{len(paths)} radiographs, {len(cameras)} cameras and {len(self.case['views'])} views"
-            return
-        extent = float(self.page.get("extent", DEFAULT_EXTENT))
-        recorded = self.case.get("orientation") or [None] * len(paths)
         upright = LoadRadiographsd(allow_unquantitative=True)
-        for index, (path, camera) in enumerate(zip(paths, cameras)):
-            if not path.is_file():
-                yield f"{path} is missing"
+        for index, file in enumerate(self.case["image"]):
+            if not Path(file).is_file():
+                yield f"{file} is missing"
                 continue
-            one: dict[Any, Any] = {
-                key: self.case[key][index : index + 1] for key in ("orientation", "intensity") if self.case.get(key)
-            }
-            self.pictures.append((camera.name, upright(one | {"image": [path]})["image"][0]))
+            camera, expected = (
+                Camera.from_dict(self.case["cameras"][index]),
+                self.case["orientation"][index]["transform"],
+            )
+            one: dict[Any, Any] = {key: self.case[key][index : index + 1] for key in ("image", *PER_VIEW)}
+            self.pictures.append((camera.name, upright(one)["image"][0]))
             if self.cube is None:
                 continue
-            now = measure(read_radiograph(path).image, self.cube, extent, camera).orientation
+            now = measure(read_radiograph(file).image, self.cube, self.extent, camera).orientation
             self.correlations.append(
                 f"{camera.name} {now['transform']} {now['correlation']:.3f} ({now['runner_up_correlation']:.3f})"
             )
-            expected = recorded[index]["transform"] if recorded[index] else "identity"
             if now["transform"] != expected:
-                yield f"{path} fits best as {now['transform']}, the datalist says {expected}"
+                yield f"{file} fits best as {now['transform']}, the datalist says {expected}"
             elif abs(now["correlation"]) < self.min_correlation:
-                yield f"{path} has a correlation of {now['correlation']:.2f} with our projection of the label"
+                yield f"{file} has a correlation of {now['correlation']:.2f} with our projection of the label"
+
+
+def _check_hu(path: Path, volume: Volume, lowest: float = -inf, highest: float = inf) -> Iterator[str]:
+    low, high = float(volume.values.min()), float(volume.values.max())
+    if low < lowest or high > highest or low > LUNG_HU or high < 0:
+        yield f"{path} has values from {low:g} to {high:g}, no CT in HU"
+
+
+def _check_voxels(path: Path, volume: Volume, digest: str | None) -> Iterator[str]:
+    if digest is not None and digest_voxels(volume.values) != digest:
+        yield f"{path} does not hold the voxels that were written"
 
 
 def _tensor(volume: Volume) -> Tensor:
-    return torch.from_numpy(volume.values.astype(np.float32))
+    return torch.from_numpy(volume.values.astype(np.float32))[None]

@@ -20,7 +20,7 @@ def default_datalist(
     unnoticed.
 
     Args:
-        folder: Where such data sets lie.
+        folder: Folder of such data sets.
         size: Voxels along each side of the labels.
         radiograph_size: Rows and columns of the radiographs.
         geometry: Preset of the radiographs.
@@ -45,7 +45,7 @@ def default_phases(folder: str | os.PathLike[str], *, size: int = 128, phases: i
     """The path of a datalist of phantoms' phases; where there is none, they are made and prepared (80 / 10 / 20).
 
     Args:
-        folder: Where such data sets lie.
+        folder: Folder of such data sets.
         size: Voxels along each side.
         phases: Phases over which the time average goes.
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from trct_monai.datasets.cases import Make, Place, load_cases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
 from trct_monai.datasets.workers import in_shard, work_on
-from trct_monai.io.datalist import Case
+from trct_monai.io.case import Case
 from trct_monai.io.files import remove_partial
 from trct_monai.io.provenance import make_stamp
 
@@ -64,8 +64,8 @@ class Recipe:
         products: From a job's source to what is to be made of it. It raises ValueError or OSError for a source that is
             refused.
         options: Every number and name that the results depend on.
-        description: What stands before the progress bar.
-        noun: What the cases are called, in the plural.
+        description: Label of the progress bar.
+        noun: What the jobs are called, in the plural.
     """
 
     products: Callable[[Any], Iterable[Product]]
@@ -85,7 +85,7 @@ def make_data_set(
     max_skipped: float = 0.0,
     num_refused: int = 0,
 ) -> None:
-    """Make the cases of all jobs, and the datalist of those that are there.
+    """Make the cases of all jobs, and the datalist of all that are complete.
 
     Cases in the folder that no job makes, and those of a source that is now refused, are named and left out of the
     datalist; their folders stay.
@@ -111,7 +111,8 @@ def make_data_set(
     found = {case["case_id"]: case for case in load_cases(output)}
     left_out = sorted(found.keys() - set(names))
     if left_out:
-        print(f"left out of the datalist: {', '.join(left_out)} (no longer in the input, or refused)")
+        more = f" and {len(left_out) - 20} more" if len(left_out) > 20 else ""
+        print(f"left out of the datalist: {', '.join(left_out[:20])}{more} (no longer in the input, or refused)")
     cases = [found[name] for name in names if name in found]
     options = make_stamp({}, recipe.options)["options"]
     others = [case["case_id"] for case in cases if case["provenance"].get("options") != options]
@@ -129,10 +130,10 @@ def make_data_set(
 
 @dataclass(frozen=True)
 class Run:
-    """What came of the jobs of one run.
+    """The outcome of one run.
 
     Attributes:
-        num_done: Number of jobs of which all is there now.
+        num_done: Number of jobs whose cases are all complete now.
         refused: The others.
     """
 
@@ -157,20 +158,20 @@ def run_jobs(
     """
     mine = [job for job in jobs if in_shard(job.names[0], shard)]
     remove_partial(output, [name for job in mine for name in job.names])
-    total, num_there, refused = len(jobs) + num_refused, 0, []
+    total, num_before, refused = len(jobs) + num_refused, 0, []
     first = ""
     work = partial(_make, recipe=recipe)
     with closing(work_on(work, mine, num_workers=num_workers, description=recipe.description)) as results:
-        for job, (reason, was_there) in results:
-            num_there += was_there
+        for job, (reason, was_done) in results:
+            num_before += was_done
             if reason:
                 tqdm.write(f"refused  {reason}")
                 refused.append(job)
                 first = first or f"; the first: {reason}"
                 if len(refused) >= EARLY_STOP and len(refused) > max_skipped * total:
                     break
-    if num_there:
-        print(f"{num_there} of {len(mine)} {recipe.noun} are there already")
+    if num_before:
+        print(f"{num_before} of {len(mine)} {recipe.noun} are done already")
     if len(refused) + num_refused > max_skipped * total:
         if output.is_dir() and not any(output.iterdir()):
             output.rmdir()
@@ -183,17 +184,17 @@ def run_jobs(
 
 
 def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:
-    """Make what is not done of a job: why it was refused, or an empty string; and whether all was there already."""
-    was_there = True
+    """Make what is not done of a job: why it was refused, or an empty string; and whether all was done already."""
+    was_done = True
     try:
         for product in recipe.products(job.source):
             stamp = make_stamp(product.inputs, recipe.options)
             if not product.place.is_done(stamp):
                 product.place.write(stamp, product.make)
-                was_there = False
+                was_done = False
     except (ValueError, OSError) as error:
         return _one_line(error), False
-    return "", was_there
+    return "", was_done
 
 
 def run_cases(
@@ -205,7 +206,7 @@ def run_cases(
         work: Does one and gives an empty string, or the reason why it was refused. Must be picklable.
         items: Name of each case, and what `work` takes.
         num_workers: Number of processes; 0 or 1 works in this one.
-        description: What stands before the progress bar.
+        description: Label of the progress bar.
 
     Returns:
         Name and reason of each refused case.

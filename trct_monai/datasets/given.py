@@ -26,11 +26,12 @@ def write_given_radiographs(
     source: Source,
     ct: CT,
     cube: MetaTensor,
+    folder: Path,
+    *,
     cameras: Sequence[Camera],
     extent: float,
     min_correlation: float,
     refused: Path,
-    folder: Path,
 ) -> dict[str, Any]:
     """Copy a case's radiographs and find out how they were taken.
 
@@ -40,11 +41,11 @@ def write_given_radiographs(
         source: The CT with its radiographs.
         ct: The CT as it was given.
         cube: The case's cube in HU.
-        cameras: The views that there should be.
+        folder: The case's folder.
+        cameras: The views that are expected.
         extent: Side of the cube in mm.
         min_correlation: A radiograph that correlates less with our projection in every orientation is refused.
         refused: Folder for the picture of such a radiograph.
-        folder: The case's folder.
 
     Returns:
         The fields of `trct_monai.datasets.cases.view_fields`.

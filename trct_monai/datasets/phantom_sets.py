@@ -19,7 +19,8 @@ from trct_monai.datasets.split import DATALIST, Sections
 from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry import DEFAULT_EXTENT, preset
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.datalist import SECTIONS, Case, read_datalist
+from trct_monai.io.case import Case
+from trct_monai.io.datalist import SECTIONS, read_datalist
 from trct_monai.io.nifti import write_nifti
 from trct_monai.phantoms import Phantom, thorax_phantom
 from trct_monai.phantoms.findings import FINDINGS

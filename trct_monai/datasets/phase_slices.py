@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from trct_monai.datasets.phases import FOLDERS
 from trct_monai.intensity import HU_WINDOW, hu_to_unit
-from trct_monai.io.datalist import PHASES, load_datalist
+from trct_monai.io.datalist import FIELDS, PHASES, load_datalist
 from trct_monai.io.nifti import read_nifti_grid, read_slices
 
 
@@ -23,7 +23,7 @@ def load_phases(path: str | os.PathLike[str], section: str) -> list[dict[str, st
         FileNotFoundError: If the datalist or a file is missing.
         ValueError: If it is a datalist of something else, or the section has no pair.
     """
-    cases = load_datalist(path, section, task=PHASES, fields=("patient_id", "image", "label"))
+    cases = load_datalist(path, section, task=PHASES, fields=FIELDS[PHASES])
     if not cases:
         folders = f"{FOLDERS[section]}A and {FOLDERS[section]}B"
         raise ValueError(f"{path}: section {section!r} has no pair; add {folders}, or prepare with another --seed")

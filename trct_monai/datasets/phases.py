@@ -22,7 +22,7 @@ AVERAGE, PHASE = "A", "B"
 
 
 COMPANIONS = (".raw", ".raw.gz", ".zraw", ".json", ".csv", ".txt", ".md", ".png", ".xml")
-"""Files that may stand beside CTs and are left alone: the voxels of a header, notes."""
+"""Files beside CTs that are left alone: the voxels of a header, notes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Pair:
 
     Attributes:
         case_id: Name of both files.
-        section: Where its folder says it belongs.
+        section: The section of its folder.
         average: The time average.
         phase: Phase 0.
     """
@@ -84,7 +84,7 @@ def find_cts(folder: str | os.PathLike[str], min_slices: int = 4) -> tuple[dict[
             refused.append(str(error))
             continue
         if source.case_id in found:
-            refused.append(f"{path}: there are two CTs named {source.case_id}")
+            refused.append(f"{path}: another CT has the name {source.case_id}")
         else:
             found[source.case_id] = source
     return found, refused

@@ -18,15 +18,13 @@ from trct_monai.datasets.spheres import check_shows, choose_place, chord_lengths
 from trct_monai.datasets.split import Sections
 from trct_monai.geometry import Camera
 from trct_monai.intensity import MU_WATER, STORED_HU
-from trct_monai.io.datalist import RADIOGRAPHS, Case, load_datalist, read_datalist
+from trct_monai.io.case import Case
+from trct_monai.io.datalist import FIELDS, RADIOGRAPHS, load_datalist, read_datalist
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.provenance import digest_file, digest_values
 from trct_monai.io.radiograph import side_car_of
 from trct_monai.metrics.detectability import Sphere
 from trct_monai.transforms import LoadRadiographsd
-
-NEEDED = ("patient_id", "label", "image", "views", "cameras", "orientation", "intensity")
-"""What a case must have to take a sphere."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def plant(
     """
     sizes, additions = (_positive(text, name) for text, name in ((diameters, "diameters"), (contrasts, "contrasts")))
     options = PlantOptions(sizes, additions, seed)
-    patients = load_datalist(datalist, section, task=RADIOGRAPHS, fields=NEEDED)[:cases]
+    patients = load_datalist(datalist, section, task=RADIOGRAPHS, fields=FIELDS[RADIOGRAPHS])[:cases]
     if not patients or (cases is not None and cases < 1):
         raise ValueError(f"{datalist}: section {section!r} has no case to plant spheres in, or cases is not positive")
     target = Path(output)

@@ -17,7 +17,7 @@ from trct_monai.datasets.split import Sections, check_fractions, split_by_hash
 from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry.presets import DEFAULT_EXTENT
 from trct_monai.intensity import STORED_HU
-from trct_monai.io.datalist import Case
+from trct_monai.io.case import Case
 from trct_monai.registration.orientation import MIN_CORRELATION
 
 
@@ -52,7 +52,7 @@ def prepare(
     the same command goes on where it stopped and does nothing twice.
 
     A folder with trainA, trainB, testA and testB holds pairs of a time average and phase 0 for the phase generator:
-    they keep their voxels and their sections, and nothing of what is said here of cubes and radiographs applies.
+    they keep their voxels and their sections, and the options of cubes and radiographs do not apply.
 
     Args:
         input: Folder to read.

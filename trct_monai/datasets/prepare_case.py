@@ -116,8 +116,9 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         radiographs = _write_rendered(source, fine[0], cube, options, refused, folder)
     else:
         radiographs = write_given_radiographs(
-            source, ct, cube, preset(options.geometry), options.extent, options.min_correlation, refused, folder
-        )
+            source, ct, cube, folder, cameras=preset(options.geometry), extent=options.extent,
+            min_correlation=options.min_correlation, refused=refused,
+        )  # fmt: skip
     provenance = {
         "path": source.location(root),
         "format": source.format,

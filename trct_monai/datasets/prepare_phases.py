@@ -1,7 +1,7 @@
 """`prepare` of pairs of phases: two NIfTI files a case, each with its own voxels.
 
-They are in RAS order and not compressed, so that an axial slice is read without the rest, and the system keeps in
-memory what there is room for.
+They are in RAS order and not compressed, so that an axial slice is read without the rest, and the system's
+cache keeps what fits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,9 @@ from trct_monai.datasets.phases import FOLDERS, Pair, find_pairs
 from trct_monai.datasets.split import Sections, draw, training_share
 from trct_monai.datasets.workers import parse_shard
 from trct_monai.intensity import HU_INT16
+from trct_monai.io.case import Case
 from trct_monai.io.ct import CT, read_ct
-from trct_monai.io.datalist import PHASES, Case
+from trct_monai.io.datalist import PHASES
 from trct_monai.io.nifti import write_hu
 from trct_monai.io.provenance import digest_voxels
 

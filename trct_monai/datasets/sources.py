@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trct_monai.datasets.cases import RECORD
 from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
 from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.series import Series, find_series
@@ -103,7 +104,7 @@ def find_sources(folder: str | os.PathLike[str], min_slices: int = 16) -> Found:
 
 
 def patient_of(name: str) -> str:
-    """The patient that a case's name says: LIDC-IDRI's number where there is one, else the name itself."""
+    """The patient of a case by its name: the number of LIDC-IDRI if it has one, else the name itself."""
     match = _PATIENT.search(name)
     return match.group() if match else name
 
@@ -165,7 +166,7 @@ def _file_source(root: Path, path: Path, extension: str, pictures: list[str]) ->
     elif nested and stem != folder:
         stem = "_".join([*parts[:-1], stem])
     case_id = safe_name(stem)
-    # A known naming anywhere in the path says who it is; else NAME/NAME.nii.gz is NAME's, and a folder one person's.
+    # A known name anywhere in the path is the patient's; else NAME/NAME.nii.gz is NAME's, and a folder one person's.
     named = patient_of("/".join(parts))
     patient = safe_name(_recorded_patient(path.parent) or (named if named != "/".join(parts) else owner))
     file_stem = path.name[: -len(extension)]
@@ -180,7 +181,7 @@ def _file_source(root: Path, path: Path, extension: str, pictures: list[str]) ->
 def _recorded_patient(folder: Path) -> str | None:
     """The patient of a case that `prepare` wrote."""
     try:
-        return str(read_json(folder / "case.json")["case"]["patient_id"])
+        return str(read_json(folder / RECORD)["case"]["patient_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -37,7 +37,7 @@ def split(
         by: hash, or lists.
         train_list: Text file with the name of a case or a patient on each line.
         test_list: The same for the test section.
-        leaks_to: training or test: where patients go that stand in both lists. Without it they are refused.
+        leaks_to: training or test: the section of patients who are in both lists. Without it they are refused.
         output: Datalist to write; DATA/datalist.json if not given.
     """
     folder = Path(data)
@@ -75,7 +75,7 @@ def write_split(target: Path, sections: Sections, header: Mapping[str, Any]) -> 
     """Check for leaks, write the datalist, and print what is in it.
 
     Raises:
-        ValueError: If a patient or a volume stands in two sections.
+        ValueError: If a patient or a volume is in two sections.
     """
     leaks = find_leaks(sections)
     if leaks:
@@ -145,7 +145,7 @@ def read_lists(
         leaks_to: Side that gets the patients of both lists.
 
     Raises:
-        ValueError: If a patient stands in both lists and `leaks_to` does not say where it goes.
+        ValueError: If a patient is in both lists and `leaks_to` is not given.
     """
     if leaks_to not in (None, "training", "test"):
         raise ValueError(f"leaks_to must be training or test, got {leaks_to!r}")
@@ -193,7 +193,7 @@ def split_by_lists(
 
 
 def find_leaks(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """One line for each patient, and each volume, that stands in more than one section."""
+    """One line for each patient, and each volume, that is in more than one section."""
     leaks = []
     for what, key in (("patient", "patient_id"), ("the same voxels,", "voxels")):
         places: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -209,6 +209,6 @@ def find_leaks(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]
 
 
 def _header(datalist: Path) -> dict[str, Any]:
-    """The header of the datalist of a data set, if there is one, but for what a split decides."""
+    """The header of a data set's datalist without what a split decides; empty if it has no datalist."""
     content = read_datalist(datalist) if datalist.is_file() else {}
     return {key: value for key, value in content.items() if key not in (*SECTIONS, "split", "num_cases")}

@@ -67,7 +67,7 @@ def without_results(
 ) -> list[dict[str, str]]:
     """The cases whose result, CASE_ID.nii.gz, is not in a folder yet: the same command goes on where it stopped.
 
-    OUTPUT_DIR/made_by.json has the stamp of the results there, and the digest of the CT of each.
+    OUTPUT_DIR/made_by.json has the stamp of the results in it, and the digest of the CT of each.
 
     Args:
         cases: With ``case_id`` and ``image``.
@@ -75,7 +75,7 @@ def without_results(
         made_by: The checkpoint's path under ``checkpoint``, and every number that the result depends on.
 
     Raises:
-        ValueError: If the results there were made by another model or of other CTs.
+        ValueError: If the folder has results of another model or of other CTs.
     """
     folder = Path(output_dir)
     options = dict(made_by)
@@ -110,7 +110,7 @@ def volume_cases(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, str]
     for path in map(Path, paths):
         name = path.name.removesuffix(".gz").removesuffix(".nii")
         if name == path.name or not path.is_file():
-            raise FileNotFoundError(f"{path}: no NIfTI file (.nii or .nii.gz) there")
+            raise FileNotFoundError(f"{path}: no such NIfTI file (.nii or .nii.gz)")
         if name in cases:
             raise ValueError(f"{cases[name]} and {path} have one name; give each its own --output_dir")
         cases[name] = str(path)

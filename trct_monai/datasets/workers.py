@@ -28,7 +28,7 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def in_shard(case_id: str, shard: str) -> bool:
-    """Whether a case belongs to a part; every case belongs to one part of n, whatever else there is."""
+    """Whether a case belongs to a part; every case belongs to one part of n, whatever the other cases are."""
     part, count = parse_shard(shard)
     return int(hashlib.sha256(case_id.encode()).hexdigest(), 16) % count == part - 1
 
@@ -44,9 +44,9 @@ def work_on(
 
     Args:
         work: Does one item. Must be picklable.
-        items: What there is to do.
+        items: What `work` takes, one after the other.
         num_workers: Number of processes; 0 or 1 works in this one.
-        description: What stands before the progress bar.
+        description: Label of the progress bar.
 
     Raises:
         ChildProcessError: If a process was killed.

@@ -1,7 +1,8 @@
 """The only room that opens files: CTs, radiographs, datalists and weights, checked at the door, written whole."""
 
+from trct_monai.io.case import Case
 from trct_monai.io.ct import CT, read_ct
-from trct_monai.io.datalist import SECTIONS, Case, load_datalist, read_datalist, save_datalist
+from trct_monai.io.datalist import SECTIONS, load_datalist, read_datalist, save_datalist
 from trct_monai.io.radiograph import Radiograph, read_radiograph, save_radiograph
 
 __all__ = [

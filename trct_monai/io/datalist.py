@@ -1,19 +1,18 @@
 """The datalist: one JSON file that names every case of a data set, and everything known about it.
 
 It is a Decathlon datalist (sections ``training``, ``validation`` and ``test``, paths relative to the file), so MONAI's
-own `load_decathlon_datalist` reads it too. Each case has the fields of `Case`; the header says which geometry, cube and
-sizes the data set has, and how it was split.
+own `load_decathlon_datalist` reads it too. Each case has the fields of `trct_monai.io.case.Case`; the header says which
+geometry, cube and sizes the data set has, and how it was split.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
-
-from typing_extensions import NotRequired
+from typing import Any
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.presets import follows_preset
+from trct_monai.io.case import check_case, with_absolute_paths, with_paths
 from trct_monai.io.files import read_json, write_json
 
 SECTIONS = ("training", "validation", "test")
@@ -38,61 +37,11 @@ USES = {
 }
 """What to do with a datalist of the other task."""
 
-PER_VIEW = ("views", "cameras", "orientation", "intensity")
-"""Fields with one entry for each radiograph."""
-
-
-class Orientation(TypedDict):
-    """What to do to a stored picture to bring it to our convention, and how sure that is."""
-
-    transform: str
-    correlation: float
-    runner_up: str
-    runner_up_correlation: float
-
-
-class Intensity(TypedDict):
-    """Whether a stored picture holds line integrals; if not: line integral = picture * gain + offset."""
-
-    quantitative: bool
-    gain: float | None
-    offset: float | None
-
-
-class Case(TypedDict):
-    """One case of a datalist.
-
-    Attributes:
-        case_id: Unique name; also the folder's.
-        patient_id: Cases of one patient never stand on two sides of a split.
-        label: The CT in HU, a NIfTI cube.
-        image: The radiographs, one file for each view.
-        views: Names of the views.
-        cameras: `Camera.to_dict()` of each view, in mm relative to the centre of the label's cube.
-        orientation: One `Orientation` for each view.
-        intensity: One `Intensity` for each view.
-        sha256: Digest of each file by its path relative to the case's folder.
-        voxels: Digest of the label's numbers, whatever the file's compression.
-        pixels: The same of each radiograph's stored numbers.
-        provenance: Where the case comes from and how it was made.
-        masks: Segmentation of each finding, where there is one.
-        planted: The sphere that `plant` added, and to which case: base, center_mm, diameter_mm, contrast_hu.
-    """
-
-    case_id: str
-    patient_id: str
-    label: str
-    image: list[str]
-    views: list[str]
-    cameras: list[dict[str, Any]]
-    orientation: list[Orientation]
-    intensity: list[Intensity]
-    sha256: dict[str, str]
-    voxels: str
-    pixels: NotRequired[list[str]]
-    provenance: dict[str, Any]
-    masks: NotRequired[dict[str, str]]
-    planted: NotRequired[dict[str, Any]]
+FIELDS = {
+    RADIOGRAPHS: ("patient_id", "label", "image", "views", "cameras", "orientation", "intensity"),
+    PHASES: ("patient_id", "label", "image"),
+}
+"""Fields of `Case` that say what a case of each task is; the others say how it came about."""
 
 
 def read_datalist(path: str | os.PathLike[str], task: str | None = None) -> dict[str, Any]:
@@ -118,10 +67,10 @@ def read_datalist(path: str | os.PathLike[str], task: str | None = None) -> dict
             f"this is {FORMAT} version {FORMAT_VERSION}"
         )
     own = content.get("task", RADIOGRAPHS)
+    if own not in CONTENTS:
+        raise ValueError(f"{path}: the task must be {' or '.join(CONTENTS)}, got {own!r}")
     if task is not None and own != task:
-        raise ValueError(
-            f"{path}: holds {CONTENTS.get(own, own)}, expected {CONTENTS[task]}; {USES.get(own, 'run prepare')}"
-        )
+        raise ValueError(f"{path}: holds {CONTENTS[own]}, expected {CONTENTS[task]}; {USES[own]}")
     return content
 
 
@@ -146,7 +95,7 @@ def load_datalist(
             a case then, and the task is `RADIOGRAPHS`.
         extent: Side in mm that the data's cubes must have, if the datalist states one: that of the network too.
         task: `RADIOGRAPHS` or `PHASES`, if only a datalist of one of them will do.
-        fields: Fields of `Case` that every case must have; ``case_id`` is always one of them.
+        fields: Fields of `Case` that every case must have, such as all `FIELDS` of the task; ``case_id`` is always one.
 
     Raises:
         FileNotFoundError: If the datalist or a file that it names is missing.
@@ -170,7 +119,7 @@ def load_datalist(
             f"{path}: section {section!r} has no case; split the data so that it has, or use another section"
         )
     for number, case in enumerate(content[section], 1):
-        _check_case(case, f"{path}: case {number} of {section}", fields)
+        check_case(case, fields, f"{path}: case {number} of {section}")
     cases = [with_absolute_paths(case, path.absolute().parent) for case in content[section]]
     for case in cases:
         for file in (case.get("label"), *case.get("image", [])):
@@ -206,52 +155,12 @@ def save_datalist(
     content: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
     content["num_cases"] = {name: len(sections.get(name, [])) for name in SECTIONS}
     for name in SECTIONS:
-        content[name] = [_with_paths(case, relative) for case in sections.get(name, [])]
+        content[name] = [with_paths(case, relative) for case in sections.get(name, [])]
     write_json(path, content)
 
 
-def with_absolute_paths(case: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A case with its label, radiographs and masks as absolute paths.
-
-    Args:
-        case: Fields of `Case`, paths relative to `folder`.
-        folder: An absolute path.
-    """
-    return _with_paths(case, lambda file: str(folder / file))
-
-
-def _with_paths(case: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """A copy of a case with every path in it changed."""
-    result = dict(case)
-    if "label" in case:
-        result["label"] = change(case["label"])
-    if "image" in case:
-        images = [case["image"]] if isinstance(case["image"], str) else case["image"]
-        result["image"] = [change(image) for image in images]
-    if "masks" in case:
-        result["masks"] = {name: change(mask) for name, mask in case["masks"].items()}
-    return result
-
-
-def _check_case(case: Any, where: str, fields: Sequence[str]) -> None:
-    """Refuse a case that does not keep the contract of `Case`, before somebody looks for what is not there."""
-    if not isinstance(case, dict) or not isinstance(case.get("case_id"), str):
-        raise ValueError(f"{where} has no 'case_id'; prepare writes datalists that have all fields")
-    where = f"{where} ({case['case_id']})"
-    lacking = [repr(field) for field in fields if case.get(field) is None]
-    if lacking:
-        raise ValueError(f"{where} has no {', '.join(lacking)}; prepare writes datalists that have all fields")
-    images = case.get("image", [])
-    files = [case.get("label", ""), *([images] if isinstance(images, str) else images)]
-    if not all(isinstance(file, str) for file in files):
-        raise ValueError(f"{where}: 'label' must be the name of a file, and 'image' a list of names, got {files}")
-    for field in PER_VIEW:
-        if field in case and len(case[field]) != len(files) - 1:
-            raise ValueError(f"{where} has {len(case[field])} {field} for {len(files) - 1} radiographs")
-
-
 def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
-    """Refuse a case whose radiographs were taken otherwise than a network with a fixed geometry assumes."""
+    """Refuse a case with other views than those of a network with a fixed geometry."""
     cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
     if not follows_preset(cameras, geometry):
         raise ValueError(

@@ -21,7 +21,7 @@ from torch import Tensor
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
 from trct_monai.intensity import fit_gain_offset
-from trct_monai.io.datalist import Intensity, Orientation
+from trct_monai.io.case import Intensity, Orientation
 from trct_monai.io.files import write_picture
 from trct_monai.projector import project_hu
 from trct_monai.resampling import resize_radiographs
