@@ -4,6 +4,7 @@ from trct_monai.io.case import Case
 from trct_monai.io.ct import CT, read_ct
 from trct_monai.io.datalist import SECTIONS, load_datalist, read_datalist, save_datalist
 from trct_monai.io.radiograph import Radiograph, read_radiograph, save_radiograph
+from trct_monai.io.weights import load_frozen, load_state, require_checkpoint, save_state
 
 __all__ = [
     "CT",
@@ -11,9 +12,13 @@ __all__ = [
     "Radiograph",
     "SECTIONS",
     "load_datalist",
+    "load_frozen",
+    "load_state",
     "read_ct",
     "read_datalist",
     "read_radiograph",
+    "require_checkpoint",
     "save_datalist",
     "save_radiograph",
+    "save_state",
 ]

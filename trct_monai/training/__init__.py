@@ -14,6 +14,7 @@ from trct_monai.training.handlers import (
     StopOnNonFinite,
 )
 from trct_monai.training.inferers import InterpolatingInferer, RefinementInferer, SliceContextInferer, TwoStageInferer
+from trct_monai.training.intervals import load_intervals, save_intervals
 
 __all__ = [
     "AdversarialTrainer",
@@ -32,5 +33,7 @@ __all__ = [
     "StopOnNonFinite",
     "TwoStageInferer",
     "calibrate",
+    "load_intervals",
+    "save_intervals",
     "wrap_if_many",
 ]
