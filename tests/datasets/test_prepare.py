@@ -13,8 +13,10 @@ from tests.files import save_nifti
 from trct_monai.datasets.check import check
 from trct_monai.datasets.prepare import prepare
 from trct_monai.datasets.split import split
+from trct_monai.geometry import preset
 from trct_monai.io.datalist import load_datalist, read_datalist
 from trct_monai.preprocessing.cube import CTPreprocessing
+from trct_monai.projector import project_hu
 from trct_monai.transforms import CTPreprocessingd, LoadRadiographsd
 
 
@@ -85,6 +87,25 @@ def test_options_of_rendering_change_the_radiographs_alone(ct_folder, tmp_path):
     prepare(str(ct_folder), str(tmp_path / "b"), views=3, photons=1e3, **SMALL)
     noisy = LoadRadiographsd()(one_case(tmp_path / "b"))["image"]
     assert 0.005 < (noisy - image).std() < 0.5
+
+
+def test_a_tube_voltage_lowers_thick_line_integrals_and_none_leaves_those_of_one_energy(ct_folder, tmp_path, phantom):
+    (ct_folder / "p2.nii.gz").unlink()
+    images = []
+    for name, kvp in (("plain", None), ("hardened", 120)):
+        prepare(str(ct_folder), str(tmp_path / name), kvp=kvp, **SMALL)
+        case = one_case(tmp_path / name)
+        images.append(LoadRadiographsd()(case)["image"])
+    plain, hardened = images
+    ct = torch.from_numpy(phantom.ct_hu + 1)[None].float()
+    (fine,) = CTPreprocessing(40).cubes(ct, [40], torch.from_numpy(phantom.affine))
+    torch.testing.assert_close(plain, project_hu(fine, preset("x2ct", 32), 8.0), atol=2e-4, rtol=0)  # 16 bits
+    ratio = hardened / plain
+    thick, thin = plain > plain.quantile(0.8), (plain > 0.2) & (plain < plain.quantile(0.5))
+    assert ratio[thick].mean() < 0.98 * ratio[thin].mean()
+    with pytest.raises(ValueError, match="kvp must be above 20.0 and at most 150.0 kV, got 200"):
+        prepare(str(ct_folder), str(tmp_path / "wrong"), kvp=200, **SMALL)
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_split_moves_no_case_and_keeps_the_header(ct_folder, tmp_path, capsys):

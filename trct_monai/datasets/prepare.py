@@ -35,6 +35,7 @@ def prepare(
     dicom: bool = False,
     photons: float | None = None,
     scatter_fraction: float = 0.0,
+    kvp: float | None = None,
     min_correlation: float = MIN_CORRELATION,
     min_slices: int = 16,
     h5_axes: str = "SPL",
@@ -68,6 +69,7 @@ def prepare(
         dicom: Write the label as a DICOM series too, NAME_dicom.
         photons: Detected photons per pixel in the open beam, for quantum noise in rendered radiographs.
         scatter_fraction: Share of scatter in rendered radiographs.
+        kvp: Tube voltage in kV of rendered radiographs, for beam hardening; one energy of 60 keV without it.
         min_correlation: A radiograph that fits our projection less than this in every orientation is refused.
         min_slices: Shorter DICOM series are skipped and listed.
         h5_axes: Where the axes of X2CT's arrays point.
@@ -82,7 +84,7 @@ def prepare(
     window = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
     options = Options(
         size, float(extent), geometry, radiograph_size, (window[0], window[1]), remove_table, nifti, dicom, photons,
-        scatter_fraction, min_correlation, h5_axes,
+        scatter_fraction, min_correlation, h5_axes, kvp,
     )  # fmt: skip
     shares = check_fractions(fractions)
     parse_shard(shard)

@@ -24,9 +24,9 @@ from trct_monai.intensity import check_hu_window
 from trct_monai.io.ct import read_ct
 from trct_monai.io.dicom.writer import RESAMPLED, write_ct_series
 from trct_monai.io.nifti import write_nifti
-from trct_monai.physics import degrade
+from trct_monai.physics import degrade, kramers_spectrum
 from trct_monai.preprocessing.cube import CTPreprocessing
-from trct_monai.projector import project_hu
+from trct_monai.projector import project_hu, project_polyenergetic
 from trct_monai.registration.orientation import measure
 
 RENDER_SPACING = 1.25
@@ -50,6 +50,7 @@ class Options:
     scatter_fraction: float
     min_correlation: float
     h5_axes: str
+    kvp: float | None = None
 
     def __post_init__(self) -> None:
         check_hu_window(self.hu_window)
@@ -60,6 +61,8 @@ class Options:
                 f"{self.radiograph_size} and {self.extent} mm"
             )
         degrade(torch.zeros(1, 1, 2, 2), (1.0, 1.0), **self.physics, generator=torch.Generator())
+        if self.kvp is not None:
+            kramers_spectrum(self.kvp)
 
     @property
     def physics(self) -> dict[str, float]:
@@ -146,7 +149,11 @@ def render(fine: MetaTensor, cameras: Sequence[Camera], options: Options, case_i
         options: How to make the case.
         case_id: The case: its name decides the noise.
     """
-    images = project_hu(fine, cameras, options.extent / fine.shape[-1])
+    spacing = options.extent / fine.shape[-1]
+    if options.kvp is None:
+        images = project_hu(fine, cameras, spacing)
+    else:
+        images = project_polyenergetic(fine, cameras, spacing, options.kvp)
     generator = torch.Generator().manual_seed(int(hashlib.sha256(case_id.encode()).hexdigest()[:12], 16))
     return degrade(images[None], cameras[0].pixel_spacing, **options.physics, generator=generator)[0]
 
