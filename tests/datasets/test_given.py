@@ -12,8 +12,8 @@ from PIL import Image
 from tests.datasets.small import SMALL, as_8_bit, cube_of, one_case, save_layout_2
 from tests.files import save_dx, save_nifti
 from trct_monai.datasets.check import check
-from trct_monai.datasets.prepare import Options, prepare
-from trct_monai.datasets.prepare_case import make_case
+from trct_monai.datasets.prepare import prepare
+from trct_monai.datasets.prepare_case import Options, make_case
 from trct_monai.datasets.sources import find_sources
 from trct_monai.datasets.split import split
 from trct_monai.geometry import Camera, preset
@@ -101,6 +101,7 @@ def test_a_picture_stored_turned_has_its_pixels_turned(tmp_path, phantom, size):
     assert [(camera.size, camera.pixel_spacing) for camera in found] == [(size, (2.0, 1.6))] * 2
     images = project_hu(cube_of(phantom), cameras, 8.0)
     assert (LoadRadiographsd()(case)["image"] - images).abs().max() < 0.03 * images.max()
+    check(str(tmp_path / "out" / "datalist.json"))
 
 
 def test_float_radiographs_that_fit_are_quantitative(tmp_path, phantom):

@@ -1,6 +1,7 @@
 """Spheres in CT and radiographs alike."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -120,6 +121,20 @@ def test_a_stopped_run_goes_on_and_other_options_write_anew(planted: Path, tmp_p
     assert [path for path in before if after[path] != before[path]] == [lost]
     same = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
     assert same == {path.relative_to(planted.parent): path.read_bytes() for path in planted.parent.rglob("*.nii.gz")}
+
+
+def test_changed_radiographs_are_planted_anew(planted: Path, tmp_path: Path) -> None:
+    shutil.copytree(planted.parents[1] / "data", tmp_path / "data")
+    source = tmp_path / "data" / "datalist.json"
+    plant(datalist=str(source), output=str(tmp_path / "out"), **OPTIONS)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*.nii.gz")}
+    changed = load_datalist(source, "test")[0]
+    side_car = Path(changed["image"][0]).with_suffix(".json")
+    content = json.loads(side_car.read_text(encoding="utf-8"))
+    side_car.write_text(json.dumps(content | {"scale": content["scale"] * 1.5}), encoding="utf-8")
+    plant(datalist=str(source), output=str(tmp_path / "out"), **OPTIONS)
+    for path, time in before.items():
+        assert (path.stat().st_mtime_ns != time) == path.name.startswith(changed["case_id"])
 
 
 def test_evaluate_tells_which_spheres_a_method_shows(
