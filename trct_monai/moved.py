@@ -24,7 +24,7 @@ MOVED = {
     "data.batch": "arguments datasets.driver datasets.workers",
     "data.cases": "datasets.cases io.nifti io.provenance io.files",
     "data.check": "datasets.check",
-    "data.datalist": "io io.datalist datasets.checksum",
+    "data.datalist": "io io.datalist io.case datasets.checksum",
     "data.defaults": "datasets datasets.defaults",
     "data.dicom": "io.dicom.series",
     "data.orientation": "registration.orientation",

@@ -126,7 +126,7 @@ def test_one_view_leaves_more_open_than_two(unseen: dict[str, str], tmp_path: Pa
             "pa",
             "lat_mirrored",
             "x2ct",
-            "lat_mirrored.png as view 'lat' seems to be mirrored or turned: after",
+            "lat_mirrored.png as view 'lat' seems to be mirrored or turned: mirrored left-right",
         ),
         ("pa_negative", "lat", "x2ct", "pa_negative.png as view 'pa' shows bone dark"),
         ("lat", "pa", "x2ct", "does not look like the training's thoraces from this side"),

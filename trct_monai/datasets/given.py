@@ -13,6 +13,7 @@ from torch import Tensor
 from trct_monai.datasets.cases import QUANTITATIVE, view_fields
 from trct_monai.datasets.sources import Source
 from trct_monai.geometry.camera import Camera
+from trct_monai.geometry.orientations import IN_WORDS
 from trct_monai.io.ct import CT
 from trct_monai.io.files import write_array, write_picture
 from trct_monai.io.radiograph import read_radiograph, side_car_of
@@ -101,7 +102,7 @@ def check_fits(source: Source, match: Match, min_correlation: float, refused: Pa
         save_comparison(picture, match)
         raise ValueError(
             f"{source.radiographs.get(view, source.path)}: no flip or turn fits our projection of the CT in the view "
-            f"{view} ({rows} x {columns} pixels of {height:.3g} x {width:.3g} mm), the best is {best} with a "
+            f"{view} ({rows} x {columns} pixels of {height:.3g} x {width:.3g} mm), the best is {IN_WORDS[best]} with a "
             f"correlation of {correlation:.2f}; see {picture}"
         )
 

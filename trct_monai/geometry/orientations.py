@@ -19,6 +19,19 @@ ORIENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 left-right, ``flip_rows`` turns it upside down by mirroring; rotations are counter-clockwise."""
 
 
+IN_WORDS = {
+    "identity": "as it is",
+    "flip_columns": "mirrored left-right",
+    "flip_rows": "mirrored upside down",
+    "rotate_180": "turned upside down",
+    "transpose": "mirrored along a diagonal",
+    "rotate_90": "turned by 90 degrees counter-clockwise",
+    "rotate_270": "turned by 90 degrees clockwise",
+    "transpose_anti": "mirrored along the other diagonal",
+}
+"""The same in messages: what is done to a picture."""
+
+
 def orient(image: Float[Tensor, "*batch H W"], transform: str) -> Float[Tensor, "*batch H2 W2"]:
     """A picture after one of `ORIENTATIONS`.
 

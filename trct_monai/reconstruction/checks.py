@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from trct_monai.geometry.orientations import IN_WORDS
 from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
 from trct_monai.io.radiograph import Radiograph
 from trct_monai.registration.orientation import MIN_CORRELATION, correlation, measure
@@ -38,7 +39,7 @@ def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], 
         )
     elif abs(best["correlation"]) > abs(upright) + MIN_GAIN:
         lines.append(
-            f"{name} seems to be mirrored or turned: after {best['transform']} its correlation with the training's "
+            f"{name} seems to be mirrored or turned: {IN_WORDS[best['transform']]} its correlation with the training's "
             f"mean would be {best['correlation']:.2f} in place of {upright:.2f}; it was taken as it is"
         )
     elif upright < 0 and not radiograph.quantitative:
