@@ -167,6 +167,15 @@ def test_a_name_keeps_its_letters(charset: str, encoding: str, tmp_path: Path) -
     assert read_study(first)["PatientName"] == name.decode(encoding)
 
 
+def test_a_side_car_without_a_camera_leaves_the_header_its_word(tmp_path: Path) -> None:
+    path = save_dx(tmp_path / "a.dcm", PIXELS, t0018_5101="AP")
+    plain = read_radiograph(path)
+    side_car = {"format": "trct-radiograph", "format_version": 2, "quantitative": True, "scale": 1.0, "offset": 0.0}
+    (tmp_path / "a.json").write_text(json.dumps(side_car), encoding="utf-8")
+    scaled = read_radiograph(path)
+    assert scaled.quantitative and (scaled.view_position, scaled.pixel_spacing) == ("AP", plain.pixel_spacing)
+
+
 def test_a_camera_beside_the_picture_belongs_to_the_stored_pixels(tmp_path: Path) -> None:
     path = save_dx(tmp_path / "a.dcm", PIXELS, t0020_0020="R\\F")
     page = {"format": "trct-radiograph", "format_version": 2, "quantitative": True, "scale": 1.0, "offset": 0.0}

@@ -73,10 +73,29 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
 
 
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "case" / "old.txt", "old")
+    rename = Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if target == tmp_path / "case" and not path.name.endswith(".stale.partial"):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="No space left"), replacing_folder(tmp_path / "case") as partial:
+        write_text(partial / "new.txt", "new")
+    assert [path.name for path in (tmp_path / "case").iterdir()] == ["old.txt"]
+    (tmp_path / "case").rename(tmp_path / ".case.123.stale.partial")  # as after a kill between the two
+    remove_partial(tmp_path, ["case"])
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
 def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".a.123.partial").mkdir()
     (tmp_path / ".a.123.stale.partial").mkdir()
-    for name in (".b.nii.123.partial", ".c.123.partial", "a"):
+    (tmp_path / "a").mkdir()
+    for name in (".b.nii.123.partial", ".c.123.partial"):
         (tmp_path / name).touch()
     remove_partial(tmp_path, ["a", "b.nii"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [".c.123.partial", "a"]
@@ -86,7 +105,7 @@ def test_json_holds_names_in_any_script_and_no_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"Jörg 山田": [1, 2.5, None]})
     assert read_json(tmp_path / "a.json") == {"Jörg 山田": [1, 2.5, None]}
     assert "山田" in read_text(tmp_path / "a.json")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="a.json: .*not JSON compliant.*nothing was written"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert read_json(tmp_path / "a.json") == {"Jörg 山田": [1, 2.5, None]}
 

@@ -210,6 +210,8 @@ def test_side_cars_of_0_1_0_are_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(old), encoding="utf-8")
     radiograph = read_radiograph(tmp_path / "a.png")
     assert radiograph.quantitative and float((radiograph.image - image).abs().max()) < 1e-4
+    (tmp_path / "a.json").write_text(json.dumps(old | {"quantitative": False}), encoding="utf-8")
+    torch.testing.assert_close(read_radiograph(tmp_path / "a.png").image, radiograph.image)  # gains were fitted to that
 
 
 def test_a_side_car_belongs_to_one_picture(tmp_path):

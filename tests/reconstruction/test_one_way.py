@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from trct_monai.bundles.errors import unwrapped
 from trct_monai.bundles.find import bundle_files
 from trct_monai.networks.linear_start import LinearStart
 from trct_monai.reconstruction import load_reconstructor, read_radiographs
 from trct_monai.reconstruction.command import reconstruct
 
 
-def infer(radiographs: list[str], out: Path, *overlays: str, **options: object) -> None:
+def infer(radiographs: list[str | None], out: Path, *overlays: str, **options: object) -> None:
     """`monai.bundle run` of any_view's inference with the shipped weights."""
     _, (config, weights) = bundle_files("any_view+small")
     files = [*config, *(config[0].with_name(f"{name}.json") for name in overlays)]
@@ -72,6 +73,30 @@ def test_a_bundle_without_intervals_reconstructs_by_the_same_command(unseen: dic
     assert np.abs(prediction.get_fdata() - truth.get_fdata().clip(-1024, 1476)).mean() < 80
     with pytest.raises(ValueError, match=r"size must be one of 64 for direct_regression\+small, got 128"):
         reconstruct(str(tmp_path / "b.nii.gz"), pa=unseen["pa"], method="direct_regression+small", size=128)
+
+
+def test_every_bundle_gets_the_cameras_of_its_radiographs(unseen: dict[str, str]) -> None:
+    """hybrid_cnn_vit takes views in any order: by the preset's cameras the exchanged pair would be another patient."""
+    radiographs = read_radiographs(unseen["pa"], unseen["lat"], None, "x2ct")
+    reconstructor = load_reconstructor("hybrid_cnn_vit+small")
+    one, other = (reconstructor(order).volume_hu for order in (radiographs, radiographs[::-1]))
+    torch.testing.assert_close(one, other, atol=1.0, rtol=0)
+
+
+def test_a_bundle_that_takes_no_radiographs_is_refused() -> None:
+    with pytest.raises(ValueError, match="ct_phase_pix2pix.* makes no CT from radiographs; any_view does"):
+        load_reconstructor("ct_phase_pix2pix+small")
+
+
+def test_pictures_without_side_cars_are_as_many_as_the_views_of_the_geometry(pictures: Path, tmp_path: Path) -> None:
+    lateral = str(pictures / "lat.png")
+    with pytest.raises(ValueError, match="1 pictures without side-cars, but geometry 'x2ct' has 2 views; give as many"):
+        with unwrapped():
+            infer([lateral], tmp_path / "a")  # which of the views is it?
+    infer([None, lateral], tmp_path / "b")
+    reconstruct(str(tmp_path / "c" / "ct.nii.gz"), lat=lateral, geometry="x2ct")
+    one, other = (nibabel.load(tmp_path / name).get_fdata() for name in ("b/reconstruction.nii.gz", "c/ct.nii.gz"))
+    np.testing.assert_allclose(one, other, atol=1.0)
 
 
 def test_a_refined_volume_is_judged_by_the_residual_of_the_networks_own(unseen: dict[str, str]) -> None:

@@ -100,6 +100,9 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
         write_json(folder / name, resolved, indent=4)
     for name in ("metadata.json", "logging.conf"):
         shutil.copyfile(source / name, folder / name)
+    for name in ("intervals.json", "finer.json"):  # what `reconstruct` adds to inference.json
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     common = source.parent.parent / "common"
     for name in ("evaluate.json", "multi_gpu.json"):
         if (common / name).is_file():  # a wheel has none

@@ -87,8 +87,8 @@ def make_data_set(
 ) -> None:
     """Make the cases of all jobs, and the datalist of all that are complete.
 
-    Cases in the folder that no job makes, and those of a source that is now refused, are named and left out of the
-    datalist; their folders stay.
+    Cases in the folder that no job makes, and those of a source that this run refused, are named and left out of the
+    datalist; their folders stay. A shard knows of its own refusals only: run the others again after a source changed.
 
     Args:
         output: Folder of the cases.

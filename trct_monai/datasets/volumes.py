@@ -82,7 +82,7 @@ def without_results(
     checkpoint = Path(str(options.pop("checkpoint", "")))
     stamp = make_stamp({"model": digest_file(checkpoint) if checkpoint.is_file() else None}, options)
     record = folder / "made_by.json"
-    known = read_json(record)["cases"] if is_made_from(record, stamp) else {}
+    known = read_json(record).get("cases", {}) if is_made_from(record, stamp) else {}
     digests = {case["case_id"]: _digest_ct(case["image"]) for case in cases}
     done = [case_id for case_id in digests if (folder / f"{case_id}.nii.gz").is_file()]
     if any(known.get(case_id) != digests[case_id] for case_id in done):

@@ -38,6 +38,11 @@ class Camera:
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
+        vectors = [self.source or (0.0,) * 3, self.detector_center, self.column_axis, self.row_axis]
+        if {len(vector) for vector in vectors} != {3} or {len(self.pixel_spacing), len(self.size)} != {2}:
+            raise ValueError(
+                f"camera {self.name!r}: points and axes have three numbers, pixels and size two, got {self}"
+            )
         column, row = _vector(self.column_axis), _vector(self.row_axis)
         numbers = [*(self.source or ()), *self.detector_center, *self.column_axis, *self.row_axis, *self.pixel_spacing]
         if not all(isfinite(number) for number in numbers):

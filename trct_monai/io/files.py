@@ -70,17 +70,25 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             if folder.exists():
                 folder.rename(stale)
-            temporary.rename(folder)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if stale.exists():
+                    stale.rename(folder)
+                raise
     finally:
         shutil.rmtree(stale, ignore_errors=True)
 
 
 def remove_partial(parent: Path, names: Sequence[str]) -> None:
-    """Remove what killed runs left of these files and folders."""
+    """Remove what killed runs left of these files and folders; a folder that was being replaced comes back."""
     wanted = set(names)
     for path in parent.glob(f".*{PARTIAL}"):
         name, _, process = path.name[1:].removesuffix(PARTIAL).removesuffix(".stale").rpartition(".")
         if name in wanted and process.isdigit():
+            if path.name.endswith(f".stale{PARTIAL}") and not (parent / name).exists():
+                path.rename(parent / name)
+                continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -104,7 +112,11 @@ def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 1)
     Raises:
         ValueError: If a number is not finite, which JSON does not know.
     """
-    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; nothing was written") from error
+    write_text(path, text + "\n")
 
 
 def write_csv(

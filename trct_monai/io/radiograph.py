@@ -159,8 +159,10 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
         raise ValueError(f"{path}: the picture is {tuple(image.shape)}, its side-car states {camera.size}")
     quantitative = bool(side_car.get("quantitative", False))
     if full_scale is not None:  # a float file beside a side-car holds the values themselves
-        image = image * side_car["scale"] + side_car["offset"] if quantitative else image / full_scale
-    position, spacing = (dicom.view_position, dicom.pixel_spacing) if dicom and not side_car else ("", None)
+        scaled = quantitative or side_car.get("format_version") == 1  # 0.1.0 applied them to every picture
+        scale, offset = side_car.get("scale", 1.0), side_car.get("offset", 0.0)
+        image = image * float(scale) + float(offset) if scaled else image / full_scale
+    position, spacing = (dicom.view_position, dicom.pixel_spacing) if dicom and camera is None else ("", None)
     return Radiograph(image.float(), quantitative, camera, path, full_scale is None, position, spacing)
 
 
@@ -245,7 +247,9 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, float | None]:
         with Image.open(path) as picture:
             if picture.mode not in ("L", "I;16", "I"):
                 raise ValueError(f"the picture has the mode {picture.mode}, a radiograph is 8- or 16-bit grey")
-            return np.asarray(picture), 255.0 if picture.mode == "L" else 65535.0
+            if picture.mode == "L":
+                return np.asarray(picture), 255.0
+            return np.asarray(picture).astype(np.uint16), 65535.0  # some versions of Pillow give 32 bits
     else:
         raise ValueError(f"a radiograph is {FORMATS}")
     kind = getattr(getattr(stored, "dtype", None), "kind", "")

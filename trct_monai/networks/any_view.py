@@ -166,7 +166,7 @@ class AnyView(ReconstructionNetwork):
             matrices: World-to-detector matrices of each case.
             calibrated: Which of them hold line integrals already.
         """
-        projections = self.project_modes(matrices, len(image))
+        projections, calibrated = self.project_modes(matrices, len(image)), calibrated.to(image.device)
         image, present = image.clone(), are_present(image)
         for case, found, own, views in zip(image, projections, calibrated, present):
             if not bool((own | ~views).all()):

@@ -23,8 +23,9 @@ def reconstruct(
 ) -> None:
     """Make a CT from radiographs: a frontal and a lateral one, or any that state where they were taken.
 
-    Writes the CT in HU as NIfTI, its 5, 25, 75 and 95 % quantiles in each voxel (_quantiles.nii.gz), a picture (.png),
-    and the residual between the radiographs and the projections of the CT with all warnings (.json), all beside OUT.
+    Writes the CT in HU as NIfTI, its 5, 25, 75 and 95 % quantiles in each voxel if the method gives them (_quantiles),
+    a picture (.png), and the residual between the radiographs and the projections of the CT with all warnings (.json),
+    all beside OUT.
     Radiographs may be PNG, DICOM, NIfTI or .npy; one without side-car is calibrated to line integrals, and taken as
     bright where it attenuates. Research software, not a medical device.
 
@@ -61,11 +62,12 @@ def reconstruct(
         voxel_spacing=reconstructor.extent / len(result.volume_hu),
         title=f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in result.warnings),
     )
+    report.unlink(missing_ok=True)  # the report is last: where it is, the others belong to it
+    SaveCTd("pred", target.parent, extension)({"pred": result.pred})
     save_figure(figure, picture)
-    write_json(report, reconstructor.record(views, result))
     if dicom is not None:
         write_ct_series(result.volume_hu.numpy(), result.affine, Path(dicom), study)
-    SaveCTd("pred", target.parent, extension)({"pred": result.pred})
+    write_json(report, reconstructor.record(views, result))
     for line in result.warnings:
         print(f"warning: {line}")
     usual = "" if result.usual_residual is None else f"; largest of the validation cases {result.usual_residual:.3f}"

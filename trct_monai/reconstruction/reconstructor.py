@@ -131,12 +131,18 @@ class Reconstructor:
                 unit = self.inferer.refine(coarse)
             else:
                 coarse = unit = self.inferer(image, self.network, *args, **kwargs)
+        if not bool(unit.isfinite().all()):
+            raise ValueError(f"the reconstruction of {name} holds values that are not finite; nothing was written")
         pred: MetaTensor = self.to_hu({"pred": unit[0].float().cpu(), "case_id": name})["pred"]
         own: Tensor = self.to_hu({"pred": coarse[0, :1].float().cpu(), "case_id": name})["pred"].as_tensor()
         measured = image[0].float().cpu()
         size = (measured.shape[-2], measured.shape[-1])
         cameras = [one.camera.resized(size) for one in radiographs if one.camera is not None]
         residual = relative_residual(project_hu(own, cameras, self.extent / own.shape[-1]), measured)
+        known = item.get("calibrated", torch.ones(len(measured), dtype=torch.bool)).tolist()
+        # Calibration is an affine map of each picture: the fit gives it exactly.
+        pairs = zip(known, item["image"], measured)
+        intensities = [(1.0, 0.0) if calibrated else fit_gain_offset(raw, image) for calibrated, raw, image in pairs]
         usual, warnings = None, []
         if isinstance(self.network, IntervalNetwork):
             usual = float(self.network.usual_residual[len(radiographs) - 1])
@@ -151,7 +157,7 @@ class Reconstructor:
             cameras,
             residual,
             usual,
-            [fit_gain_offset(raw, line_integrals) for raw, line_integrals in zip(item["image"], measured)],
+            intensities,
             warnings,
         )
 
@@ -197,6 +203,8 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
     folder, parser, device = config[0].parent, ConfigParser(), torch.device(device)
     intervals, finer = folder / "intervals.json", folder / "finer.json"
     parser.read_config([str(path) for path in config])
+    if "volume_size" not in parser.get():
+        raise ValueError(f"bundle {name!r} makes no CT from radiographs; any_view does")
     own_size = int(parser["volume_size"])
     sizes = [own_size * factor for factor in (1, 2, 4)] if finer.is_file() else [own_size]
     if size is not None and size not in sizes:
@@ -209,14 +217,14 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
         parser["times"] = sizes.index(int(size or 0))
     with unwrapped():
         network = parser.get_parsed_content("network")
-        if intervals not in overlays:
+        if not isinstance(network, IntervalNetwork):
             network = load_frozen(network, weights, device)
-        own_batches = "prepare_batch" in parser.get()
+        own_batches = "prepare_batch" in parser["evaluator"]
         return Reconstructor(
             name,
             digest_file(weights),
             parser.get_parsed_content("preprocessing"),
-            parser.get_parsed_content("prepare_batch") if own_batches else default_prepare_batch,
+            parser.get_parsed_content("evaluator::prepare_batch") if own_batches else default_prepare_batch,
             network.eval(),
             parser.get_parsed_content("inferer"),
             UnitToHUd("pred", parser["hu_window"], float(parser["extent"])),

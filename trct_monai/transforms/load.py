@@ -1,5 +1,6 @@
 """Files to tensors: radiographs as line integrals, CTs in [0, 1] of a window."""
 
+import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.io.ct import read_ct
 from trct_monai.io.radiograph import Radiograph, read_radiograph
 from trct_monai.resampling import resize_radiographs
+
+logger = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Radiograph | None
 """A radiograph's file, one that was read already, or None for a view that is missing."""
@@ -97,22 +100,25 @@ class LoadRadiographsd(MapTransform):
             raise ValueError(
                 f"some radiographs have a camera in their side-car, {', '.join(without)} not; give all or none"
             )
+        placed = list(radiographs)
         if without and self.geometry is not None:
             cameras = preset(self.geometry)
-            if len(radiographs) > len(cameras):
+            if len(radiographs) != len(cameras):
                 raise ValueError(
-                    f"{len(radiographs)} pictures without side-cars, but geometry {self.geometry!r} has "
-                    f"{len(cameras)} views; give side-cars that state where they were taken"
+                    f"{len(radiographs)} pictures without side-cars, but geometry {self.geometry!r} has {len(cameras)} "
+                    "views; give as many (null for one that is missing), or side-cars that state where they were taken"
                 )
-            return [one and one.taken_by(camera) for one, camera in zip(radiographs, cameras)]
-        if not without and self.geometry is not None and not self.any_camera:
-            if not follows_preset([one.camera for one in present if one.camera is not None], self.geometry):
+            placed = [one and one.taken_by(camera) for one, camera in zip(radiographs, cameras)]
+            logger.info("%s: no side-cars, the cameras are those of geometry %s", ", ".join(without), self.geometry)
+        if self.geometry is not None and not self.any_camera:
+            found = [one.camera for one in placed if one is not None and one.camera is not None]
+            if found and not follows_preset(found, self.geometry):
                 raise ValueError(
                     f"the cameras of {', '.join(str(one.path) for one in present)} are not those of geometry "
                     f"{self.geometry!r}, which is all that this network knows: check the order of the views, or use a "
                     "network for any cameras"
                 )
-        return list(radiographs)
+        return placed
 
     def _line_integrals(
         self,
