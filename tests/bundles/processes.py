@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT = multiprocessing.get_context(START)
 # Imports only: a process that has computed has threads, and those do not survive a fork. The library itself is not
@@ -88,9 +90,6 @@ def _run(arguments: Sequence[str], cwd: str, environment: Mapping[str, str], log
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    import torch
-
-    if "OMP_NUM_THREADS" in environment:  # which OpenMP read when the server started
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # which OpenMP read when the server started
     sys.argv = list(arguments)
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
