@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest
     (tmp_path / "full" / "file").touch()
     (tmp_path / "wrong.pt").write_bytes(b"no weights")
     for flags, expected in (
-        (["--bundle", "direct_regression+small", "--out", "full"], "full is there already; give --out a new folder"),
+        (["--bundle", "direct_regression+small", "--out", "full"], "full already exists; give --out a new folder"),
         (["--bundle", "direct_regression+tiny", "--out", "new"], "bundle 'direct_regression+tiny' has no"),
         (["--bundle", "nothing", "--out", "new"], "found no bundle 'nothing'"),
         (["--bundle", "direct_regression+small", "--checkpoint", "{}/wrong.pt", "--out", "new"], "wrong.pt"),

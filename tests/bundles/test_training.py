@@ -116,4 +116,4 @@ def test_a_finer_model_starts_from_a_coarser_one(phantoms: Path, tmp_path: Path)
     )
     with pytest.raises(RuntimeError) as error:
         train(bundle, phantoms, tmp_path / "other", **fine, hidden_size=16)
-    assert "does not hold the weights of a coarser DirectRegression" in str(error.value.__cause__)
+    assert "not the weights of a coarser DirectRegression" in str(error.value.__cause__)
