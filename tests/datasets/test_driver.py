@@ -133,6 +133,7 @@ def test_shards_make_the_same_files_as_one_run(ct_folder, tmp_path, phantom):
     assert contents[0]["training"] == contents[1]["training"]
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_half_case_and_the_run_goes_on(ct_folder, tmp_path, phantom):
     for number in range(3, 12):
         save_nifti(ct_folder / f"p{number}.nii.gz", phantom.ct_hu + number, phantom.affine)
@@ -158,6 +159,7 @@ def test_a_kill_leaves_no_half_case_and_the_run_goes_on(ct_folder, tmp_path, pha
     assert len(load_datalist(out / "datalist.json", "training")) == 11 and not list(out.glob(".*"))
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(ct_folder, tmp_path):
     prepare(str(ct_folder), str(tmp_path / "one"), **SMALL)
     prepare(str(ct_folder), str(tmp_path / "two"), **{**SMALL, "num_workers": 2})
