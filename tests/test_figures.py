@@ -55,6 +55,24 @@ def test_reconstruction_shows_intervals_where_there_are_some_and_every_view(inte
     assert titles.count("residual, RMS 0.25") == 2
 
 
+def test_long_warnings_stay_inside_the_picture() -> None:
+    volume, image = torch.zeros(8, 8, 8), torch.zeros(1, 8, 8)
+    figure = reconstruction_figure(
+        volume,
+        None,
+        image,
+        image,
+        view_names=["pa"],
+        voxel_spacing=40.0,
+        title="case\n" + 8 * "measured beside expected ",
+    )
+    figure.draw_without_rendering()
+    (title,) = figure.texts
+    assert title.get_text().replace("\n", " ").split()[:3] == ["case", "measured", "beside"]
+    box, whole = title.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+
+
 def test_contact_sheet_has_a_row_for_each_case() -> None:
     cube, image = torch.zeros(1, 8, 8, 8), torch.zeros(8, 8)
     figure = contact_sheet([("one", cube, [("pa", image)]), ("two", cube, [("pa", image)])])

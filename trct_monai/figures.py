@@ -1,5 +1,6 @@
 """Pictures of volumes and radiographs as a radiologist hangs them: patient's right on the left, head up."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ WIDE = (-1000.0, 600.0)
 
 DIFFERENCE = 400.0
 """A difference of this many HU is shown at full colour."""
+
+LINE_LENGTH = 100
+"""Characters of a title that fit above three panels."""
 
 _SIDES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P"), "pa": ("R", "L"), "lat": ("A", "P")}
 """Letters at the left and right edge of each plane and view."""
@@ -85,7 +89,7 @@ def comparison_figure(
     if radiographs is not None:
         _show_views(figure, axes[3:], radiographs, reprojections, view_names)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_wrapped(title))
     return figure
 
 
@@ -129,7 +133,7 @@ def reconstruction_figure(
         _scale_bar(axes[0, 0], volume["axial"].shape, voxel_spacing)
     _show_views(figure, axes[first:], radiographs, reprojections, view_names)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_wrapped(title))
     return figure
 
 
@@ -162,7 +166,7 @@ def phase_figure(
             panels.append((error, (-DIFFERENCE, DIFFERENCE), "RdBu_r", label))
         _show_row(figure, axes[row], panels, _SIDES[name])
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_wrapped(title))
     return figure
 
 
@@ -197,6 +201,11 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     path = Path(path)
     with replacing(path) as partial:
         figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
+
+
+def _wrapped(title: str) -> str:
+    """A title whose lines fit the width of three panels."""
+    return "\n".join(textwrap.fill(line, LINE_LENGTH) for line in title.splitlines())
 
 
 def _show_views(
