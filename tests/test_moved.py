@@ -133,6 +133,7 @@ def test_an_old_configuration_that_names_what_is_gone_is_told_what_to_use() -> N
         config.get_parsed_content("it")
 
 
+@pytest.mark.slow
 @QUIET
 def test_an_old_bundle_trains_and_infers_on_an_old_data_set(tmp_path: Path) -> None:
     """The configurations of direct_regression and the phantoms as 0.1.0 wrote them, and smaller numbers."""

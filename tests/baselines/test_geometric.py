@@ -88,6 +88,7 @@ def objective(volume: Tensor, image: Tensor, projector: Projector, weight: float
     return float(misfit + weight * gradient(volume).norm(dim=1).mean())
 
 
+@pytest.mark.slow
 def test_total_variation_reaches_the_least_value_of_its_objective() -> None:
     cameras, weight = circle(4, 180, parallel=False, size=16), 0.2
     truth = torch.zeros(1, 1, 8, 8, 8)

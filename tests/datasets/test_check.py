@@ -57,6 +57,7 @@ def test_a_flipped_radiograph_is_found(datalist, capsys):
         check(str(datalist))
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_found(datalist, capsys):
     path = datalist.parent / "phantom_000000" / "phantom_000000.nii.gz"
     image = nibabel.load(path)

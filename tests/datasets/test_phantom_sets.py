@@ -14,6 +14,7 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_files_in_parts_or_at_once(tmp_path, capsys):
     phantoms(str(tmp_path / "a"), 3, split="1/1/1", **SMALL)
     phantoms(str(tmp_path / "b"), 3, split="1/1/1", shard="1/2", **SMALL)

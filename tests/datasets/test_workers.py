@@ -38,12 +38,14 @@ def test_what_is_no_part_is_refused(shard: str) -> None:
         parse_shard(shard)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_item_comes_back_with_its_result(num_workers: int) -> None:
     results = dict(work_on(square, range(5), num_workers=num_workers, description="squares"))
     assert results == {number: number * number for number in range(5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_reasons_of_refused_cases_are_one_line(num_workers: int) -> None:
     items = [(str(number), number) for number in range(4)]
@@ -51,6 +53,7 @@ def test_reasons_of_refused_cases_are_one_line(num_workers: int) -> None:
     assert sorted(refused) == [("0", "0 is even"), ("2", "2 is even")]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_one_line_that_says_what_to_do() -> None:
     with pytest.raises(ChildProcessError, match="a worker process was killed, .*; the same command goes on where it"):
         run_cases(end_process, [("a", 1), ("b", 1)], num_workers=2, description="killed")

@@ -44,6 +44,7 @@ def test_a_volume_smaller_than_a_window_is_not_filled_up_with_air() -> None:
     torch.testing.assert_close(windows, whole, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_windows_leave_no_seams() -> None:
     """Away from the borders windows and whole agree, and no plane of voxels jumps more than in the whole."""
     refiner, coarse = trained(1), F.avg_pool3d(volume(44, 44, 44), 5, 1)  # smooth, 40 voxels
