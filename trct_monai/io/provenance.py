@@ -34,8 +34,13 @@ def digest_values(values: Any) -> str:
 
 def digest_voxels(numbers: np.ndarray) -> str:
     """SHA-256 of a volume's numbers as 16-bit integers and its shape, whatever the file around them."""
-    digest = hashlib.sha256(str(numbers.shape).encode())
-    digest.update(np.ascontiguousarray(numbers.astype("<i2")).tobytes())
+    return digest_numbers(numbers.astype("<i2"), str(numbers.shape))
+
+
+def digest_numbers(numbers: np.ndarray, head: str) -> str:
+    """SHA-256 of a text, and of an array's numbers row by row with the lowest byte first, as on any machine."""
+    digest = hashlib.sha256(head.encode())
+    digest.update(np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
 

@@ -10,7 +10,6 @@ maximum, DICOM, floats) hold numbers on a scale of their own. They become line i
 that are fitted, and recorded in a datalist or in the report of a reconstruction.
 """
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.radiograph import OPPOSITE, read_dicom_radiograph
 from trct_monai.io.files import read_json, write_json, write_picture
 from trct_monai.io.nifti import read_raw
+from trct_monai.io.provenance import digest_numbers
 
 FORMAT = "trct-radiograph"
 FORMAT_VERSION = 2
@@ -171,10 +171,7 @@ def digest_radiograph(path: str | os.PathLike[str]) -> str:
     stored, _ = _read_numbers(Path(path))
     side_car = read_side_car(Path(path)) or {}
     scale = [f"{float(side_car.get(key, default)):.6e}" for key, default in (("scale", 1.0), ("offset", 0.0))]
-    head = f"{stored.shape} {stored.dtype.kind} {scale}"
-    return hashlib.sha256(
-        head.encode() + np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
-    ).hexdigest()
+    return digest_numbers(stored, f"{stored.shape} {stored.dtype.kind} {scale}")
 
 
 def side_car_of(path: Path) -> Path:
@@ -225,10 +222,7 @@ def _camera_of(side_car: Mapping[str, Any], path: Path) -> Camera | None:
 
 def _digest_pixels(stored: np.ndarray) -> str:
     """SHA-256 of a picture's stored numbers and shape, whatever the compression."""
-    head = f"{stored.shape} {stored.dtype.kind}{stored.dtype.itemsize} "
-    return hashlib.sha256(
-        head.encode() + np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
-    ).hexdigest()
+    return digest_numbers(stored, f"{stored.shape} {stored.dtype.kind}{stored.dtype.itemsize} ")
 
 
 def _read_numbers(path: Path) -> tuple[np.ndarray, float | None]:

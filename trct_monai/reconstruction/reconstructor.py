@@ -123,8 +123,8 @@ class Reconstructor:
         with unwrapped():
             item = self.preprocessing({"case_id": name, "image": list(radiographs)})
         batch = {key: item[key][None] for key in ("image", "matrices", "calibrated") if key in item}
-        image, _, *rest = (*self.prepare_batch(batch, self.device, False), (), {})[:4]
-        args, kwargs = rest
+        image, _, *rest = self.prepare_batch(batch, self.device, False)
+        args, kwargs = rest or ((), {})
         with torch.autocast(self.device.type, **self.amp):
             if isinstance(self.inferer, TwoStageInferer):
                 coarse = self.network(image, *args, **kwargs)
