@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.test_contracts import perturbed
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.intensity import BODY_HU, unit_to_hu
+from trct_monai.io.weights import load_frozen, save_state, ship_weights
 from trct_monai.losses import LaplaceNLLLoss
 from trct_monai.metrics.uncertainty import QUANTILES
 from trct_monai.networks import AnyView, IntervalNetwork
@@ -130,6 +131,21 @@ def test_intervals_belong_to_one_network_alone(tmp_path: Path) -> None:
     torch.save({"fitted_to": torch.tensor(1.0, dtype=torch.float64)}, tmp_path / "intervals.pt")  # as 0.1.0 had it
     with pytest.raises(ValueError, match="was fitted to other weights"):
         load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
+
+
+def test_shipped_intervals_belong_to_the_shipped_network(tmp_path: Path) -> None:
+    network = calibrated()
+    save_state(tmp_path / "trained.pt", network.network.state_dict())
+    save_intervals(network, tmp_path / "fitted_before.pt")
+    ship_weights(tmp_path / "trained.pt", tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="was fitted to other weights than .*model.pt"):
+        load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "fitted_before.pt", 4)
+    load_frozen(network.network, tmp_path / "model.pt")
+    save_intervals(network, tmp_path / "fitted.pt")
+    ship_weights(tmp_path / "fitted.pt", tmp_path / "intervals.pt")
+    again = load_intervals(any_view(), tmp_path / "model.pt", tmp_path / "intervals.pt", 4)
+    assert {value.dtype for value in again.state_dict().values()} == {torch.float32}
+    torch.testing.assert_close(again.factors, network.factors, rtol=2**-11, atol=0)
 
 
 def test_intervals_are_saved_as_configurations_of_0_1_0_do_it(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from trct_monai.io.case import Case
 from trct_monai.io.ct import CT, read_ct
 from trct_monai.io.datalist import SECTIONS, load_datalist, read_datalist, save_datalist
 from trct_monai.io.radiograph import Radiograph, read_radiograph, save_radiograph
-from trct_monai.io.weights import load_frozen, load_state, require_checkpoint, save_state
+from trct_monai.io.weights import load_frozen, load_state, require_checkpoint, save_state, ship_weights
 
 __all__ = [
     "CT",
@@ -21,4 +21,5 @@ __all__ = [
     "save_datalist",
     "save_radiograph",
     "save_state",
+    "ship_weights",
 ]

@@ -1,16 +1,18 @@
-"""Weights: read with `weights_only=True`, verified by their checksum."""
+"""Weights: read with `weights_only=True`, verified by their checksum, and shipped in half precision."""
 
 import hashlib
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import torch
 from torch import Tensor, nn
 
-from trct_monai.io.files import read_text, replacing
+from trct_monai.io.files import read_text, replacing, write_bytes, write_text
 from trct_monai.io.provenance import digest_file
 
 
@@ -23,8 +25,8 @@ def require_checkpoint(path: str | os.PathLike[str]) -> None:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"no trained model at {path}: train the bundle first, pass --ckpt_path FILE, or see the bundle's "
-            "docs/README.md for the weights that come with it"
+            f"no trained model at {path}: train the bundle first, pass --ckpt_path FILE (of a refiner --refiner_path), "
+            "or see the bundle's docs/README.md for the weights that come with it"
         )
     verify_checksum(path)
 
@@ -77,6 +79,8 @@ def load_frozen(network: nn.Module, path: str | os.PathLike[str], device: str | 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Tensors and numbers of a checkpoint, on the CPU; loaded with `weights_only=True`, so that no code of it runs.
 
+    Tensors in half precision, as `ship_weights` writes them, come back as float32.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, no checkpoint, or listed in `CHECKSUMS` with another digest.
@@ -88,17 +92,67 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, TypeError, KeyError, UnpicklingError) as error:
         first = (str(error).splitlines() or ["empty"])[0][:200]
         raise ValueError(f"{path}: not weights that can be read ({first})") from error
-    return state
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not weights by their names, but {type(state).__name__}")
+    return {name: value.float() if _is_half(value) else value for name, value in state.items()}
+
+
+def _is_half(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
 
 
 def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all; folders are made if need be."""
     with replacing(path) as partial:
         torch.save(dict(state), partial)
+
+
+def ship_weights(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write weights as they come with a bundle: in half precision, compressed, and listed in `CHECKSUMS` beside them.
+
+    Floating-point numbers are rounded to float16: by 0.05 % at most, below 6e-5 by 3e-8 at most. Integers and flags
+    stay as they are. `torch.load` reads the file (not with `mmap=True`); `load_state` and networks have float32 again.
+    The same weights give the same bytes. Intervals know their network by its digest, so fit them to the rounded
+    weights: first ship those, then fit, then ship the intervals.
+
+    Args:
+        source: The weights: a flat state dict.
+        target: The file to write; it may be the same.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a number is too large for float16 (65504), or not finite.
+    """
+    source, target = Path(source), Path(target)
+    state = {name: _to_half(value, f"{source}: {name}") for name, value in load_state(source).items()}
+    write_bytes(target, _compressed(state))
+    sums = target.with_name(CHECKSUMS)
+    lines = read_text(sums).splitlines() if sums.is_file() else []
+    others = [line for line in lines if line.partition("  ")[2].lstrip("*") != target.name]
+    write_text(sums, "\n".join([*others, f"{digest_file(target)}  {target.name}", ""]))
+
+
+def _to_half(value: Any, name: str) -> Any:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    half = value.half()
+    if not half.isfinite().all():
+        raise ValueError(f"{name} has numbers that are not finite in float16, whose largest is 65504")
+    return half
+
+
+def _compressed(state: Mapping[str, Any]) -> bytes:
+    """What `torch.save` writes, a ZIP archive, with its records deflated and without dates."""
+    stored, deflated = BytesIO(), BytesIO()
+    torch.save(state, stored)
+    with ZipFile(stored) as source, ZipFile(deflated, "w") as target:
+        for record in source.infolist():
+            target.writestr(ZipInfo(record.filename), source.read(record), ZIP_DEFLATED, compresslevel=9)
+    return deflated.getvalue()
 
 
 def digest_state(state: Mapping[str, Tensor]) -> str:
