@@ -55,10 +55,17 @@ def metadata(folder: Path) -> str:
     return str(folder / "configs" / "metadata.json")
 
 
-def test_it_runs_from_an_empty_folder_by_its_own_code(exported: Path, phantom: Path, tmp_path: Path) -> None:
+def test_it_runs_from_an_empty_folder_by_its_own_code(
+    exported: Path, phantom: Path, repository: Path, tmp_path: Path
+) -> None:
     (case,) = load_datalist(phantom, "test")
     takes_cts = "load_phases" in Path(config(exported)).read_text(encoding="utf-8")
     data = ["--volumes", f"['{case['label']}']"] if takes_cts else ["--datalist", str(phantom)]
+    if "VolumeRefiner" in Path(config(exported)).read_text(encoding="utf-8"):  # which lies in any_view alone
+        data += [
+            "--refiner_path",
+            str(repository / "bundles" / "any_view" / "models" / "small" / "refiner" / "model.pt"),
+        ]
     probe = tmp_path / "probe"  # what Python loads first: it says at the end where our code came from
     probe.mkdir()
     (probe / "sitecustomize.py").write_text(
