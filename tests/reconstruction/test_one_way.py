@@ -1,5 +1,6 @@
 """The command and a bundle's inference are one reconstruction, whatever the radiographs and the size."""
 
+import shutil
 from pathlib import Path
 
 import monai.bundle
@@ -13,6 +14,7 @@ from trct_monai.bundles.find import bundle_files
 from trct_monai.networks.linear_start import LinearStart
 from trct_monai.reconstruction import load_reconstructor, read_radiographs
 from trct_monai.reconstruction.command import reconstruct
+from trct_monai.training.inferers import TwoStageInferer
 
 
 def infer(radiographs: list[str | None], out: Path, *overlays: str, **options: object) -> None:
@@ -105,3 +107,16 @@ def test_a_refined_volume_is_judged_by_the_residual_of_the_networks_own(unseen: 
     coarse, fine = (load_reconstructor("any_view+small", size=size)(radiographs) for size in (64, 128))
     assert fine.residual == pytest.approx(coarse.residual, rel=1e-5)
     assert len(fine.volume_hu) == 2 * len(coarse.volume_hu)
+
+
+def test_a_refiner_has_its_own_weights_and_is_never_borrowed(repository: Path, tmp_path: Path) -> None:
+    bundles, copy = repository / "bundles", tmp_path / "two_stage"
+    shutil.copytree(bundles / "two_stage" / "configs", copy / "configs")
+    shutil.copytree(bundles / "two_stage" / "models", copy / "models")
+    with pytest.raises(FileNotFoundError, match="no trained model at .*two_stage.*refiner.* --refiner_path"):
+        load_reconstructor(f"{copy}+small")
+    shutil.copytree(bundles / "any_view" / "models" / "small" / "refiner", copy / "models" / "small" / "refiner")
+    inferer = load_reconstructor(f"{copy}+small").inferer
+    assert isinstance(inferer, TwoStageInferer)
+    (head,) = (value for name, value in inferer.refiner.named_parameters() if name == "heads.0.weight")
+    assert head.any()  # it is zero before training, and the result the interpolation

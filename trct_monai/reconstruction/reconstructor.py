@@ -219,6 +219,9 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
         network = parser.get_parsed_content("network")
         if not isinstance(network, IntervalNetwork):
             network = load_frozen(network, weights, device)
+        inferer = parser.get_parsed_content("inferer")
+        if isinstance(inferer, TwoStageInferer):  # whose weights a run of the bundle may load by a handler
+            load_frozen(inferer.refiner, parser.get_parsed_content("refiner_path"), device)
         own_batches = "prepare_batch" in parser["evaluator"]
         return Reconstructor(
             name,
@@ -226,7 +229,7 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
             parser.get_parsed_content("preprocessing"),
             parser.get_parsed_content("evaluator::prepare_batch") if own_batches else default_prepare_batch,
             network.eval(),
-            parser.get_parsed_content("inferer"),
+            inferer,
             UnitToHUd("pred", parser["hu_window"], float(parser["extent"])),
             {"enabled": parser.get_parsed_content("amp"), "dtype": parser.get_parsed_content("amp_dtype")},
             float(parser["extent"]),
