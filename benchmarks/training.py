@@ -54,7 +54,8 @@ def training(
     """
     torch.set_num_threads(threads)
     parser = configure(bundle, [name for name in _listed(overlays) if name], changes)
-    numbers = {key: parser.config[key] for key in ("volume_size", "radiograph_size", "batch_size")}
+    sizes = ("volume_size", "radiograph_size", "slice_size", "batch_size")
+    numbers = {key: parser.config[key] for key in sizes if key in parser.config}
     result: dict[str, Any] = {"bundle": bundle, "overlays": overlays, **numbers, **changes}
     result.update(trace_memory(parser) if trace else measure(parser, steps))
     print(json.dumps(result))
@@ -90,6 +91,39 @@ class RandomCases(Dataset[dict[str, torch.Tensor]]):
         }
 
 
+class RandomSlices(Dataset[dict[str, torch.Tensor]]):
+    """Random numbers in place of the slices of an average CT and of the middle one's phase.
+
+    Args:
+        number: Number of cases.
+        num_slices: Slices of the image.
+        slice_size: Rows and columns.
+    """
+
+    def __init__(self, number: int, num_slices: int, slice_size: int) -> None:
+        self.number, self.num_slices, self.slice_size = number, num_slices, slice_size
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {key: torch.rand(n, *[self.slice_size] * 2) for key, n in (("image", self.num_slices), ("label", 1))}
+
+
+def random_cases(config: dict[str, Any]) -> RandomCases | RandomSlices:
+    """Two batches of what a bundle trains on: radiographs and volumes, or slices of CTs."""
+    number = 2 * config["batch_size"]
+    if "slice_size" in config:
+        return RandomSlices(number, config["num_slices"], config["slice_size"])
+    return RandomCases(
+        number,
+        config["volume_size"],
+        config["radiograph_size"],
+        config.get("geometry", "x2ct"),
+        (config.get("pose_rotation", 0.0), config.get("pose_translation", 0.0)),
+    )
+
+
 def configure(bundle: str, overlays: list[str], changes: dict[str, Any]) -> ConfigParser:
     """The bundle's configuration with random cases and without handlers."""
     parser = ConfigParser()
@@ -103,13 +137,7 @@ def configure(bundle: str, overlays: list[str], changes: dict[str, Any]) -> Conf
     parser["summary_writer"] = None
     parser["train"]["handlers"] = []
     parser["train"]["trainer"]["decollate"] = False
-    parser["train"]["dataset"] = RandomCases(
-        2 * parser.config["batch_size"],
-        parser.config["volume_size"],
-        parser.config["radiograph_size"],
-        parser.config.get("geometry", "x2ct"),
-        (parser.config.get("pose_rotation", 0.0), parser.config.get("pose_translation", 0.0)),
-    )
+    parser["train"]["dataset"] = random_cases(parser.config)
     parser["train"]["sampler"] = None
     parser["adversarial_start"] = 0
     return parser
@@ -175,6 +203,8 @@ class LiveBytes(TorchDispatchMode):
 
 def trace_memory(parser: ConfigParser) -> dict[str, Any]:
     """Peak memory of a step, on tensors without data."""
+    if "slice_size" in parser.config:
+        raise SystemExit("--trace takes bundles that make volumes from radiographs; run the step instead")
     if "projection_weight" in parser.config:
         parser["projection_weight"] = 0.0
     parser["device"] = "$torch.device('cpu')"
