@@ -162,9 +162,9 @@ def resize_radiographs(images: Float[Tensor, "*batch H W"], size: int | Sequence
     """
     rows, columns = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if images.shape[-2] != rows:
-        images = _readout(images.shape[-2], rows).to(images) @ images
+        images = _readout(images.shape[-2], rows).to(images, non_blocking=True) @ images
     if images.shape[-1] != columns:
-        images = images @ _readout(images.shape[-1], columns).to(images).T
+        images = images @ _readout(images.shape[-1], columns).to(images, non_blocking=True).T
     return images.contiguous()
 
 

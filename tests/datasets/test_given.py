@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -23,6 +22,8 @@ from trct_monai.io.dicom.series import find_series
 from trct_monai.io.radiograph import save_radiograph
 from trct_monai.projector import project_hu
 from trct_monai.transforms import LoadRadiographsd
+
+h5py = pytest.importorskip("h5py")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 import gzip
 
-import h5py
-import itk
 import nibabel
 import numpy as np
 import pytest
@@ -12,6 +10,9 @@ from trct_monai.datasets.sources import find_sources, patient_of, safe_name
 from trct_monai.io.ct import read_ct
 from trct_monai.io.x2ct import read_x2ct_radiographs
 from trct_monai.preprocessing.cube import CTPreprocessing
+
+h5py = pytest.importorskip("h5py")
+itk = pytest.importorskip("itk")
 
 # SWIG's types, made when ITK is loaded.
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")

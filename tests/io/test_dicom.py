@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import itk
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,8 @@ from trct_monai.io.dicom.header import read_study
 from trct_monai.io.dicom.series import find_series, read_series
 from trct_monai.io.dicom.writer import write_ct_series
 from trct_monai.io.radiograph import read_radiograph
+
+itk = pytest.importorskip("itk")
 
 PIXELS = np.linspace(100, 3900, 48).reshape(6, 8).round().astype(np.uint16)
 

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from monai.losses import SSIMLoss
 from torch import nn
 
-from trct_monai.losses import WeightedSumLoss
+from trct_monai.losses import SSIMLoss, WeightedSumLoss
 
 
 def volumes() -> tuple[torch.Tensor, torch.Tensor]:
@@ -14,7 +13,7 @@ def volumes() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def l1_and_ssim() -> WeightedSumLoss:
-    ssim = SSIMLoss(3, win_size=7, kernel_type="uniform")
+    ssim = SSIMLoss(win_size=7)
     return WeightedSumLoss({"l1": nn.L1Loss(), "ssim": ssim}, {"l1": 1.0, "ssim": 0.5})
 
 

@@ -8,23 +8,37 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.transforms import RandGaussianNoised
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
+from tests.devices.accelerator import ACCELERATOR, accelerator
 from trct_monai.losses import WeightedSumLoss
 from trct_monai.training.checkpoints import BestModel, ResumableCheckpoint
 from trct_monai.training.handlers import ClipGradients, EpochSeed, LossTerms, ResolutionSchedule, StopOnNonFinite
+from trct_monai.training.readings import EVERY, FiniteWatch
+from trct_monai.training.supervised import SupervisedTrainer
+
+CPU = torch.device("cpu")
 
 
 class Run:
     """A tiny training with everything random that a real one has: data order, augmentation, dropout."""
 
-    def __init__(self, folder: Path, epochs: int, *, resume: bool = False, handlers: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int,
+        *,
+        resume: bool = False,
+        handlers: tuple[Any, ...] = (),
+        device: torch.device = CPU,
+    ) -> None:
         torch.manual_seed(99 if resume else 0)  # a resumed process starts from other numbers
-        self.network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1)).to(device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.05)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 4)
         x = torch.linspace(-1, 1, 24).view(6, 4)
@@ -32,13 +46,13 @@ class Run:
         noisy = Dataset(data, RandGaussianNoised("image", prob=1.0, std=0.1))
         sampler = DistributedSampler(noisy, num_replicas=1, rank=0, seed=3)
         self.evaluator = SupervisedEvaluator(
-            torch.device("cpu"),
+            device,
             DataLoader(Dataset(data), batch_size=1),
             self.network,
             key_val_metric=None,
         )
         self.trainer = SupervisedTrainer(
-            torch.device("cpu"),
+            device,
             epochs,
             DataLoader(noisy, batch_size=2, sampler=sampler),
             self.network,
@@ -130,6 +144,87 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_before_the_step(tmp_path: P
     with pytest.raises(RuntimeError, match="the gradient norm became (inf|nan) in epoch 1, iteration 1"):
         run.trainer.run()
     assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())
+
+
+def test_on_a_gpu_numbers_are_looked_at_in_groups_and_the_first_wrong_one_is_named() -> None:
+    watch, place = FiniteWatch(), Engine(lambda engine, batch: None)
+    with accelerator() as seen:
+        for iteration in range(1, EVERY):
+            place.state.iteration = iteration
+            assert watch.add(place, torch.rand((), device=ACCELERATOR)) is None
+        assert not seen.waits
+        assert watch.add(place, torch.rand((), device=ACCELERATOR)) is None
+        assert seen.waits
+    watch.numbers, watch.places = (
+        [torch.tensor([1.0, torch.inf, torch.nan][n]) for n in range(3)],
+        [(2, 7), (2, 8), (2, 9)],
+    )
+    assert watch.look() == (2, 8, torch.inf)
+    assert watch.look() is None
+
+
+def test_what_is_not_finite_is_found_before_the_epoch_is_saved(tmp_path: Path) -> None:
+    run = Run(tmp_path, 1, handlers=(StopOnNonFinite(tmp_path / "checkpoint.pt"),))
+    (stop,) = [
+        h for h in run.trainer._event_handlers[IterationEvents.LOSS_COMPLETED] if isinstance(h[0], StopOnNonFinite)
+    ]
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: stop[0].watch.numbers.append(torch.tensor(torch.nan))
+    )
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: stop[0].watch.places.append((1, 1)))
+    with pytest.raises(RuntimeError, match="became nan in epoch 1, iteration 1; there is no checkpoint yet"):
+        run.trainer.run()
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_bfloat16_has_no_gradient_scaler_and_float16_has_one() -> None:
+    for dtype, scales in ((torch.bfloat16, False), (torch.float16, True), (None, True)):
+        options = {} if dtype is None else {"amp_kwargs": {"dtype": dtype}}
+        network = nn.Linear(1, 1)
+        trainer = SupervisedTrainer(
+            torch.device("cpu"),
+            1,
+            [None],
+            network,
+            torch.optim.SGD(network.parameters()),
+            nn.MSELoss(),
+            amp=True,
+            **options,
+        )
+        trainer.add_event_handler(Events.STARTED, trainer.terminate)
+        trainer.run()
+        assert trainer.scaler.is_enabled() == scales
+
+
+def test_an_epoch_seeds_what_prepares_its_batches() -> None:
+    noise = RandGaussianNoised("image", prob=1.0, std=1.0)
+    engine = Engine(lambda engine, batch: noise({"image": torch.zeros(3)})["image"])
+    engine.prepare_batch, drawn = SimpleNamespace(noise=noise), []
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: drawn.append(engine.state.output))
+    EpochSeed(3).attach(engine)
+    for _ in range(2):
+        engine.run([0], max_epochs=2)
+        engine.state.epoch = engine.state.iteration = 0
+        engine.state.max_epochs = None
+    assert torch.equal(torch.stack(drawn[:2]), torch.stack(drawn[2:])) and not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_epoch_draws_the_same_whatever_ran_before(tmp_path: Path, num_workers: int) -> None:
+    """Workers start anew with each epoch: those that persist would go on where the epoch before ended."""
+    seen: dict[int, list[Tensor]] = {}
+
+    def draws(first: int) -> Tensor:
+        noisy = Dataset([{"image": torch.zeros(2)} for _ in range(4)], RandGaussianNoised("image", prob=1.0, std=1.0))
+        loader = DataLoader(noisy, batch_size=2, num_workers=num_workers)
+        engine = Engine(lambda engine, batch: seen.setdefault(first, []).append(batch["image"]))
+        engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", first - 1))
+        engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "iteration", 2 * (first - 1)))
+        EpochSeed(3, noisy).attach(engine)
+        engine.run(loader, max_epochs=2)
+        return torch.cat(seen[first][-2:])
+
+    assert torch.equal(draws(1), draws(2))
 
 
 def test_the_gradient_scaler_goes_along(tmp_path: Path) -> None:

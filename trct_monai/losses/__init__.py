@@ -1,12 +1,13 @@
 """Losses that MONAI lacks: of (input, target), volumes in [0, 1], to a scalar."""
 
-from trct_monai.losses.adversarial import LogitAdversarialLoss
+from trct_monai.losses.adversarial import LeastSquaresAdversarialLoss, LogitAdversarialLoss
 from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 from trct_monai.losses.edge import EdgeLoss
 from trct_monai.losses.frequency import FrequencyLoss
 from trct_monai.losses.laplace import LaplaceNLLLoss
 from trct_monai.losses.perceptual import PerceptualLoss
 from trct_monai.losses.projection import ProjectionLoss
+from trct_monai.losses.ssim import SSIMLoss
 from trct_monai.losses.weighted_sum import WeightedSumLoss
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "EdgeLoss",
     "FrequencyLoss",
     "LaplaceNLLLoss",
+    "LeastSquaresAdversarialLoss",
     "LogitAdversarialLoss",
     "PerceptualLoss",
     "ProjectionLoss",
+    "SSIMLoss",
     "WeightedSumLoss",
 ]

@@ -6,6 +6,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+class LeastSquaresAdversarialLoss(nn.Module):
+    """Mean squared distance of a discriminator's scores from 1 for real and 0 for fake (Mao et al., ICCV 2017).
+
+    It equals MONAI's `PatchAdversarialLoss` of least squares without an activation, in float32, and does not copy the
+    target to the scores' device in each call, which would make each step wait for a GPU.
+    """
+
+    def forward(
+        self, scores: Float[Tensor, "B 1 *patches"], target_is_real: bool, for_discriminator: bool
+    ) -> Float[Tensor, ""]:
+        """The loss, a scalar.
+
+        Args:
+            scores: Without an activation.
+            target_is_real: Whether the scores should be those of real volumes.
+            for_discriminator: Has no effect.
+        """
+        target = torch.full_like(scores, float(target_is_real), dtype=torch.float32)
+        return F.mse_loss(scores.float(), target)
+
+
 class LogitAdversarialLoss(nn.Module):
     """Binary cross-entropy of a discriminator's scores (Goodfellow et al., NeurIPS 2014; non-saturating).
 

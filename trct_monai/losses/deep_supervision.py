@@ -1,7 +1,9 @@
 """Deep supervision with targets that are averaged, not subsampled."""
 
+from collections.abc import Sequence
+
 import monai.losses
-from torch import nn
+from torch import Tensor, nn
 
 
 class DeepSupervisionLoss(monai.losses.DeepSupervisionLoss):
@@ -19,3 +21,13 @@ class DeepSupervisionLoss(monai.losses.DeepSupervisionLoss):
     def __init__(self, loss: nn.Module, weight_mode: str = "exp", weights: list[float] | None = None) -> None:
         super().__init__(loss, weight_mode, weights)
         self.interp_mode = "area"
+
+    def forward(self, input: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """The weighted sum for the volumes of all scales, the finest first, or the loss of one volume."""
+        volumes = [input] if isinstance(input, Tensor) else list(input)
+        weights = [1.0] if isinstance(input, Tensor) else self.get_weights(levels=len(volumes))
+        terms = [weight * self.get_loss(volume.float(), target) for weight, volume in zip(weights, volumes)]
+        total: Tensor = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total

@@ -80,7 +80,7 @@ class PerceptualLoss(nn.Module):
         """The loss of volumes in [0, 1], a scalar."""
         losses = []
         for axis in (2, 3, 4):
-            chosen = torch.randperm(input.shape[axis])[: self.num_slices].to(input.device)
+            chosen = torch.randperm(input.shape[axis])[: self.num_slices].to(input.device, non_blocking=True)
             x, y = (self._slices(volume.index_select(axis, chosen), axis) for volume in (input, target))
             for end in range(self.ends[-1] + 1):
                 layer = self.network.get_submodule(str(end))

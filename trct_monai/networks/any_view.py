@@ -14,7 +14,7 @@ from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_windo
 from trct_monai.networks.agreement import CORRECTION_SCALE, AgreementStep, ViewMerge, are_present
 from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, residual_blocks
 from trct_monai.networks.linear_start import LinearStart, Projections
-from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import ReconstructionNetwork, beside, zero_head
 from trct_monai.projector import Projector, untraced
 from trct_monai.resampling import resize_cube
 
@@ -184,6 +184,7 @@ class AnyView(ReconstructionNetwork):
         present = are_present(image)
         image = image.nan_to_num(0.0)
         projector = Projector(self.cameras(matrices, batch), (self.volume_size,) * 3, self.extent / self.volume_size)
+        matrices = beside(matrices, image)
         residual = image - F.interpolate(self._project(start, projector), size=image.shape[-2:], mode="bilinear")
         encoded = self.encoder(torch.stack([image, residual], dim=2).flatten(0, 1))
         scales = [features.unflatten(0, (batch, views)) for features in encoded]

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.blocks import FourierFeatures, PreActivationBlock, ResidualDenseBlock, ResidualEncoder
 from trct_monai.networks.cross_view import CrossViewAttention, ViewExchange
-from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import ReconstructionNetwork, beside, zero_head
 
 
 class HybridCNNViT(ReconstructionNetwork):
@@ -127,6 +127,7 @@ class HybridCNNViT(ReconstructionNetwork):
     ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
         batch, views = image.shape[:2]
+        matrices = beside(matrices, image)
         present = ~image.isnan().any(dim=3).any(dim=2)
         image = image.nan_to_num(0.0)
         scales = self.encoder(image.flatten(0, 1)[:, None])[-len(self.down) :]

@@ -139,7 +139,7 @@ class LinearStart(nn.Module):
             deviations = []
             for matrix, _ in self._equations(image.float(), projections, present):
                 unknown = F.pad(self.modes.flatten(1), (0, 0, 0, len(matrix) - number))
-                root = torch.linalg.solve_triangular(torch.linalg.cholesky(matrix), unknown, upper=False)
+                root = torch.linalg.solve_triangular(_cholesky(matrix), unknown, upper=False)
                 deviations.append(root.square().sum(dim=0).sqrt() * self.noise)
             return torch.stack(deviations).view(-1, *self.mean.shape[1:])
 
@@ -198,8 +198,8 @@ class LinearStart(nn.Module):
     def _exposures(self, image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 2 H W"]:
         """What one standard deviation of gain and quadratic term adds to each view."""
         top = resize_radiographs(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
-        terms = torch.stack([image, image.square() / top], dim=-3)
-        return terms * terms.new_tensor(self.exposure).view(2, 1, 1)
+        gain, quadratic = self.exposure
+        return torch.stack([gain * image, quadratic * (image.square() / top)], dim=-3)
 
     def _unsaturated(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
         """Where no pixel lies at the upper end of its view."""
@@ -209,11 +209,24 @@ class LinearStart(nn.Module):
 
 
 def solve(matrix: Float[Tensor, "K K"], right: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """The solution of a positive definite system. ONNX has no solver: there it is Gauss and Jordan's elimination."""
+    """The solution of a positive definite system. ONNX has no solver: there it is Gauss and Jordan's elimination.
+
+    Raises:
+        torch.linalg.LinAlgError: On the CPU, if it is singular; on a GPU, which is not waited for, the result is NaN.
+    """
     if not torch.onnx.is_in_onnx_export():
-        result: Tensor = torch.linalg.solve(matrix, right)
-        return result
+        return _valid(*torch.linalg.solve_ex(matrix, right, check_errors=matrix.device.type == "cpu"))
     both, one = torch.cat([matrix, right[:, None]], dim=1), torch.eye(len(matrix), device=matrix.device)
     for k in range(len(matrix)):
         both = both - (both[:, k : k + 1] - one[:, k : k + 1]) * (both[k : k + 1] / both[k : k + 1, k : k + 1])
     return both[:, -1]
+
+
+def _cholesky(matrix: Float[Tensor, "K K"]) -> Float[Tensor, "K K"]:
+    """The lower factor; raises and gives NaN as `solve` does."""
+    return _valid(*torch.linalg.cholesky_ex(matrix, check_errors=matrix.device.type == "cpu"))
+
+
+def _valid(result: Tensor, info: Tensor) -> Tensor:
+    """A result, or NaN where a factorisation has failed."""
+    return result if result.device.type == "cpu" else result.where(info == 0, torch.nan)

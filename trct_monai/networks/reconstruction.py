@@ -137,7 +137,8 @@ class ReconstructionNetwork(nn.Module, ABC):
         Args:
             image: Radiographs as line integrals, views in the order of the geometry. In a network that takes any number
                 of views, one that is missing is NaN.
-            matrices: World-to-detector matrices of each case, in place of the preset's.
+            matrices: World-to-detector matrices of each case, in place of the preset's; on any device. A network that
+                reads cameras from them waits for a GPU to have them back, and not for the CPU.
 
         Raises:
             ValueError: If the number of views or the size of the radiographs does not fit.
@@ -204,6 +205,12 @@ class ReconstructionNetwork(nn.Module, ABC):
             matrices: World-to-detector matrices, one set for all cases or one for each.
             start: The volume that is corrected.
         """
+
+
+def beside(matrices: Tensor, image: Tensor) -> Tensor:
+    """Matrices on the device of the image, copied without waiting for it."""
+    # A trace would hold the device of a copy that is none.
+    return matrices if matrices.device == image.device else matrices.to(image.device, non_blocking=True)
 
 
 class FinerLevels(nn.Module):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,10 @@ class WeightedSums:
     def nbytes(self) -> int:
         return self.index.nbytes + self.offset.nbytes + self.weight.nbytes
 
+    def to(self, device: torch.device) -> "WeightedSums":
+        """The same on another device, for which nobody waits."""
+        return WeightedSums(*(t.to(device, non_blocking=True) for t in (self.index, self.offset, self.weight)))
+
     @classmethod
     def of(cls, index: Tensor, weight: Tensor) -> "WeightedSums":
         """Bags of equal size, (bags, items), without the items of no weight."""
@@ -81,22 +85,28 @@ class WeightedSums:
 
 
 class SeparableKernel(CameraKernel):
-    """Fan in (x, y), then a scaling along z, both as weighted sums of contiguous rows, plane block by plane block."""
+    """Fan in (x, y), then a scaling along z, both as weighted sums of contiguous rows, plane block by plane block.
+
+    Tables are made on the CPU: how long they are depends on what is in them, for which a GPU would have to be waited.
+    """
 
     def __init__(self, rays: Rays, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(rays, shape, dtype, device)
         t, step = rays.planes(shape)
-        self.length = (rays.length * step).to(device, dtype)
+        self.rays = replace(rays, length=rays.length.new_empty(0))  # the tables do without, and it is large
         count = self._planes_per_block(shape[2] * self.size[1])
-        self.blocks = [self._tables(rays, t[i : i + count]) for i in range(0, len(t), count)]
+        self.planes = [t[i : i + count] for i in range(0, len(t), count)]
+        self.length = (rays.length * step).to(device, dtype, non_blocking=True)
+        self.blocks = [(fan.to(device), scaling.to(device)) for fan, scaling in map(self._tables, self.planes)]
         self.transposed_blocks: list[tuple[WeightedSums, Tensor, WeightedSums]] | None = None
 
     @property
     def nbytes(self) -> int:
         return self.length.nbytes + 2 * sum(fan.nbytes + scaling.nbytes for fan, scaling in self.blocks)
 
-    def _tables(self, rays: Rays, t: Tensor) -> tuple[WeightedSums, WeightedSums]:
+    def _tables(self, t: Tensor) -> tuple[WeightedSums, WeightedSums]:
         """Sheet rows (plane, column) from the volume's rows (x, y); detector rows from sheet rows (plane, z)."""
+        rays = self.rays
         (num_x, num_y, num_z), (height, width) = self.shape, self.size
         first, scale = rays.first(t)
         columns = scale[:, None] * torch.arange(width)
@@ -107,8 +117,8 @@ class SeparableKernel(CameraKernel):
         iz, wz = _linear(first[:, 2, None] + scale[:, None] * torch.arange(height) * rays.row[2], num_z)
         iz = iz + num_z * torch.arange(len(t))[:, None, None]  # (planes, H, items)
         scaling_index, scaling_weight = (x.transpose(0, 1).reshape(height, -1) for x in (iz, wz))
-        fan = WeightedSums.of(fan_index.to(self.device), fan_weight.to(self.device, self.dtype))
-        return fan, WeightedSums.of(scaling_index.to(self.device), scaling_weight.to(self.device, self.dtype))
+        fan = WeightedSums.of(fan_index, fan_weight.to(self.dtype))
+        return fan, WeightedSums.of(scaling_index, scaling_weight.to(self.dtype))
 
     def project(self, volume: Tensor) -> Tensor:
         num_z, width = self.shape[2], self.size[1]
@@ -121,7 +131,8 @@ class SeparableKernel(CameraKernel):
 
     def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
         if self.transposed_blocks is None:
-            self.transposed_blocks = [self._transpose(*block) for block in self.blocks]
+            tables = self.blocks if self.device.type == "cpu" else map(self._tables, self.planes)
+            self.transposed_blocks = [self._transpose(*block) for block in tables]
         num_z, width = self.shape[2], self.size[1]
         image = image * self.length
         table = volume.view(-1, num_z)
@@ -132,7 +143,9 @@ class SeparableKernel(CameraKernel):
     def _transpose(self, fan: WeightedSums, scaling: WeightedSums) -> tuple[WeightedSums, Tensor, WeightedSums]:
         num_x, num_y, num_z = self.shape
         num_planes = len(fan.offset) // self.size[1]
-        return scaling.transposed(num_planes * num_z), *fan.transposed(num_x * num_y).without_empty()
+        rows, fan_transposed = fan.transposed(num_x * num_y).without_empty()
+        rows = rows.to(self.device, non_blocking=True)
+        return scaling.transposed(num_planes * num_z).to(self.device), rows, fan_transposed.to(self.device)
 
 
 class SlabKernel(CameraKernel):
@@ -143,14 +156,14 @@ class SlabKernel(CameraKernel):
         start, direction = rays.starts_and_directions()
         self.axis = rays.main_axis(direction)
         along = direction[..., self.axis]
-        self.length = (rays.length / along.abs()).to(device, dtype)
+        self.length = (rays.length / along.abs()).to(device, dtype, non_blocking=True)
         # In slice m a ray is at base + m * slope, in grid_sample's normalised coordinates (last axis first).
         slope = direction / along[..., None]
         base = start - slope * start[..., self.axis, None]
         others = [axis for axis in (2, 1, 0) if axis != self.axis]
         size = torch.tensor([shape[axis] for axis in others])
-        self.base = ((2 * base[..., others] + 1) / size - 1).to(device, dtype)
-        self.slope = (2 * slope[..., others] / size).to(device, dtype)
+        self.base = ((2 * base[..., others] + 1) / size - 1).to(device, dtype, non_blocking=True)
+        self.slope = (2 * slope[..., others] / size).to(device, dtype, non_blocking=True)
 
     @property
     def nbytes(self) -> int:
@@ -200,9 +213,9 @@ class ReferenceKernel(CameraKernel):
             t = (torch.arange(self.shape[axis])[:, None, None] - start[..., axis]) / along
             length = self.rays.length / along.abs()
         points = start + t[..., None] * direction
-        grid = ((2 * points + 1) / torch.tensor(self.shape) - 1).flip(-1)[None].to(volume)
+        grid = ((2 * points + 1) / torch.tensor(self.shape) - 1).flip(-1)[None].to(volume, non_blocking=True)
         samples = F.grid_sample(volume[None, None], grid, padding_mode="zeros", align_corners=False)
-        return samples[0, 0].sum(0) * length.to(volume)
+        return samples[0, 0].sum(0) * length.to(volume, non_blocking=True)
 
     def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
         with torch.enable_grad():

@@ -15,6 +15,8 @@ from trct_monai.training.handlers import (
 )
 from trct_monai.training.inferers import InterpolatingInferer, RefinementInferer, SliceContextInferer, TwoStageInferer
 from trct_monai.training.intervals import load_intervals, save_intervals
+from trct_monai.training.readings import RecentLoss
+from trct_monai.training.supervised import SupervisedTrainer
 
 __all__ = [
     "AdversarialTrainer",
@@ -25,12 +27,14 @@ __all__ = [
     "GANGuard",
     "InterpolatingInferer",
     "LossTerms",
+    "RecentLoss",
     "RefinementInferer",
     "ResolutionSchedule",
     "ResumableCheckpoint",
     "SliceContextInferer",
     "SliceImages",
     "StopOnNonFinite",
+    "SupervisedTrainer",
     "TwoStageInferer",
     "calibrate",
     "load_intervals",

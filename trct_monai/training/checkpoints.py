@@ -69,7 +69,7 @@ class ResumableCheckpoint:
             state["best_metric"] = float(self.evaluator.state.best_metric)
             state["best_metric_epoch"] = int(self.evaluator.state.best_metric_epoch)
         state.update({name: value.state_dict() for name, value in self.objects.items()})
-        if getattr(engine, "scaler", None) is not None:
+        if _scales(engine):
             state["scaler"] = engine.scaler.state_dict()
         save_state(self.path, state)
 
@@ -92,7 +92,7 @@ class ResumableCheckpoint:
                     f"{wanted}; resume with --epochs {made_for}, or start a new run"
                 )
             value.load_state_dict(state[name])
-        if getattr(engine, "scaler", None) is not None and "scaler" in state:
+        if _scales(engine) and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
         # Resume by the epoch, not the iteration: another batch size or world size changes an epoch's length.
         engine.state.epoch = state["epoch"]
@@ -100,6 +100,12 @@ class ResumableCheckpoint:
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+
+
+def _scales(engine: Engine) -> bool:
+    """Whether an engine has a gradient scaler that is in use."""
+    scaler = getattr(engine, "scaler", None)
+    return scaler is not None and bool(scaler.is_enabled())
 
 
 class BestModel:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from trct_monai.io.files import read_csv, write_csv
+from trct_monai.training.readings import as_numbers
 
 COLUMNS = (
     "accuracy_real",
@@ -52,7 +54,7 @@ class GANGuard:
         self.path, self.summary_writer = Path(path), summary_writer
         self.threshold, self.patience = threshold, patience
         self.logger = logging.getLogger(logger)
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, list[Tensor | float]] = {}
         self.rows: list[dict[str, float]] = []
         self.read = False
 
@@ -72,13 +74,14 @@ class GANGuard:
         for name in COLUMNS:
             value = engine.state.gradient_norm if name == "gradient_norm" else output.get(name)
             if value is not None:
-                self.values.setdefault(name, []).append(float(value))
+                self.values.setdefault(name, []).append(value)
 
     def report(self, engine: Engine) -> None:
         """Write the epoch's means, and warn if the discriminator dominates."""
         if not self.values:
             return
-        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        numbers = {name: as_numbers(values) for name, values in self.values.items()}
+        means = {name: sum(values) / len(values) for name, values in numbers.items()}
         self.values = {}
         epoch = engine.state.epoch
         if not self.read:  # a resumed training continues its rows, a new one starts a new file

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from trct_monai.figures import comparison_figure
+from trct_monai.training.readings import FiniteWatch, Reading, as_numbers
 
 
 class EpochSeed:
     """Seeds every random generator at the start of each epoch from the run's seed and the epoch's number.
 
-    An epoch then draws the same numbers in a resumed run as in an uninterrupted one. The order of the cases follows
-    from the epoch by `torch.utils.data.DistributedSampler`, with one process too.
+    An epoch then draws the same numbers in a resumed run as in an uninterrupted one, on every GPU, too: their
+    generators are PyTorch's, and `prepare_batch` is seeded as the transforms of the data set are. The order of the
+    cases follows from the epoch by `torch.utils.data.DistributedSampler`, with one process too.
 
     Args:
         seed: The run's seed; with several processes add the rank.
@@ -38,12 +39,16 @@ class EpochSeed:
     def __call__(self, engine: Engine) -> None:
         seed = self.seed + 100_003 * engine.state.epoch  # far apart: neighbouring seeds belong to other ranks
         set_determinism(seed)
-        if self.dataset is not None:
-            set_rnd(self.dataset, seed)
+        for random in (self.dataset, getattr(engine, "prepare_batch", None)):
+            if random is not None:
+                set_rnd(random, seed)
 
 
 class StopOnNonFinite:
-    """Stops the training before the step when the loss is NaN or infinite.
+    """Stops the training when the loss is NaN or infinite: on the CPU before the step.
+
+    A GPU is not asked for each loss, since the next iteration would have to wait for the answer. There the training
+    stops at most `trct_monai.training.readings.EVERY` iterations later, and before the epoch's checkpoint is written.
 
     Args:
         checkpoint: File of the last checkpoint, for the message.
@@ -51,21 +56,25 @@ class StopOnNonFinite:
 
     def __init__(self, checkpoint: str | os.PathLike[str]) -> None:
         self.checkpoint = Path(checkpoint)
+        self.watch = FiniteWatch()
 
     def attach(self, engine: Engine) -> None:
-        """Check each loss before it is propagated."""
+        """Check each loss before it is propagated, and at the epoch's end before what is attached later."""
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._stop(self.watch.look()))
 
     def __call__(self, engine: Engine) -> None:
-        loss = engine.state.output["loss"].detach()
-        if not bool(torch.isfinite(loss).all()):
+        self._stop(self.watch.add(engine, engine.state.output["loss"]))
+
+    def _stop(self, wrong: Reading | None) -> None:
+        if wrong is not None:
             kept = (
                 f"the last checkpoint is {self.checkpoint}"
                 if self.checkpoint.exists()
                 else "there is no checkpoint yet"
             )
             raise RuntimeError(
-                f"the loss became {float(loss)} in epoch {engine.state.epoch}, iteration {engine.state.iteration}; "
+                f"the loss became {wrong.value} in epoch {wrong.epoch}, iteration {wrong.iteration}; "
                 f"{kept}; resume from it with a lower learning_rate or max_grad_norm"
             )
 
@@ -73,8 +82,8 @@ class StopOnNonFinite:
 class ClipGradients:
     """Clips the norm of a network's gradients before each optimiser step (Pascanu et al., ICML 2013).
 
-    The norm before clipping is kept in `engine.state.gradient_norm`. It takes MONAI's gradient scaler and gradient
-    accumulation into account.
+    The norm before clipping is kept in `engine.state.gradient_norm`, a tensor. It takes MONAI's gradient scaler and
+    gradient accumulation into account. A norm that is not finite stops the training as `StopOnNonFinite` does.
 
     Args:
         network: The network.
@@ -83,24 +92,31 @@ class ClipGradients:
 
     def __init__(self, network: nn.Module, max_norm: float) -> None:
         self.network, self.max_norm = network, max_norm
+        self.watch = FiniteWatch()
 
     def attach(self, engine: Engine) -> None:
         """Clip between backward pass and step."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._stop(self.watch.look()))
 
     def __call__(self, engine: Engine) -> None:
         in_epoch = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         if in_epoch % engine.accumulation_steps and in_epoch != engine.state.epoch_length:
             return
-        if engine.scaler is not None:
+        scaled = engine.scaler is not None and engine.scaler.is_enabled()
+        if scaled:
             engine.scaler.unscale_(engine.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm))
-        if engine.scaler is None and not isfinite(norm):  # a scaler skips such a step and lowers its scale
-            raise RuntimeError(
-                f"the gradient norm became {norm} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, "
-                "with a finite loss; no step was taken, resume with a lower learning_rate"
-            )
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
         engine.state.gradient_norm = norm
+        if not scaled:  # a scaler skips a step that is not finite, and lowers its scale
+            self._stop(self.watch.add(engine, norm))
+
+    def _stop(self, wrong: Reading | None) -> None:
+        if wrong is not None:
+            raise RuntimeError(
+                f"the gradient norm became {wrong.value} in epoch {wrong.epoch}, iteration {wrong.iteration}, with a "
+                "finite loss; resume from the last checkpoint with a lower learning_rate"
+            )
 
 
 class LossTerms:
@@ -116,7 +132,7 @@ class LossTerms:
 
     def __init__(self, loss: Any, summary_writer: Any) -> None:
         self.loss, self.summary_writer = loss, summary_writer
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, list[Tensor | float]] = {}
 
     def attach(self, engine: Engine) -> None:
         """Collect after each iteration, write after each epoch."""
@@ -136,13 +152,14 @@ class LossTerms:
     def collect(self, engine: Engine) -> None:
         """Keep the terms of this iteration."""
         for name, term in self.loss.terms.items():
-            self.values.setdefault(f"loss/{name}", []).append(float(term))
+            self.values.setdefault(f"loss/{name}", []).append(term)
         if hasattr(engine.state, "gradient_norm"):
             self.values.setdefault("gradient_norm", []).append(engine.state.gradient_norm)
 
     def write(self, engine: Engine) -> None:
         """Write the epoch's means."""
-        for name, values in self.values.items():
+        for name, collected in self.values.items():
+            values = as_numbers(collected)
             self.summary_writer.add_scalar(name, sum(values) / len(values), engine.state.epoch)
         self.values = {}
 

@@ -80,10 +80,11 @@ class RandRadiographd(Randomizable, MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = torch.as_tensor(result[key]).as_subclass(Tensor)
-            result[key] = torch.stack([view if view.isnan().any() else self._change(view) for view in image])
+            result[key] = torch.stack([view if view.isnan().any() else self.change(view) for view in image])
         return result
 
-    def _change(self, view: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    def change(self, view: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+        """One radiograph, changed on its device; none of its numbers is read."""
         if self._drawn(self.gain):
             view = view * float(self.R.lognormal(0, self.gain))
         if self._drawn(self.gamma):
@@ -101,7 +102,7 @@ class RandRadiographd(Randomizable, MapTransform):
         )
         blur = self.blur * float(self.R.random()) if self._drawn(self.blur) else 0.0
         if photons != torch.inf or blur:
-            generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
+            generator = torch.Generator(view.device).manual_seed(int(self.R.randint(2**31)))
             view = degrade(view[None, None], (1.0, 1.0), photons=photons, detector_sigma_mm=blur, generator=generator)[
                 0, 0
             ]
@@ -124,7 +125,7 @@ def collimate(view: Float[Tensor, "H W"], shares: Sequence[float]) -> Float[Tens
     """
     rows, columns = view.shape
     top, bottom, left, right = (round(share * n) for share, n in zip(shares, (rows, rows, columns, columns)))
-    result = torch.full_like(view, float(view.max()))
+    result = view.max().expand(rows, columns).clone()
     result[top : rows - bottom, left : columns - right] = view[top : rows - bottom, left : columns - right]
     return result
 

@@ -120,7 +120,7 @@ class RandPosed(Randomizable, MapTransform):
             angle = radians(self.rotation_deg) * torch.as_tensor(self.R.normal(size=(len(matrices), 1)))
             shift = self.translation_mm * torch.as_tensor(self.R.normal(size=(len(matrices), 3)))
             motion = rigid_motion(torch.nn.functional.normalize(axis, dim=-1) * angle, shift)
-            result[key] = (matrices.double() @ motion).to(matrices.dtype)
+            result[key] = (matrices.double() @ motion.to(matrices.device)).to(matrices.dtype)
         return result
 
 
@@ -128,6 +128,7 @@ class PrepareViews:
     """MONAI's `prepare_batch` for networks that take any views: matrices go along, and training draws views by chance.
 
     The number of views is drawn for each batch, and which they are for each case, from PyTorch's generator.
+    The matrices stay on the CPU: networks read cameras from them, and would wait for a GPU to have them back.
 
     Args:
         min_views: Fewest views that are drawn; None takes all of a batch.
@@ -163,7 +164,7 @@ class PrepareViews:
         """
         prepared = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
         image, label = prepared if isinstance(prepared, tuple | list) else (prepared, None)
-        matrices = batchdata[self.matrices_key].to(device=device, non_blocking=non_blocking)
+        matrices = batchdata[self.matrices_key]
         if self.network is not None:
             image, projections = self.network.calibrate(image, matrices, batchdata["calibrated"])
             return image, label, (), {"matrices": matrices, "projections": projections}
@@ -183,6 +184,6 @@ class PrepareViews:
         chosen = torch.rand(batch, views).argsort(dim=1)[:, :number]
         if self.usual_share and float(torch.rand(())) < self.usual_share:
             chosen = torch.tensor(self.usual_views).expand(batch, -1)
-        chosen = chosen.to(image.device)
-        cases = torch.arange(batch, device=image.device)[:, None]
-        return image[cases, chosen], matrices[cases, chosen]
+        cases = torch.arange(batch)[:, None]
+        there, where = (index.to(image.device, non_blocking=True) for index in (cases, chosen))
+        return image[there, where], matrices[cases, chosen]
