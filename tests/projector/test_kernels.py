@@ -13,6 +13,7 @@ from tests.projector.setups import SHAPE, SIZE, SPACING, random, view
 from trct_monai.geometry import Camera, preset, voxel_to_world
 from trct_monai.projector import Projector, backproject, kernel_cache, project
 from trct_monai.projector.kernel_cache import KernelCache, KernelKey, make_kernel
+from trct_monai.projector.operators import _alike
 
 
 def key(camera: Camera, method: str = "auto") -> KernelKey:
@@ -60,7 +61,7 @@ def test_projection_works_in_forked_workers_after_use_in_the_parent():
 @pytest.mark.parametrize("camera", [view(30.0), view(30.0, 10.0)], ids=["separable", "slab"])
 def test_a_kernel_states_the_bytes_of_its_tables(camera):
     kernel = make_kernel(key(camera))
-    kernel.add_adjoint(random(*SIZE), random(*SHAPE))
+    kernel.add_adjoint(random(1, *SIZE), random(1, *SHAPE))
     assert kernel.nbytes == pytest.approx(sum(tensor.nbytes for tensor in tensors(kernel)), rel=0.2)
 
 
@@ -105,3 +106,29 @@ def test_the_kernels_of_a_projector_go_with_it(monkeypatch):
 def test_cameras_are_hashable_and_compare_by_value():
     assert hash(view(0.0)) == hash(view(0.0))
     assert Camera.from_dict(view(0.0).to_dict()) == view(0.0)
+
+
+@pytest.mark.parametrize("method", ["separable", "slab", "reference"])
+def test_volumes_side_by_side_are_projected_as_alone(method, monkeypatch):
+    """As on a GPU, where those that share their cameras are projected together."""
+    kernel = make_kernel(key(view(30.0), method))
+    volumes, images = random(5, *SHAPE), random(5, *SIZE)
+    alone = kernel.project(volumes)
+    alone_back = torch.zeros_like(volumes)
+    kernel.add_adjoint(images, alone_back)
+    monkeypatch.setattr(type(kernel), "_volumes_at_once", lambda self, values: 3)
+    together_back = torch.zeros_like(volumes)
+    kernel.add_adjoint(images, together_back)
+    torch.testing.assert_close(kernel.project(volumes), alone)
+    torch.testing.assert_close(together_back, alone_back)
+
+
+def test_cases_that_share_their_cameras_stand_in_runs():
+    cameras = [[view(30.0)], [view(30.0)], [view(40.0)], [view(30.0)]]
+    kernels = [
+        [Projector([camera], SHAPE, SPACING)._kernels(random(1, 1, *SHAPE))[0][0] for camera in c] for c in cameras
+    ]
+    assert _alike(kernels) == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    x = random(4, 1, *SHAPE)
+    expected = torch.cat([project(x[i : i + 1], cameras[i], SPACING) for i in range(4)])
+    assert torch.equal(project(x, cameras, SPACING), expected)

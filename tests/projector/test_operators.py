@@ -61,9 +61,10 @@ def test_gradients_and_second_gradients_are_right(device):
     cameras = (view(20.0, size=(2, 3)), view(40.0, 15.0, size=(2, 3)))
     x = random(1, 1, 3, 2, 3).to(device).requires_grad_()
     y = random(1, 2, 2, 3, seed=1).to(device).requires_grad_()
+    options = {"fast_mode": True, "nondet_tol": 0.0 if device == "cpu" else 1e-12}  # a GPU adds in any order
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda v: project(v, cameras, 80.0), x, fast_mode=True)
-        assert check(lambda r: backproject(r, cameras, (3, 2, 3), 80.0), y, fast_mode=True)
+        assert check(lambda v: project(v, cameras, 80.0), x, **options)
+        assert check(lambda r: backproject(r, cameras, (3, 2, 3), 80.0), y, **options)
 
 
 def test_double_backward_through_a_nonlinear_loss():

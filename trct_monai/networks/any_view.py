@@ -40,6 +40,8 @@ class AnyView(ReconstructionNetwork):
         num_blocks: Residual blocks of a stage and of a level.
         view_channels: Channels of a view's features, at every scale, when they are lifted.
         num_modes: Principal components of the linear start; see `LinearStart`.
+        start_size: Voxels along each side of the initial volume; the linear start's components have half as many.
+            `volume_size` if None; a coarser start keeps a fine network's weights small.
         num_steps: Steps toward agreement.
         step_channels: Channels of a step, which works on every voxel of the volume.
         step_size: Rows and columns of the projections in a step.
@@ -69,6 +71,7 @@ class AnyView(ReconstructionNetwork):
         num_blocks: int = 2,
         view_channels: int = 64,
         num_modes: int = 64,
+        start_size: int | None = None,
         num_steps: int = 2,
         step_channels: int = 32,
         step_size: int = 128,
@@ -85,12 +88,14 @@ class AnyView(ReconstructionNetwork):
                 f"decoder_channels must be at most as many as encoder_channels, and volume_size a multiple of 2 ** "
                 f"len(decoder_channels), got {tuple(decoder_channels)}, {tuple(encoder_channels)} and {volume_size}"
             )
+        start_size = volume_size if start_size is None else start_size
         super().__init__(
             volume_size,
             geometry=geometry,
             extent=extent,
             downsampling=2 ** len(encoder_channels),
             num_scales=num_levels,
+            initial_size=start_size,
             deep_supervision=deep_supervision,
             max_views=max_views,
             image_mean=image_mean,
@@ -98,7 +103,7 @@ class AnyView(ReconstructionNetwork):
         )
         self.sizes = (*self.sizes, *(volume_size,) * num_steps)
         self.hu_window, self.step_size = check_hu_window(hu_window), step_size
-        self.linear_start = LinearStart(num_modes, size=volume_size // 2, extent=extent, hu_window=hu_window)
+        self.linear_start = LinearStart(num_modes, size=start_size // 2, extent=extent, hu_window=hu_window)
         self.encoder = FeaturePyramid(2, 2, encoder_channels, view_channels, num_levels, num_blocks)
         self.positions = FourierFeatures(num_bands)
         self.merges, self.carries, self.levels = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -139,7 +144,12 @@ class AnyView(ReconstructionNetwork):
 
     def project_modes(self, matrices: Float[Tensor, "_ V 3 4"], batch: int) -> list[Projections]:
         """The linear start's mean and components as the cameras of each case of a batch see them."""
-        return [untraced(self.linear_start.project, case) for case in self.cameras(matrices, batch)]
+        found: dict[tuple[Camera, ...], Projections] = {}
+        cases = [tuple(case) for case in self.cameras(matrices, batch)]
+        for case in cases:
+            if case not in found:
+                found[case] = untraced(self.linear_start.project, case)
+        return [found[case] for case in cases]
 
     def linear(
         self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections]

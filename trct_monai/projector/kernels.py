@@ -1,5 +1,6 @@
 """One camera and one kind of volume: the sum along each ray and its transpose, in three ways."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,18 +32,24 @@ class CameraKernel(ABC):
     def _planes_per_block(self, values_per_plane: int) -> int:
         return max((CPU_BLOCK if self.device.type == "cpu" else GPU_BLOCK) // values_per_plane, 1)
 
+    def _volumes_at_once(self, values_per_plane: int) -> int:
+        """One on a CPU; on a GPU, where to start a step takes longer than the step, as many as fit a block together."""
+        planes = min(self._planes_per_block(values_per_plane), max(self.shape))
+        values = max(planes * values_per_plane, math.prod(self.shape))
+        return 1 if self.device.type == "cpu" else self._planes_per_block(values)
+
     @property
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes of the tables, those included that are made at the first adjoint."""
 
     @abstractmethod
-    def project(self, volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, "H W"]:
-        """The line integral along each ray."""
+    def project(self, volumes: Float[Tensor, "N X Y Z"]) -> Float[Tensor, "N H W"]:
+        """The line integral along each ray, for each volume."""
 
     @abstractmethod
-    def add_adjoint(self, image: Float[Tensor, "H W"], volume: Float[Tensor, "X Y Z"]) -> None:
-        """Add the transpose of `project`, applied to an image, to a volume in place."""
+    def add_adjoint(self, images: Float[Tensor, "N H W"], volumes: Float[Tensor, "N X Y Z"]) -> None:
+        """Add the transpose of `project`, applied to images, to volumes in place."""
 
 
 @dataclass(eq=False)
@@ -61,7 +68,7 @@ class WeightedSums:
         return self.index.nbytes + self.offset.nbytes + self.weight.nbytes
 
     def to(self, device: torch.device) -> "WeightedSums":
-        """The same on another device, for which nobody waits."""
+        """The same on another device, copied without waiting for it."""
         return WeightedSums(*(t.to(device, non_blocking=True) for t in (self.index, self.offset, self.weight)))
 
     @classmethod
@@ -120,25 +127,40 @@ class SeparableKernel(CameraKernel):
         fan = WeightedSums.of(fan_index, fan_weight.to(self.dtype))
         return fan, WeightedSums.of(scaling_index, scaling_weight.to(self.dtype))
 
-    def project(self, volume: Tensor) -> Tensor:
-        num_z, width = self.shape[2], self.size[1]
-        table = volume.reshape(-1, num_z)
-        image = torch.zeros_like(self.length)
-        for fan, scaling in self.blocks:
-            sheets = fan(table).view(-1, width, num_z)
-            image += scaling(_transposed(sheets).view(-1, width))
-        return image * self.length
+    def project(self, volumes: Tensor) -> Tensor:
+        number = self._volumes_at_once(self.shape[2] * self.size[1])
+        return torch.cat([self._project(some) for some in torch.split(volumes, number)])
 
-    def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
+    def _project(self, volumes: Tensor) -> Tensor:
+        """Of volumes side by side: rows of the table are (x, y), its columns (z, volume), so those of one lie apart."""
+        number, (num_z, (height, width)) = len(volumes), (self.shape[2], self.size)
+        table = volumes.movedim(0, -1).reshape(-1, num_z * number)
+        image = table.new_zeros(height, number * width)
+        for fan, scaling in self.blocks:
+            sheets = fan(table).view(-1, width, num_z * number)
+            image += scaling(_transposed(sheets).view(-1, number * width))
+        return image.view(height, number, width).movedim(1, 0) * self.length
+
+    def add_adjoint(self, images: Tensor, volumes: Tensor) -> None:
         if self.transposed_blocks is None:
             tables = self.blocks if self.device.type == "cpu" else map(self._tables, self.planes)
             self.transposed_blocks = [self._transpose(*block) for block in tables]
-        num_z, width = self.shape[2], self.size[1]
-        image = image * self.length
-        table = volume.view(-1, num_z)
-        for scaling, rows, fan in self.transposed_blocks:
-            sheets = scaling(image).view(-1, num_z, width)
-            table.index_add_(0, rows, fan(_transposed(sheets).view(-1, num_z)))
+        number = self._volumes_at_once(self.shape[2] * self.size[1])
+        for some, targets in zip(torch.split(images, number), torch.split(volumes, number)):
+            self._add_adjoint(some, targets, self.transposed_blocks)
+
+    def _add_adjoint(
+        self, images: Tensor, volumes: Tensor, blocks: list[tuple[WeightedSums, Tensor, WeightedSums]]
+    ) -> None:
+        number, (num_z, (height, width)) = len(images), (self.shape[2], self.size)
+        image = (images * self.length).movedim(0, 1).reshape(height, number * width)
+        alone = number == 1
+        table = volumes.view(-1, num_z) if alone else image.new_zeros(volumes[0, ..., 0].numel(), num_z * number)
+        for scaling, rows, fan in blocks:
+            sheets = scaling(image).view(-1, num_z * number, width)
+            table.index_add_(0, rows, fan(_transposed(sheets).view(-1, num_z * number)))
+        if not alone:
+            volumes += table.view(*self.shape, number).movedim(-1, 0)
 
     def _transpose(self, fan: WeightedSums, scaling: WeightedSums) -> tuple[WeightedSums, Tensor, WeightedSums]:
         num_x, num_y, num_z = self.shape
@@ -169,26 +191,31 @@ class SlabKernel(CameraKernel):
     def nbytes(self) -> int:
         return self.length.nbytes + self.base.nbytes + self.slope.nbytes
 
-    def _blocks(self, volume: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Slices (N, 1, ., .) of the volume, a few at a time, and where the rays meet them."""
-        slices = volume.movedim(self.axis, 0)[:, None]
+    def _blocks(self, volumes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Slices (M, N, ., .) of the volumes, a few at a time, and where the rays meet them."""
+        slices = volumes.movedim(self.axis + 1, 0)
         index = torch.arange(len(slices), device=self.device, dtype=self.dtype)[:, None, None, None]
         count = self._planes_per_block(self.base.numel())
         for i in range(0, len(slices), count):
             yield slices[i : i + count], torch.addcmul(self.base, index[i : i + count], self.slope)
 
-    def project(self, volume: Tensor) -> Tensor:
-        image = torch.zeros_like(self.length)
-        for slices, grid in self._blocks(volume):
-            image += F.grid_sample(slices, grid, padding_mode="zeros", align_corners=False).sum(dim=(0, 1))
+    def project(self, volumes: Tensor) -> Tensor:
+        number = self._volumes_at_once(self.base.numel())
+        return torch.cat([self._project(some) for some in torch.split(volumes, number)])
+
+    def _project(self, volumes: Tensor) -> Tensor:
+        image = self.length.new_zeros(len(volumes), *self.size)
+        for slices, grid in self._blocks(volumes):
+            image += F.grid_sample(slices, grid, padding_mode="zeros", align_corners=False).sum(dim=0)
         return image * self.length
 
-    def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
-        image = image * self.length
-        for slices, grid in self._blocks(volume):
-            values = image.expand(len(slices), 1, -1, -1).contiguous()
-            # Bilinear, zeros outside, align_corners=False; the gradient of the slices only, whose values play no part.
-            slices += torch.ops.aten.grid_sampler_2d_backward(values, slices, grid, 0, 0, False, [True, False])[0]
+    def add_adjoint(self, images: Tensor, volumes: Tensor) -> None:
+        number = self._volumes_at_once(self.base.numel())
+        for some, targets in zip(torch.split(images * self.length, number), torch.split(volumes, number)):
+            for slices, grid in self._blocks(targets):
+                values = some.expand(len(slices), -1, -1, -1).contiguous()
+                # Bilinear, zeros outside, align_corners=False; of the slices only, whose values play no part.
+                slices += torch.ops.aten.grid_sampler_2d_backward(values, slices, grid, 0, 0, False, [True, False])[0]
 
 
 class ReferenceKernel(CameraKernel):
@@ -202,7 +229,7 @@ class ReferenceKernel(CameraKernel):
     def nbytes(self) -> int:
         return self.rays.length.nbytes
 
-    def project(self, volume: Tensor) -> Tensor:
+    def project(self, volumes: Tensor) -> Tensor:
         start, direction = self.rays.starts_and_directions()
         if self.rays.is_separable:
             planes, step = self.rays.planes(self.shape)
@@ -213,15 +240,15 @@ class ReferenceKernel(CameraKernel):
             t = (torch.arange(self.shape[axis])[:, None, None] - start[..., axis]) / along
             length = self.rays.length / along.abs()
         points = start + t[..., None] * direction
-        grid = ((2 * points + 1) / torch.tensor(self.shape) - 1).flip(-1)[None].to(volume, non_blocking=True)
-        samples = F.grid_sample(volume[None, None], grid, padding_mode="zeros", align_corners=False)
-        return samples[0, 0].sum(0) * length.to(volume, non_blocking=True)
+        grid = ((2 * points + 1) / torch.tensor(self.shape) - 1).flip(-1)[None].to(volumes, non_blocking=True)
+        samples = F.grid_sample(volumes[None], grid, padding_mode="zeros", align_corners=False)
+        return samples[0].sum(1) * length.to(volumes, non_blocking=True)
 
-    def add_adjoint(self, image: Tensor, volume: Tensor) -> None:
+    def add_adjoint(self, images: Tensor, volumes: Tensor) -> None:
         with torch.enable_grad():
-            source = torch.zeros_like(volume, requires_grad=True)
-            (gradient,) = torch.autograd.grad(self.project(source), source, image)
-        volume += gradient
+            source = torch.zeros_like(volumes, requires_grad=True)
+            (gradient,) = torch.autograd.grad(self.project(source), source, images)
+        volumes += gradient
 
 
 def _linear(position: Tensor, size: int) -> tuple[Tensor, Tensor]:

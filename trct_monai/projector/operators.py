@@ -192,7 +192,21 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _project(volume: Tensor, kernels: Kernels) -> Tensor:
-    return torch.stack([torch.stack([kernel.project(v[0]) for kernel in case]) for v, case in zip(volume, kernels)])
+    parts = [
+        torch.stack([kernel.project(volume[cases, 0]) for kernel in kernels[cases.start]], dim=1)
+        for cases in _alike(kernels)
+    ]
+    return torch.cat(parts)
+
+
+def _alike(kernels: Kernels) -> list[slice]:
+    """Runs of cases that have the same kernels."""
+    starts = [case for case in range(len(kernels)) if case == 0 or not _are_same(kernels[case], kernels[case - 1])]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(kernels)])]
+
+
+def _are_same(one: Sequence[CameraKernel], other: Sequence[CameraKernel]) -> bool:
+    return one is other or all(a is b for a, b in zip(one, other))
 
 
 class _Project(torch.autograd.Function):
@@ -214,9 +228,9 @@ class _Backproject(torch.autograd.Function):
         if radiographs.shape != expected:
             raise ValueError(f"radiographs must be (B, V, H, W) = {expected} here, got {tuple(radiographs.shape)}")
         volume = radiographs.new_zeros(len(kernels), 1, *kernels[0][0].shape)
-        for target, images, case in zip(volume, radiographs, kernels):
-            for image, kernel in zip(images, case):
-                kernel.add_adjoint(image, target[0])
+        for cases in _alike(kernels):
+            for view, kernel in enumerate(kernels[cases.start]):
+                kernel.add_adjoint(radiographs[cases, view], volume[cases, 0])
         return volume
 
     @staticmethod
