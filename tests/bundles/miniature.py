@@ -64,6 +64,17 @@ MINIATURE: dict[str, dict[str, Any]] = {
 # What an overlay needs beyond its bundle's line.
 OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
     "patch_vit": {"num_heads": 2, "patch_size": 16, "grid_size": 2, "decoder_channels": [8], "finer_channels": [4, 2]},
+    "from_phantoms": {
+        "datalist": None,
+        "geometry": "x2ct",
+        "usual_views": [0, 1],
+        "validation_seeds": [900000],
+        "fitted_seeds": 3,
+        "fitted_size": 16,
+        "steps_per_epoch": 2,
+        "epochs": 2,
+        "num_workers": 0,
+    },
     "many_views": {"geometry": "x2ct", "usual_views": [0, 1]},
     "large": {"encoder_channels": [4, 8], "channels": [4, 8]},
     "train_adversarial": {"discriminator_channels": [4, 8], "adversarial_start": 1},

@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,3 +118,27 @@ def test_a_finer_model_starts_from_a_coarser_one(phantoms: Path, tmp_path: Path)
     with pytest.raises(RuntimeError) as error:
         train(bundle, phantoms, tmp_path / "other", **fine, hidden_size=16)
     assert "not the weights of a coarser DirectRegression" in str(error.value.__cause__)
+
+
+def train_by_the_clock(folder: Path, **changes: Any) -> dict[str, Any]:
+    """any_view on phantoms that are drawn meanwhile; returns the last checkpoint."""
+    bundle = RECONSTRUCTION.with_name("any_view")
+    config = files(bundle, "train.json", bundle / "configs" / "from_phantoms.json", smoke(bundle))
+    options = arguments(bundle, folder, folder) | OVERLAY_MINIATURE["from_phantoms"] | without_pictures(config)
+    run(config, **options | changes)
+    return load(folder / CHECKPOINT)
+
+
+def test_a_training_by_the_clock_refuses_what_it_would_ignore(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as refused:
+        train_by_the_clock(tmp_path, datalist=str(phantoms), resume=True)
+    assert "--resume, --datalist cannot be given with it" in str(refused.value.__cause__)
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_training_by_the_clock_keeps_the_weights_of_its_end(tmp_path: Path) -> None:
+    """Not those of its last validation, which may be epochs before."""
+    last = train_by_the_clock(tmp_path, val_interval=100, learning_rate=1e-5)
+    best = load(tmp_path / "model.pt")
+    assert last["epoch"] == 2 and last["best_metric_epoch"] <= 0
+    assert all(torch.equal(best[name], value) for name, value in last["network"].items())

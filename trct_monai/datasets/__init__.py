@@ -2,6 +2,7 @@
 
 from trct_monai.datasets.check import check
 from trct_monai.datasets.defaults import default_datalist, default_phases
+from trct_monai.datasets.endless import EndlessPhantoms
 from trct_monai.datasets.phantom_sets import phantoms
 from trct_monai.datasets.phase_slices import PhaseSlices, load_phases
 from trct_monai.datasets.plant import plant
@@ -10,6 +11,7 @@ from trct_monai.datasets.split import split
 from trct_monai.datasets.volumes import find_volumes, volume_cases, without_results
 
 __all__ = [
+    "EndlessPhantoms",
     "PhaseSlices",
     "check",
     "default_datalist",

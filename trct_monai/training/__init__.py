@@ -16,12 +16,14 @@ from trct_monai.training.handlers import (
 from trct_monai.training.inferers import InterpolatingInferer, RefinementInferer, SliceContextInferer, TwoStageInferer
 from trct_monai.training.intervals import load_intervals, save_intervals
 from trct_monai.training.readings import RecentLoss
+from trct_monai.training.schedules import CosineOverTime, refuse_flags, validate_last
 from trct_monai.training.supervised import SupervisedTrainer
 
 __all__ = [
     "AdversarialTrainer",
     "BestModel",
     "ClipGradients",
+    "CosineOverTime",
     "DiscriminatorEvents",
     "EpochSeed",
     "GANGuard",
@@ -38,6 +40,8 @@ __all__ = [
     "TwoStageInferer",
     "calibrate",
     "load_intervals",
+    "refuse_flags",
     "save_intervals",
+    "validate_last",
     "wrap_if_many",
 ]

@@ -1,9 +1,10 @@
-"""Thin MONAI transforms over the rooms below: files to tensors, cubes, views, augmentation, and back to HU on disk."""
+"""Thin MONAI transforms: files or seeds to tensors, cubes, views, augmentation, rendering, and back to HU on disk."""
 
 from trct_monai.transforms.augmentation import RandRadiographd
 from trct_monai.transforms.cameras import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
 from trct_monai.transforms.cube import CTPreprocessingd
 from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
+from trct_monai.transforms.rendering import DrawPhantomd, RenderViews
 from trct_monai.transforms.save import SaveChangedCTd, SaveCTd, UnitToHUd
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
 
@@ -11,12 +12,14 @@ __all__ = [
     "ApplyNetworkd",
     "CTPreprocessingd",
     "CameraMatricesd",
+    "DrawPhantomd",
     "LoadCTd",
     "LoadRadiographsd",
     "PrepareViews",
     "RandPosed",
     "RandRadiographd",
     "RandTwoScaleCropd",
+    "RenderViews",
     "SaveCTd",
     "SaveChangedCTd",
     "SelectViewsd",

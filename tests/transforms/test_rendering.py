@@ -1,0 +1,77 @@
+"""Cases without files: phantoms drawn from seeds, radiographs rendered where the network is."""
+
+from itertools import islice
+
+import pytest
+import torch
+from monai.transforms import MapTransform
+
+from tests.devices.accelerator import ACCELERATOR, accelerator
+from trct_monai.datasets import EndlessPhantoms
+from trct_monai.geometry import preset, projection_matrices
+from trct_monai.intensity import hu_to_unit
+from trct_monai.phantoms import thorax_phantom
+from trct_monai.projector import project_hu
+from trct_monai.transforms import DrawPhantomd, RenderViews
+
+
+def test_a_drawn_phantom_is_the_phantom_of_its_seed() -> None:
+    case = DrawPhantomd(size=16)({"label": 7, "case_id": "seven"})
+    expected = hu_to_unit(torch.from_numpy(thorax_phantom(7, 16).ct_hu)[None])
+    assert case["case_id"] == "seven" and torch.equal(case["label"], expected)
+
+
+def test_rendered_views_are_the_projections_of_the_volume() -> None:
+    phantom = torch.from_numpy(thorax_phantom(7, 16).ct_hu)[None].clamp(-1024, 1476)
+    batch = {"label": hu_to_unit(phantom)[None]}
+    image, label, _, named = RenderViews(radiograph_size=32)(batch, "cpu", False)
+    expected = project_hu(phantom, list(preset("x2ct", 32)), 20.0)
+    torch.testing.assert_close(image[0], expected, atol=1e-3, rtol=1e-3)
+    assert label is not None and torch.equal(label, batch["label"])
+    torch.testing.assert_close(named["matrices"][0], projection_matrices(preset("x2ct")))
+
+
+def test_rendered_views_change_by_chance_and_are_drawn() -> None:
+    batch = {"label": torch.rand(2, 1, 8, 8, 8)}
+    plain = RenderViews("circle-8", 16)(batch, "cpu", False)[0]
+    changed, _, _, named = RenderViews("circle-8", 16, augmentation=1.0, min_views=8)(batch, "cpu", False)
+    assert not torch.allclose(plain.sort(dim=1)[0], changed.sort(dim=1)[0])
+    assert named["matrices"].shape == (2, 8, 3, 4)
+    few = RenderViews("circle-8", 16, min_views=1, usual_views=[0, 4], usual_share=1.0)(batch, "cpu", False)
+    assert torch.equal(few[0], plain[:, [0, 4]])
+
+
+def test_rendered_views_stay_on_the_device_of_the_network() -> None:
+    with accelerator():
+        image, label, _, _ = RenderViews(radiograph_size=16, augmentation=0.5)(
+            {"label": torch.rand(2, 1, 8, 8, 8)}, ACCELERATOR, True
+        )
+    assert label is not None and image.device == label.device == ACCELERATOR
+
+
+class Seed(MapTransform):
+    """Keeps the seed."""
+
+    def __init__(self) -> None:
+        super().__init__("label")
+
+    def __call__(self, data: dict[str, int]) -> dict[str, int]:
+        return dict(data)
+
+
+def test_endless_phantoms_have_new_seeds_each_used_a_few_times() -> None:
+    seeds = [case["label"] for case in islice(EndlessPhantoms(Seed(), first_seed=100, repeats=3, kept=4), 300)]
+    assert seeds[::3] == list(range(100, 200))
+    assert all(max(0, seed - 103) <= again - 100 <= seed - 100 for seed, again in zip(seeds[::3], seeds[1::3]))
+
+
+def test_endless_phantoms_share_the_seeds_between_workers() -> None:
+    loader = torch.utils.data.DataLoader(
+        EndlessPhantoms(Seed(), first_seed=0, repeats=1), batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    assert sorted(case["label"] for case in islice(loader, 10)) == list(range(10))
+
+
+def test_endless_phantoms_refuse_what_gives_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        EndlessPhantoms(Seed(), repeats=0)
