@@ -4,13 +4,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help install quick test lint docs demo clean
+.PHONY: help install quick test lint docs demo gpu gpu-train clean
 
 help:
 	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: in demo/"
 	@echo "make quick  linter, type checker and the quick tests: for every commit"
 	@echo "make test   linter, type checker, pages and all tests"
 	@echo "make docs   the pages of docs/ and of the library, in build/docs/"
+	@echo "make gpu        tests, speed and memory on a GPU, by python3 as it is, in at most 8 minutes: in build/gpu/"
+	@echo "make gpu-train  7 minutes of training on a GPU, and its evaluation: in build/gpu_train/"
 	@echo "make clean  remove .venv, demo/ and build/"
 
 install: $(VENV)/installed
@@ -63,6 +65,15 @@ demo: install
 	$(RUN) trct_monai reconstruct --out $(DEMO)/reconstruction/ct.nii.gz \
 		--pa $(DEMO)/phantoms/phantom_000130/phantom_000130_pa_drr.png \
 		--lat $(DEMO)/phantoms/phantom_000130/phantom_000130_lat_drr.png
+
+# A GPU's own Python, which has PyTorch for it, not the one of .venv.
+gpu gpu-train: export PYTHONPATH := .:$(PYTHONPATH)
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py --output build/gpu
+
+gpu-train:
+	$(PYTHON) benchmarks/gpu_train.py --output build/gpu_train
 
 clean:
 	rm -rf $(VENV) demo build docs/api

@@ -19,6 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,18 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from projector_accuracy import adjoint_mismatch, closed_form, phantom, relative
-from projector_methods import BASE, METHODS, Ours, Plastimatch, camera, is_installed, prepare, seconds
+from projector_methods import (
+    BASE,
+    CPU_METHODS,
+    GPU_METHODS,
+    METHODS,
+    Ours,
+    Plastimatch,
+    camera,
+    is_installed,
+    prepare,
+    seconds,
+)
 
 
 def peak_memory(name: str, size: int, detector: int, with_adjoint: bool) -> float:
@@ -59,6 +71,15 @@ def measure_memory(name: str, size: int, detector: int, with_adjoint: bool) -> f
     return status_mb("VmHWM") - baseline
 
 
+def gpu_memory(task: Callable[[], Any]) -> float:
+    """What the peak of a GPU's memory grows by, in MB; tables that are kept from earlier runs are not included."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = task()
+    del result
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def status_mb(field: str) -> float:
     match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return float(match[1]) / 1024 if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -66,14 +87,18 @@ def status_mb(field: str) -> float:
 
 def run(arguments: argparse.Namespace) -> None:
     size, detector = arguments.size, arguments.detector or arguments.size
-    chosen = [name for name in METHODS if re.search(arguments.methods, name)]
+    device = arguments.device
+    able = GPU_METHODS if device != "cpu" else CPU_METHODS
+    chosen = [name for name in METHODS if re.search(arguments.methods, name) and re.search(able, name)]
     available = [name for name in chosen if is_installed(METHODS[name][0])]
     generator = torch.Generator().manual_seed(0)
     volume, image = (
-        torch.rand(size, size, size, generator=generator),
-        torch.rand(detector, detector, generator=generator),
+        torch.rand(size, size, size, generator=generator).to(device),
+        torch.rand(detector, detector, generator=generator).to(device),
     )
     methods = {name: METHODS[name][1](size, detector) for name in available}
+    if device != "cpu":
+        methods = {name: method.to(device) for name, method in methods.items()}
     tasks = {name: prepare(method, volume, image) for name, method in methods.items()}
 
     times: dict[tuple[str, int], list[float]] = {}
@@ -103,15 +128,18 @@ def run(arguments: argparse.Namespace) -> None:
                         base = statistics.median(times[BASE, which])
                         row[f"{kind}_ratio"] = round(base / statistics.median(times[name, which]), 2)
                     if not arguments.skip_memory:
-                        row[f"{kind}_memory_mb"] = round(peak_memory(name, size, detector, bool(which)), 1)
+                        own = device != "cpu"
+                        peak = gpu_memory(pair[which]) if own else peak_memory(name, size, detector, bool(which))
+                        row[f"{kind}_memory_mb"] = round(peak, 1)
             for profile, truth in phantoms.items():
-                found = method.forward(truth)
+                found = method.forward(truth.to(device)).cpu()
                 row[f"error_{profile}"] = round(relative(found, closed_form(method.view, profile)), 6)
                 if profile == "smooth" and method.view == ours.view:
                     row["difference_to_ours"] = f"{relative(found, ours.forward(truth)):.1e}"
             mismatch = adjoint_mismatch(method, volume, image)
             row["adjoint_mismatch"] = "" if mismatch is None else f"{mismatch:.1e}"
         row |= {"size": size, "detector": detector, "rounds": arguments.rounds, "threads": torch.get_num_threads()}
+        row |= {"device": torch.cuda.get_device_name() if device != "cpu" else "cpu"}
         rows.append(row | {"torch": torch.__version__})
 
     fields = list(dict.fromkeys(key for row in rows for key in row))
@@ -132,6 +160,7 @@ def main() -> None:
     parser.add_argument("--detector", type=int, default=0, help="pixels along each side of the detector; 0: as --size")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one that warms up")
     parser.add_argument("--threads", type=int, default=0, help="threads of every method; 0: what each takes by itself")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for the methods that run on a GPU")
     parser.add_argument("--methods", default="", help="only methods whose name this regular expression matches")
     parser.add_argument("--output", default=str(Path(__file__).with_suffix(".csv")), help="csv file to write")
     parser.add_argument("--skip-memory", action="store_true", help="leave the memory columns out")

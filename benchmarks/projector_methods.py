@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -40,6 +42,10 @@ class Ours:
     def __init__(self, size: int, view: Camera, method: str) -> None:
         self.view, self.projector = view, Projector([view], (size,) * 3, EXTENT_MM / size, method)
 
+    def to(self, device: str) -> "Ours":
+        """Itself: the projector's tables are made where the volume is."""
+        return self
+
     def forward(self, volume: Tensor) -> Tensor:
         return self.projector(volume[None, None])[0, 0]
 
@@ -63,9 +69,14 @@ class ByAutograd(ABC):
     def render(self, volume: Tensor) -> Tensor:
         """The radiograph of a volume."""
 
+    @abstractmethod
+    def to(self, device: str) -> "ByAutograd":
+        """With its own tensors on a device."""
+
 
 class DiffDRR(ByAutograd):
     def __init__(self, size: int, view: Camera, renderer: str) -> None:
+        without_torchio()
         from diffdrr.drr import DRR
 
         subject = SimpleNamespace(
@@ -80,9 +91,14 @@ class DiffDRR(ByAutograd):
     def render(self, volume: Tensor) -> Tensor:
         return self.drr.render(volume, self.source, self.pixels).reshape(self.view.size)
 
+    def to(self, device: str) -> "DiffDRR":
+        self.drr, self.source, self.pixels = self.drr.to(device), self.source.to(device), self.pixels.to(device)
+        return self
+
 
 class NanoDRR(ByAutograd):
-    def __init__(self, size: int, view: Camera, num_samples: int = 256) -> None:
+    def __init__(self, size: int, view: Camera, backend: str = "torch", num_samples: int = 256) -> None:
+        without_torchio()
         from nanodrr.data import Subject
         from nanodrr.drr.renderer import render
 
@@ -91,23 +107,27 @@ class NanoDRR(ByAutograd):
         to_grid = Subject._make_voxel_to_grid(empty.shape)
         matrices = (affine.float(), affine.inverse().float(), to_grid, torch.zeros(3))
         self.subject = Subject(empty[..., :1, :1, :1], empty[..., :1, :1, :1], *matrices, convert_to_mu=False)
-        self.render_function, self.view, self.num_samples = render, view, num_samples
+        self.render_function, self.view, self.num_samples, self.backend = render, view, num_samples, backend
         self.source, self.pixels = source_and_pixels(view)
 
     def render(self, volume: Tensor) -> Tensor:
         self.subject._image_hu = volume.permute(2, 1, 0)[None, None]
         image = self.render_function(
             self.subject,
-            torch.eye(3)[None],
-            torch.eye(4)[None],
-            torch.tensor([SDD_MM]),
+            torch.eye(3, device=volume.device)[None],
+            torch.eye(4, device=volume.device)[None],
+            torch.tensor([SDD_MM], device=volume.device),
             *self.view.size,
             n_samples=self.num_samples,
             src=self.source,
             tgt=self.pixels,
-            backend="torch",
+            backend=self.backend,
         )
         return image[0, 0]
+
+    def to(self, device: str) -> "NanoDRR":
+        self.subject, self.source, self.pixels = (x.to(device) for x in (self.subject, self.source, self.pixels))
+        return self
 
 
 class ITK:
@@ -246,12 +266,25 @@ METHODS: dict[str, tuple[str | None, Maker]] = {
     "DiffDRR siddon": ("diffdrr", lambda n, d: DiffDRR(n, camera(d), "siddon")),
     "DiffDRR trilinear (500 points)": ("diffdrr", lambda n, d: DiffDRR(n, camera(d), "trilinear")),
     "nanodrr (256 points)": ("nanodrr", lambda n, d: NanoDRR(n, camera(d))),
+    "nanodrr fused (256 points)": ("nanodrr", lambda n, d: NanoDRR(n, camera(d), "triton")),
     "RTK Joseph": ("itk.RTK", lambda n, d: RTKJoseph(n, camera(d))),
     "ITK ray cast": ("itk", lambda n, d: ITKRayCast(n, camera(d))),
     "plastimatch exact": ("plastimatch", lambda n, d: Plastimatch(n, camera(d))),
     "LEAP separable footprint": ("leapctype", lambda n, d: None),  # not on PyPI, and not driven from here
 }
 BASE = "DiffDRR trilinear (500 points)"
+
+
+GPU_METHODS = r"ours|DiffDRR|nanodrr"
+"""Which of them run on a GPU."""
+CPU_METHODS = r"^(?!.*fused)"
+"""Which of them run on a CPU."""
+
+
+def without_torchio() -> None:
+    """DiffDRR and nanodrr import torchio for files only; where it is missing, with its 50 MB, empty names do."""
+    if "torchio" not in sys.modules and importlib.util.find_spec("torchio") is None:
+        sys.modules |= {"torchio": MagicMock(), "torchio.transforms": MagicMock()}
 
 
 def is_installed(module: str | None) -> bool:
@@ -304,6 +337,9 @@ def prepare(method: Any, volume: Tensor, image: Tensor) -> tuple[Callable[[], An
 
 
 def seconds(task: Callable[[], Any], method: Any) -> float:
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
     start = time.perf_counter()
     task()
+    wait()
     return method.seconds if isinstance(method, Plastimatch) else time.perf_counter() - start

@@ -33,16 +33,30 @@ from training import configure
 
 from trct_monai.io.files import write_csv
 
+
+class Case(NamedTuple):
+    """A bundle at the size of an overlay, and changes of its numbers."""
+
+    bundle: str
+    overlay: str = "small"
+    changes: dict[str, Any] = {}
+
+    def configuration(self) -> ConfigParser:
+        """On a CPU."""
+        return configure(self.bundle, [self.overlay], {**self.changes, "device": "$torch.device('cpu')"})
+
+
 CASES = (
-    ("direct_regression", {}),
-    ("trct_gan", {}),
-    ("trct_gan", {"batch_size": 1}),
-    ("two_stage", {}),
-    ("hybrid_cnn_vit", {}),
-    ("any_view", {}),
-    ("ct_phase_pix2pix", {}),
+    Case("direct_regression"),
+    Case("trct_gan"),
+    Case("trct_gan", changes={"batch_size": 1}),
+    Case("two_stage"),
+    Case("hybrid_cnn_vit"),
+    Case("any_view"),
+    Case("ct_phase_pix2pix"),
+    Case("trct_gan", "reduced", {"batch_size": 1}),
 )
-"""Bundles at their small sizes; a batch of 1 as well where the method was trained with one."""
+"""The small sizes; a batch of 1 as well where the method was trained with one, and that training's own size."""
 
 WARM_UP = 2
 """Steps before the rounds: the optimiser's state and the projector's tables come into being."""
@@ -103,21 +117,21 @@ def train_plain(parser: ConfigParser, turns: Turns) -> None:
 SIDES = {"ours": train_ours, "plain": train_plain}
 
 
-def run_side(connection: Connection, side: str, bundle: str, changes: dict[str, Any], threads: int) -> None:
+def run_side(connection: Connection, side: str, case: Case, threads: int) -> None:
     """One side, in a process of its own."""
     turns = Turns(connection)
     torch.set_num_threads(threads)
-    SIDES[side](configure(bundle, ["small"], {**changes, "device": "$torch.device('cpu')"}), turns)
+    SIDES[side](case.configuration(), turns)
 
 
 @contextmanager
-def processes(bundle: str, changes: dict[str, Any], threads: int) -> Iterator[dict[str, Connection]]:
+def processes(case: Case, threads: int) -> Iterator[dict[str, Connection]]:
     """A process for each side, and the way to give it its turns; they end with the block."""
     context, running, connections = multiprocessing.get_context("spawn"), [], {}
     try:
         for side in SIDES:
             connections[side], theirs = context.Pipe()
-            running.append(context.Process(target=run_side, args=(theirs, side, bundle, changes, threads), daemon=True))
+            running.append(context.Process(target=run_side, args=(theirs, side, case, threads), daemon=True))
             running[-1].start()
             theirs.close()  # or a process that fails would be waited for
         yield connections
@@ -134,16 +148,16 @@ def take_turn(connection: Connection) -> Turn:
     return result
 
 
-def compare(bundle: str, changes: dict[str, Any], rounds: int, threads: int) -> dict[str, Any]:
+def compare(case: Case, rounds: int, threads: int) -> dict[str, Any]:
     """One row of the table."""
-    with processes(bundle, changes, threads) as sides:
+    with processes(case, threads) as sides:
         for _ in range(WARM_UP):
             for connection in sides.values():
                 take_turn(connection)
         taken = [{side: take_turn(connection) for side, connection in sides.items()} for _ in range(rounds)]
     peaks = {side: taken[-1][side].peak / MB for side in SIDES}
     return {
-        **description(bundle, changes),
+        **description(case),
         **times("step", [{side: turn.seconds for side, turn in turns.items()} for turns in taken]),
         **times("cpu", [{side: turn.cpu_seconds for side, turn in turns.items()} for turns in taken]),
         **{f"{side}_memory_mb": round(peak) for side, peak in peaks.items()},
@@ -163,13 +177,14 @@ def times(name: str, taken: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def description(bundle: str, changes: dict[str, Any]) -> dict[str, Any]:
+def description(case: Case) -> dict[str, Any]:
     """What a row is about."""
-    parser = configure(bundle, ["small"], changes)
+    parser = case.configuration()
     config, network = parser.config, parser.get_parsed_content("network_def")
     sides = (config["slice_size"],) * 2 if "slice_size" in config else (config["volume_size"],) * 3
     return {
-        "bundle": bundle,
+        "bundle": case.bundle,
+        "overlay": case.overlay,
         "size": " x ".join(map(str, sides)),
         "batch": config["batch_size"],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -208,7 +223,8 @@ def peak_bytes() -> int:
 
 def step_time(
     bundles: str | tuple[str, ...] = "",
-    rounds: int = 7,
+    overlay: str = "small",
+    rounds: int = 5,
     threads: int = 2,
     output: str = str(Path(__file__).with_name("step_time.csv")),
 ) -> None:
@@ -216,14 +232,15 @@ def step_time(
 
     Args:
         bundles: Names of bundles, separated by commas; all if empty.
+        overlay: Their size: ``small``, or ``reduced`` for trct_gan at 128 x 128 x 128.
         rounds: Rounds of one step of ours and one plain step.
         threads: Threads of each process.
         output: The CSV.
     """
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read by the processes when they load PyTorch
     names = bundles.split(",") if isinstance(bundles, str) else bundles
-    cases = [case for case in CASES if case[0] in names] if any(names) else list(CASES)
-    rows = [compare(bundle, changes, rounds, threads) for bundle, changes in tqdm(cases)]
+    cases = [case for case in CASES if case.overlay == overlay and (not any(names) or case.bundle in names)]
+    rows = [compare(case, rounds, threads) for case in tqdm(cases)]
     write_csv(Path(output), rows)
     print(table(rows))
 

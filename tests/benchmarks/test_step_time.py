@@ -39,7 +39,8 @@ def test_both_sides_have_the_same_losses_and_steps(bundle: str) -> None:
 
 @pytest.mark.slow
 def test_table_has_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(step_time, "CASES", (("ct_phase_pix2pix", {"batch_size": 1, "slice_size": 128}),))
+    case = step_time.Case("ct_phase_pix2pix", changes={"batch_size": 1})
+    monkeypatch.setattr(step_time, "CASES", (case,))
     step_time.step_time(rounds=2, threads=1, output=str(tmp_path / "step_time.csv"))
     (row,) = read_csv(tmp_path / "step_time.csv")
     assert float(row["ours_step_ms"]) > 0 and float(row["plain_memory_mb"]) > 0
