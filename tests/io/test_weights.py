@@ -78,3 +78,21 @@ def test_a_file_without_names_is_refused(tmp_path: Path) -> None:
     torch.save([torch.ones(2)], tmp_path / "model.pt")
     with pytest.raises(ValueError, match="not weights by their names, but list"):
         load_state(tmp_path / "model.pt")
+
+
+def test_a_checkpoint_to_resume_from_is_not_shipped(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="checkpoint to resume from"):
+        ship({"epoch": 3, "network": {"a": torch.ones(2)}}, tmp_path)
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_checksums_of_binary_files_count_too(tmp_path: Path) -> None:
+    path = ship({"a": torch.ones(2)}, tmp_path)
+    sums = path.with_name(CHECKSUMS)
+    sums.write_text(sums.read_text(encoding="utf-8").replace("  model.pt", " *model.pt"), encoding="utf-8")
+    load_state(path)
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(ValueError, match="is not the file"):
+        load_state(path)
+    ship({"a": torch.ones(2)}, tmp_path)
+    assert len(sums.read_text(encoding="utf-8").splitlines()) == 1

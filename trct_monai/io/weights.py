@@ -45,8 +45,7 @@ def verify_checksum(path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     sums = path.with_name(CHECKSUMS)
-    lines = read_text(sums).split("\n") if sums.is_file() else []
-    listed = {name.lstrip("*"): digest for digest, _, name in (line.partition("  ") for line in lines)}
+    listed = _listed(sums)
     if path.name in listed and digest_file(path) != listed[path.name]:
         raise ValueError(
             f"{path} is not the file that {sums} lists: it is damaged, still a Git LFS pointer, or was trained anew; "
@@ -79,7 +78,8 @@ def load_frozen(network: nn.Module, path: str | os.PathLike[str], device: str | 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Tensors and numbers of a checkpoint, on the CPU; loaded with `weights_only=True`, so that no code of it runs.
 
-    Tensors in half precision, as `ship_weights` writes them, come back as float32.
+    Tensors in half precision, as `ship_weights` writes them, come back as float32; those within the parts of a
+    checkpoint to resume from stay as they are.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -125,18 +125,26 @@ def ship_weights(source: str | os.PathLike[str], target: str | os.PathLike[str])
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a number is too large for float16 (65504), or not finite.
+        ValueError: If a number is too large for float16 (65504), or not finite; or if the file is a checkpoint to
+            resume from, with an optimiser.
     """
     source, target = Path(source), Path(target)
     state = {name: _to_half(value, f"{source}: {name}") for name, value in load_state(source).items()}
     write_bytes(target, _compressed(state))
     sums = target.with_name(CHECKSUMS)
-    lines = read_text(sums).splitlines() if sums.is_file() else []
-    others = [line for line in lines if line.partition("  ")[2].lstrip("*") != target.name]
-    write_text(sums, "\n".join([*others, f"{digest_file(target)}  {target.name}", ""]))
+    listed = _listed(sums) | {target.name: digest_file(target)}
+    write_text(sums, "".join(f"{digest}  {name}\n" for name, digest in listed.items()))
+
+
+def _listed(sums: Path) -> dict[str, str]:
+    """The digests that a file of checksums lists, by the names of the files, as text or as binary ones."""
+    lines = [line.split(maxsplit=1) for line in (read_text(sums).splitlines() if sums.is_file() else [])]
+    return {name.lstrip("*"): digest for digest, name in (line for line in lines if len(line) == 2)}
 
 
 def _to_half(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        raise ValueError(f"{name} is a part of a checkpoint to resume from, not weights; give the model's file")
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     half = value.half()
