@@ -228,8 +228,9 @@ class Run:
 
     def kill(self) -> None:
         """End it, and what it has started."""
+        assert self.process.pid is not None  # it was started
         try:
-            os.killpg(self.process.pid or 0, signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:  # it has ended, or not begun
             pass
         self.process.kill()
