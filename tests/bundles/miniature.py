@@ -128,6 +128,15 @@ def train(
     return load(output / CHECKPOINT)
 
 
+def train_by_the_clock(folder: Path, **changes: Any) -> dict[str, Any]:
+    """any_view on phantoms that are drawn meanwhile; returns the last checkpoint."""
+    bundle = RECONSTRUCTION.with_name("any_view")
+    config = files(bundle, "train.json", bundle / "configs" / "from_phantoms.json", smoke(bundle))
+    options = arguments(bundle, folder, folder) | OVERLAY_MINIATURE["from_phantoms"] | without_pictures(config)
+    run(config, **options | changes)
+    return load(folder / CHECKPOINT)
+
+
 def train_second_stage(bundle: Path, datalist: Path, output: Path) -> None:
     """Train the refiner of a bundle that has one, beside the model."""
     refine = bundle / "configs" / "train_refine.json"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.bundles.miniature import SIZES, DataOf, arguments, files, run, train
-from tests.bundles.sources import BUNDLES, PHASES, having, name
+from tests.bundles.miniature import SIZES, DataOf, arguments, files, run, train, train_by_the_clock
+from tests.bundles.sources import BUNDLES, PHASES, name
 from tests.devices.accelerator import ACCELERATOR, MAY_WAIT_IN_A_STEP, accelerator
 
 pytestmark = pytest.mark.slow
@@ -36,14 +36,9 @@ def test_a_training_keeps_to_its_device_and_waits_only_where_it_must(
     assert waits and not [wait for wait in waits if wait.place not in MAY_WAIT_IN_A_STEP]
 
 
-def test_phantoms_are_rendered_and_trained_on_without_waiting(data: DataOf, tmp_path: Path) -> None:
-    (bundle,) = having("from_phantoms.json")
-    few = {"fitted_seeds": 3, "fitted_size": 16, "validation_seeds": [900000], "steps_per_epoch": 3, "minutes": 5.0}
-    views = {"geometry": "x2ct", "usual_views": [0, 1], "augmentation_prob": 1.0}
-    options = {"num_workers": 0, "train::trainer::max_epochs": 2, "device": DEVICE, **few, **views}
-    datalist = data(bundle)
+def test_phantoms_are_rendered_and_trained_on_without_waiting(tmp_path: Path) -> None:
     with accelerator() as seen:
-        train(bundle, datalist, tmp_path, bundle / "configs" / "from_phantoms.json", **options)
+        train_by_the_clock(tmp_path, device=DEVICE, augmentation_prob=1.0, steps_per_epoch=3)
     waits = [wait for wait in seen.waits if wait.in_step]
     assert waits and not [wait for wait in waits if wait.place not in MAY_WAIT_IN_A_STEP]
 

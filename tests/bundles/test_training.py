@@ -2,7 +2,6 @@
 
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from tests.bundles.miniature import (
     run,
     smoke,
     train,
+    train_by_the_clock,
     without_pictures,
 )
 from tests.bundles.processes import Warm, shell, warm
@@ -118,15 +118,6 @@ def test_a_finer_model_starts_from_a_coarser_one(phantoms: Path, tmp_path: Path)
     with pytest.raises(RuntimeError) as error:
         train(bundle, phantoms, tmp_path / "other", **fine, hidden_size=16)
     assert "not the weights of a coarser DirectRegression" in str(error.value.__cause__)
-
-
-def train_by_the_clock(folder: Path, **changes: Any) -> dict[str, Any]:
-    """any_view on phantoms that are drawn meanwhile; returns the last checkpoint."""
-    bundle = RECONSTRUCTION.with_name("any_view")
-    config = files(bundle, "train.json", bundle / "configs" / "from_phantoms.json", smoke(bundle))
-    options = arguments(bundle, folder, folder) | OVERLAY_MINIATURE["from_phantoms"] | without_pictures(config)
-    run(config, **options | changes)
-    return load(folder / CHECKPOINT)
 
 
 def test_a_training_by_the_clock_refuses_what_it_would_ignore(phantoms: Path, tmp_path: Path) -> None:
