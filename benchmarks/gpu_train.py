@@ -83,7 +83,8 @@ def gpu_train(output: str = "build/gpu_train", minutes: float = 7.0, cases: int 
         _finish(unseen, folder / "phantoms.txt")
 
     rows, datalist = {}, data / "datalist.json"
-    for name, view in (("frontal and lateral", None), ("frontal", [0])) if cases else ():
+    views = [("frontal and lateral", None), ("frontal", [0])] if cases else []
+    for name, view in views[: 1 if miniature else None]:
         short = name.replace(" ", "_")
         predictions, scores = folder / "predictions" / short, folder / "scores" / short
         options = {"datalist": datalist, "ckpt_path": folder / "model.pt", "output_dir": predictions}
