@@ -1,6 +1,8 @@
 """What `gpu.py` runs as a user would: tests, data, the projector's benchmark, two processes, a killed training.
 
-python benchmarks/gpu_commands.py resume --datalist DATALIST --work FOLDER
+    python benchmarks/gpu_commands.py resume --datalist DATALIST --work FOLDER
+
+`--help` says what else there is.
 """
 
 import csv

@@ -1,6 +1,8 @@
 """What `gpu.py` measures in one process: the card, training steps and inference. Each result is a line of JSON.
 
-python benchmarks/gpu_steps.py train --bundle any_view --datalist DATALIST --precisions bf16,fp16 --steps 20
+    python benchmarks/gpu_steps.py train --bundle any_view --datalist DATALIST --precisions bf16,fp16 --steps 20
+
+`--help` says what else there is.
 """
 
 import gc
@@ -103,8 +105,7 @@ def configure(bundle: str, config: str, overlays: str, miniature: bool, **change
     files = [folder / f"{name}.json" for name in (config, *names)]
     if miniature:
         own = folder / "smoke.json"
-        files += [path for path in (folder / "small.json", own if own.is_file() else None) if path]
-        files += [] if own.is_file() else [BUNDLES / "common" / "smoke.json"]
+        files += [folder / "small.json", own if own.is_file() else BUNDLES / "common" / "smoke.json"]
     parser = ConfigParser()
     parser.read_config([str(path) for path in files])
     parser.update({key: value for key, value in changes.items() if key in parser.config})

@@ -74,9 +74,10 @@ def gpu_train(output: str = "build/gpu_train", minutes: float = 7.0, cases: int 
 
     try:
         _finish(training, folder / "training.txt")
-    finally:
-        if training.returncode and unseen is not None:
+    except SystemExit:
+        if unseen is not None:
             unseen.terminate()
+        raise
     seconds = time.monotonic() - started
     ship_weights(trained / "model.pt", folder / "model.pt")
     if unseen is not None:
