@@ -16,6 +16,10 @@ MIN_GAIN = 0.02
 """A flip or turn must raise the correlation by so much to be called the better one."""
 
 
+MAX_RESIDUAL = 0.12
+"""Of radiographs whose cameras and exposures were measured: real pairs had up to .10."""
+
+
 def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:
     """One line for each thing that is odd about a radiograph.
 
@@ -54,4 +58,18 @@ def check_residual(residual: float, usual: float) -> list[str]:
     return [
         f"the projections of the CT do not fit the radiographs: relative residual {residual:.3f}, while the largest of "
         f"the validation cases was {usual:.3f}; they look unlike what the network was trained on"
+    ]
+
+
+def check_fit(residual: float) -> list[str]:
+    """One line if the radiographs of a CT are explained worse than real ones usually are.
+
+    Args:
+        residual: Relative residual of radiographs whose cameras and exposures were measured.
+    """
+    if residual <= MAX_RESIDUAL:
+        return []
+    return [
+        f"the projections of the CT do not fit the radiographs: relative residual {residual:.3f}, while real pairs of "
+        f"radiographs have up to {MAX_RESIDUAL:g}; do not use this CT"
     ]

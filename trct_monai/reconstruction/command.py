@@ -5,8 +5,9 @@ from pathlib import Path
 from trct_monai.figures import reconstruction_figure, save_figure
 from trct_monai.io.dicom import check_series_folder, common_study, write_ct_series
 from trct_monai.io.files import write_json
-from trct_monai.reconstruction.inputs import choose_device, read_radiographs, refuse_overwriting
-from trct_monai.reconstruction.reconstructor import NOTICE, load_reconstructor
+from trct_monai.reconstruction.inputs import AUTO, choose_device, read_radiographs, refuse_overwriting
+from trct_monai.reconstruction.loading import load_reconstructor
+from trct_monai.reconstruction.result import NOTICE
 from trct_monai.transforms.save import SaveCTd
 
 
@@ -15,32 +16,35 @@ def reconstruct(
     pa: str | None = None,
     lat: str | None = None,
     radiographs: str | None = None,
-    geometry: str = "clinic",
+    geometry: str = AUTO,
     size: int | None = None,
     method: str = "any_view+small",
     device: str = "auto",
     dicom: str | None = None,
+    force: bool = False,
 ) -> None:
     """Make a CT from radiographs: a frontal and a lateral one, or any that state where they were taken.
 
     Writes the CT in HU as NIfTI, its 5, 25, 75 and 95 % quantiles in each voxel if the method gives them (_quantiles),
     a picture (.png), and the residual between the radiographs and the projections of the CT with all warnings (.json),
     all beside OUT.
-    Radiographs may be PNG, DICOM, NIfTI or .npy; one without side-car is calibrated to line integrals, and taken as
-    bright where it attenuates. Research software, not a medical device.
+    Radiographs may be PNG, DICOM, NIfTI or .npy. Of those without side-car the field width, the position, the side to
+    which a lateral faces, and the exposure are measured by what chests look like. A picture that does not look like
+    what it is given as is refused. Research software, not a medical device.
 
     Args:
         out: The CT to write, ending in .nii.gz or .nii.
         pa: Frontal radiograph, the patient's right side on the left of the picture.
-        lat: Lateral radiograph, the patient facing left.
+        lat: Lateral radiograph, the patient facing left or right.
         radiographs: In place of pa and lat, files with cameras in their side-cars, separated by commas.
-        geometry: Where radiographs without side-car were taken: clinic, x2ct or parallel.
+        geometry: Where radiographs without side-car were taken: auto to measure it, or clinic, x2ct or parallel.
         size: Voxels along each side; 64 of any_view if not given, or refined in windows 128 or 256, intervals
             interpolated.
         method: Bundle and overlays whose weights are used.
         device: cpu, cuda, or auto for a GPU where there is one.
         dicom: A folder to which the CT is also written as a DICOM series, of the patient and study of DICOM
             radiographs.
+        force: Go on where a picture does not look like what it is given as, with a warning.
     """
     target = Path(out)
     stem = target.name.removesuffix(".gz").removesuffix(".nii")
@@ -54,7 +58,11 @@ def reconstruct(
     if dicom is not None:
         check_series_folder(Path(dicom))
     reconstructor = load_reconstructor(method, choose_device(device), size)
-    result = reconstructor(views, stem)
+    if any(view.camera is None for view in views):
+        names = [name for name, path in (("pa", pa), ("lat", lat)) if path]
+        result = reconstructor.from_pictures(dict(zip(names, views)), stem, force)
+    else:
+        result = reconstructor(views, stem)
 
     figure = reconstruction_figure(
         *(result.volume_hu, result.width_hu, result.radiographs, result.reprojections),
@@ -68,6 +76,8 @@ def reconstruct(
     if dicom is not None:
         write_ct_series(result.volume_hu.numpy(), result.affine, Path(dicom), study)
     write_json(report, reconstructor.record(views, result))
+    for line in result.notes:
+        print(line)
     for line in result.warnings:
         print(f"warning: {line}")
     usual = "" if result.usual_residual is None else f"; largest of the validation cases {result.usual_residual:.3f}"

@@ -8,15 +8,19 @@ import torch
 from trct_monai.geometry import preset
 from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 
+AUTO = "auto"
+"""The geometry of radiographs whose cameras are to be measured."""
+
 
 def read_radiographs(pa: str | None, lat: str | None, radiographs: str | None, geometry: str) -> list[Radiograph]:
-    """The radiographs, each with its camera: that of its side-car, else the geometry's with the picture's pixels.
+    """The radiographs, each with its camera if it is known: its side-car's, or the geometry's with its own pixels.
 
     Args:
         pa: A frontal radiograph.
         lat: A lateral one.
         radiographs: In place of these, files with cameras in their side-cars, separated by commas.
-        geometry: Preset with the views ``pa`` and ``lat`` for pictures without side-car.
+        geometry: Preset with the views ``pa`` and ``lat`` for pictures without side-car; ``auto`` leaves them without a
+            camera, which is to be measured.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -26,10 +30,19 @@ def read_radiographs(pa: str | None, lat: str | None, radiographs: str | None, g
     others = [part.strip() for part in (radiographs or "").split(",") if part.strip()]
     if bool(named) == bool(others):
         raise ValueError("give --pa and --lat (one of them will do), or --radiographs A.png,B.png,... with side-cars")
-    cameras = {camera.name: camera for camera in preset(geometry)}
-    if named and not set(named) <= set(cameras):
-        raise ValueError(f"geometry must have the views pa and lat: clinic, x2ct or parallel, got {geometry!r}")
-    result = [read_radiograph(path).taken_by(cameras[name]) for name, path in named.items()]
+    if geometry == AUTO:
+        result = [read_radiograph(path) for path in named.values()]
+        if len({one.camera is None for one in result}) > 1:
+            raise ValueError(
+                "one radiograph has a side-car with its camera and the other has none: give --geometry, too"
+            )
+    else:
+        cameras = {camera.name: camera for camera in preset(geometry)}
+        if named and not set(named) <= set(cameras):
+            raise ValueError(
+                f"geometry must be auto, or have the views pa and lat: clinic, x2ct or parallel; got {geometry!r}"
+            )
+        result = [read_radiograph(path).taken_by(cameras[name]) for name, path in named.items()]
     for path in others:
         radiograph = read_radiograph(path)
         if radiograph.camera is None:

@@ -5,80 +5,46 @@ and the transform back to HU. `monai.bundle run` puts them into an evaluator; he
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.engines.utils import default_prepare_batch
 from torch import Tensor, nn
 
 from trct_monai import __version__
 from trct_monai.bundles.errors import unwrapped
-from trct_monai.bundles.find import bundle_files
 from trct_monai.geometry import Camera
-from trct_monai.intensity import BODY_HU, fit_gain_offset, unit_to_hu
-from trct_monai.io.provenance import digest_file
+from trct_monai.intensity import fit_gain_offset, unit_to_hu
 from trct_monai.io.radiograph import Radiograph
-from trct_monai.io.weights import load_frozen
 from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.networks import IntervalNetwork
 from trct_monai.projector import project_hu
-from trct_monai.reconstruction.checks import check_radiograph, check_residual
+from trct_monai.reconstruction.checks import UNUSUAL, check_fit, check_radiograph, check_residual
+from trct_monai.reconstruction.pictures import expected_integrals, understand
+from trct_monai.reconstruction.result import NOTICE, Result
+from trct_monai.reconstruction.widening import widened
+from trct_monai.registration.characteristic import Curve
+from trct_monai.registration.chest import ChestModel
+from trct_monai.registration.search import explain
+from trct_monai.resampling import resize_radiographs
 from trct_monai.training.inferers import TwoStageInferer
 from trct_monai.transforms.save import UnitToHUd
 
-NOTICE = "Research software, not a medical device: the result is a guess from training data, not an examination."
+ROUNDS = 3
+"""How often the network sees radiographs without cameras, their curves fitted to its projections in between."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """A reconstruction.
+class _Estimate:
+    """A network's own volume, its quantiles if it gives any, and what it was made from."""
 
-    Attributes:
-        pred: CT in HU, and its quantiles if the method gives any (1 or 5, X, Y, Z), as `SaveCTd` takes it.
-        radiographs: What it was made from (V, H, W), as line integrals.
-        reprojections: Its own projections (V, H, W).
-        cameras: The views, of that size.
-        residual: Relative residual between the two; of a refined volume, that of the network's own volume.
-        usual_residual: The largest one of the validation cases; None if the method was not calibrated.
-        intensities: Gain and offset from each picture's numbers to line integrals.
-        warnings: What speaks against it.
-    """
-
-    pred: MetaTensor
-    radiographs: Float[Tensor, "V H W"]
-    reprojections: Float[Tensor, "V H W"]
+    coarse: Tensor
+    radiographs: Tensor
+    reprojections: Tensor
+    counted: Tensor
     cameras: list[Camera]
-    residual: float
-    usual_residual: float | None
     intensities: list[tuple[float, float]]
-    warnings: list[str]
-
-    @property
-    def volume_hu(self) -> Float[Tensor, "X Y Z"]:
-        """The CT."""
-        volume: Tensor = self.pred.as_tensor()[0]
-        return volume
-
-    @property
-    def width_hu(self) -> Float[Tensor, "X Y Z"] | None:
-        """Width of the 90 % interval in each voxel; None if the method gives no intervals."""
-        return None if len(self.pred) == 1 else self.pred.as_tensor()[-1] - self.pred.as_tensor()[1]
-
-    @property
-    def mean_width_hu(self) -> float | None:
-        """Mean width of the 90 % interval in the body."""
-        width = self.width_hu
-        return None if width is None else float(width[self.volume_hu > BODY_HU].mean().nan_to_num())
-
-    @property
-    def affine(self) -> np.ndarray:
-        """From voxel index to world mm in RAS, the isocentre at 0."""
-        return np.asarray(self.pred.affine.double().numpy())
 
 
 @dataclass(frozen=True)
@@ -96,6 +62,7 @@ class Reconstructor:
         amp: Arguments of `torch.autocast`.
         extent: Side of the volume in mm.
         device: Where the network is.
+        chest: What chests look like, for radiographs without cameras; None if the weights come without.
     """
 
     method: str
@@ -108,6 +75,7 @@ class Reconstructor:
     amp: Mapping[str, Any]
     extent: float
     device: torch.device
+    chest: ChestModel | None = None
 
     @torch.inference_mode()
     def __call__(self, radiographs: Sequence[Radiograph], name: str = "reconstruction") -> Result:
@@ -120,46 +88,117 @@ class Reconstructor:
         Raises:
             ValueError: If the network takes another number of views, other cameras or calibrated radiographs only.
         """
+        estimate = self._estimate(radiographs, name)
+        warnings = []
+        if isinstance(self.network, IntervalNetwork):
+            model = self.network.network
+            mean = unit_to_hu(model.initial_volume.detach()[0].cpu(), model.hu_window)
+            warnings = [line for one in radiographs for line in check_radiograph(one, mean, self.extent)]
+            warnings += check_residual(self._residual(estimate), self._usual_residual(len(radiographs)) or 0.0)
+        return self._result(estimate, name, warnings)
+
+    @torch.inference_mode()
+    def from_pictures(
+        self, radiographs: Mapping[str, Radiograph], name: str = "reconstruction", force: bool = False
+    ) -> Result:
+        """The CT of radiographs whose cameras, orientations and exposures are unknown.
+
+        They are found by the model of chests that comes with the weights, and curves from the pictures' numbers to line
+        integrals by the network's linear start; then network and curves are adjusted to each other in `ROUNDS`.
+
+        Args:
+            radiographs: A frontal (``pa``), a lateral (``lat``) or both.
+            name: What the result is called when it is saved.
+            force: Warn of what would be refused.
+
+        Raises:
+            ValueError: If a picture does not look like what it is given as, or the method knows no model of chests.
+        """
+        if self.chest is None or not isinstance(self.network, IntervalNetwork):
+            raise ValueError(
+                f"{self.method} does not measure cameras: give --geometry clinic, x2ct or parallel, or "
+                "--method any_view+small"
+            )
+        understood = understand(radiographs, self.chest, force)
+        start = self.network.network.linear_start
+        own = ChestModel(start.mean, start.modes, start.extent, start.hu_window)
+        sources = understood.pictures
+        explained = explain([one.picture for one in sources], [one.found for one in sources], own)
+        curves: list[Curve] = [(a, b, c, d) for a, b, c, d in explained.curves[0].tolist()]
+        volume = own.volume(explained.coefficients[0])
+        taken = [one.taken(self.extent) for one in sources]
+        for step in range(ROUNDS):
+            expected = [expected_integrals(volume, own, one.camera) for one in sources]
+            calibrated = [one.calibrated(curve, image) for one, curve, image in zip(taken, curves, expected)]
+            estimate = self._estimate(calibrated, name, [one.known for one in taken])
+            if step + 1 < ROUNDS:
+                curves = [one.fitted(image, curve) for one, curve, image in zip(taken, curves, estimate.reprojections)]
+                volume = estimate.coarse[:, :1].float().cpu()
+        warnings = [*understood.warnings, *check_fit(self._residual(estimate))]
+        return replace(self._result(estimate, name, warnings), notes=understood.notes, curves=curves)
+
+    def _estimate(
+        self, radiographs: Sequence[Radiograph], name: str, known: Sequence[Tensor] | None = None
+    ) -> "_Estimate":
+        """The network's own volume of some radiographs, and its projections."""
         with unwrapped():
             item = self.preprocessing({"case_id": name, "image": list(radiographs)})
         batch = {key: item[key][None] for key in ("image", "matrices", "calibrated") if key in item}
         image, _, *rest = self.prepare_batch(batch, self.device, False)
         args, kwargs = rest or ((), {})
+        refines = isinstance(self.inferer, TwoStageInferer)
         with torch.autocast(self.device.type, **self.amp):
-            if isinstance(self.inferer, TwoStageInferer):
-                coarse = self.network(image, *args, **kwargs)
-                unit = self.inferer.refine(coarse)
-            else:
-                coarse = unit = self.inferer(image, self.network, *args, **kwargs)
-        if not bool(unit.isfinite().all()):
+            coarse = (
+                self.network(image, *args, **kwargs) if refines else self.inferer(image, self.network, *args, **kwargs)
+            )
+        if not bool(coarse.isfinite().all()):
             raise ValueError(f"the reconstruction of {name} holds values that are not finite; nothing was written")
-        pred: MetaTensor = self.to_hu({"pred": unit[0].float().cpu(), "case_id": name})["pred"]
         own: Tensor = self.to_hu({"pred": coarse[0, :1].float().cpu(), "case_id": name})["pred"].as_tensor()
         measured = image[0].float().cpu()
         size = (measured.shape[-2], measured.shape[-1])
         cameras = [one.camera.resized(size) for one in radiographs if one.camera is not None]
-        residual = relative_residual(project_hu(own, cameras, self.extent / own.shape[-1]), measured)
-        known = item.get("calibrated", torch.ones(len(measured), dtype=torch.bool)).tolist()
         # Calibration is an affine map of each picture: the fit gives it exactly.
-        pairs = zip(known, item["image"], measured)
-        intensities = [(1.0, 0.0) if calibrated else fit_gain_offset(raw, image) for calibrated, raw, image in pairs]
-        usual, warnings = None, []
-        if isinstance(self.network, IntervalNetwork):
-            usual = float(self.network.usual_residual[len(radiographs) - 1])
-            model = self.network.network
-            mean = unit_to_hu(model.initial_volume.detach()[0].cpu(), model.hu_window)
-            warnings = [line for one in radiographs for line in check_radiograph(one, mean, self.extent)]
-            warnings += check_residual(residual, usual)
+        calibrated = item.get("calibrated", torch.ones(len(measured), dtype=torch.bool)).tolist()
+        pairs = zip(calibrated, item["image"], measured)
+        intensities = [(1.0, 0.0) if done else fit_gain_offset(raw, one) for done, raw, one in pairs]
+        counted = torch.ones_like(measured, dtype=torch.bool)
+        if known is not None:
+            counted = resize_radiographs(torch.stack(list(known)).float(), size) > 0.99
+        projections = project_hu(own, cameras, self.extent / own.shape[-1])
+        return _Estimate(coarse, measured, projections, counted, cameras, intensities)
+
+    def _residual(self, estimate: "_Estimate") -> float:
+        return relative_residual(estimate.reprojections * estimate.counted, estimate.radiographs * estimate.counted)
+
+    def _usual_residual(self, number: int) -> float | None:
+        """The largest relative residual of the validation cases, for so many views."""
+        return float(self.network.usual_residual[number - 1]) if isinstance(self.network, IntervalNetwork) else None
+
+    def _result(self, estimate: "_Estimate", name: str, warnings: list[str]) -> Result:
+        """The volume at its final size in HU, its intervals as wide as its radiographs demand."""
+        usual, unit = self._usual_residual(len(estimate.cameras)), estimate.coarse
+        if usual is not None and self._residual(estimate) > UNUSUAL * usual:
+            unit = self._widened(estimate, usual)
+        if isinstance(self.inferer, TwoStageInferer):
+            with torch.autocast(self.device.type, **self.amp):
+                unit = self.inferer.refine(unit)
+            if not bool(unit.isfinite().all()):
+                raise ValueError(f"the reconstruction of {name} holds values that are not finite; nothing was written")
+        pred: MetaTensor = self.to_hu({"pred": unit[0].float().cpu(), "case_id": name})["pred"]
         return Result(
             pred,
-            measured,
-            project_hu(pred.as_tensor()[:1], cameras, self.extent / pred.shape[-1]),
-            cameras,
-            residual,
+            estimate.radiographs,
+            project_hu(pred.as_tensor()[:1], estimate.cameras, self.extent / pred.shape[-1]),
+            estimate.cameras,
+            self._residual(estimate),
             usual,
-            intensities,
+            estimate.intensities,
             warnings,
         )
+
+    def _widened(self, estimate: "_Estimate", usual: float) -> Tensor:
+        residual = (estimate.radiographs - estimate.reprojections) * estimate.counted
+        return widened(estimate.coarse, residual, estimate.radiographs, estimate.cameras, self.extent, usual)
 
     def record(self, radiographs: Sequence[Radiograph], result: Result) -> dict[str, Any]:
         """What is to be kept beside a result: the warnings, the residual, and what it was made from and by."""
@@ -167,6 +206,7 @@ class Reconstructor:
         return {
             "notice": NOTICE,
             "warnings": result.warnings,
+            "notes": result.notes,
             "relative_residual": round(result.residual, 4),
             "largest_residual_in_validation": None if usual is None else round(usual, 4),
             "mean_width_of_90_percent_interval_in_the_body_hu": None if width is None else round(width, 1),
@@ -174,64 +214,18 @@ class Reconstructor:
                 {
                     "file": str(one.path),
                     "line_integrals": one.quantitative,
-                    "gain": gain,
-                    "offset": offset,
-                    "camera": one.camera and one.camera.to_dict(),
+                    **({"curve": result.curves[view]} if result.curves else dict(zip(("gain", "offset"), scale))),
+                    "camera": camera.to_dict(),
                 }
-                for one, (gain, offset) in zip(radiographs, result.intensities)
+                for view, (one, scale, camera) in enumerate(
+                    zip(radiographs, result.intensities, self._full_cameras(radiographs, result))
+                )
             ],
             "method": self.method,
             "weights_sha256": self.weights_sha256,
             "software": f"trct_monai {__version__}",
         }
 
-
-def load_reconstructor(method: str, device: str | torch.device = "cpu", size: int | None = None) -> Reconstructor:
-    """A bundle's inference with its weights; with intervals, if the bundle has any.
-
-    Args:
-        method: BUNDLE[+OVERLAY...], such as any_view+small.
-        device: Where it shall be.
-        size: Voxels along each side: those of the bundle if None, or two or four times those of its network, if it has
-            an overlay finer.json.
-
-    Raises:
-        FileNotFoundError: If there are no weights.
-        ValueError: If the bundle has not that size, or weights are damaged.
-    """
-    name, (config, weights) = bundle_files(method)
-    folder, parser, device = config[0].parent, ConfigParser(), torch.device(device)
-    intervals, finer = folder / "intervals.json", folder / "finer.json"
-    parser.read_config([str(path) for path in config])
-    if "volume_size" not in parser.get():
-        raise ValueError(f"bundle {name!r} makes no CT from radiographs; any_view does")
-    own_size = int(parser["volume_size"])
-    sizes = [own_size * factor for factor in (1, 2, 4)] if finer.is_file() else [own_size]
-    if size is not None and size not in sizes:
-        raise ValueError(f"size must be one of {', '.join(map(str, sizes))} for {name}, got {size}")
-    overlays = [intervals] if intervals.is_file() else []
-    overlays += [finer] if size is not None and size > own_size else []
-    parser.read_config([str(path) for path in (*config, *overlays)])
-    parser.update({"ckpt_path": str(weights), "device": device, "bundle_root": str(folder.parent)})
-    if finer in overlays:
-        parser["times"] = sizes.index(int(size or 0))
-    with unwrapped():
-        network = parser.get_parsed_content("network")
-        if not isinstance(network, IntervalNetwork):
-            network = load_frozen(network, weights, device)
-        inferer = parser.get_parsed_content("inferer")
-        if isinstance(inferer, TwoStageInferer):  # whose weights a run of the bundle may load by a handler
-            load_frozen(inferer.refiner, parser.get_parsed_content("refiner_path"), device)
-        own_batches = "prepare_batch" in parser["evaluator"]
-        return Reconstructor(
-            name,
-            digest_file(weights),
-            parser.get_parsed_content("preprocessing"),
-            parser.get_parsed_content("evaluator::prepare_batch") if own_batches else default_prepare_batch,
-            network.eval(),
-            inferer,
-            UnitToHUd("pred", parser["hu_window"], float(parser["extent"])),
-            {"enabled": parser.get_parsed_content("amp"), "dtype": parser.get_parsed_content("amp_dtype")},
-            float(parser["extent"]),
-            device,
-        )
+    def _full_cameras(self, radiographs: Sequence[Radiograph], result: Result) -> list[Camera]:
+        """Those of the radiographs as they were given; of measured ones, those by which they were taken again."""
+        return [one.camera or measured for one, measured in zip(radiographs, result.cameras)]

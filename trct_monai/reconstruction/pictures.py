@@ -1,0 +1,267 @@
+"""Radiographs whose cameras nobody wrote down: understood, calibrated, and taken again by a camera of ours.
+
+A picture of unknown camera, orientation and exposure becomes line integrals on a detector of ours, centred on the
+isocentre: cameras are found by a model of chests (`trct_monai.registration.search`), the curve from its numbers to line
+integrals first by the network's own linear start and then by the network's projections. Pixels that were not measured,
+and rays that leave the cube, get what the model expects there, so that they say nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from scipy.optimize import lsq_linear
+from torch import Tensor
+
+from trct_monai.geometry import Camera, make_camera
+from trct_monai.geometry.orientations import IN_WORDS
+from trct_monai.intensity import unit_to_attenuation
+from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
+from trct_monai.io.radiograph import Radiograph
+from trct_monai.projector import project
+from trct_monai.registration.characteristic import Curve, apply_curve, curve_terms
+from trct_monai.registration.chest import ChestModel
+from trct_monai.registration.plausible import NAMES, seems_mirrored, side_in_words, why_no_chest, wrong_views
+from trct_monai.registration.regions import find_regions
+from trct_monai.registration.search import MIN_LENGTH, Found, Picture, find_together, find_view
+from trct_monai.resampling import resize_radiographs
+
+TAKEN_FIELD = 300.0
+"""Side in mm at the isocentre of the detector on which pictures are taken again: inside the cube of 320 mm."""
+
+TAKEN_SIZE = 256
+"""Its rows and columns."""
+
+PLAUSIBLE_SIDE = (200.0, 480.0)
+"""A picture whose longer side at the detector would be outside of this, in mm, has a wrong PixelSpacing."""
+
+UPRIGHT = {"pa": ("identity", "flip_columns", "flip_rows", "rotate_180"), "lat": ("identity", "flip_rows")}
+"""Orientations to try. A lateral mirrored left-right is one from the other side."""
+
+BOUNDS = ([-2.0, 0.3, 0.0, 0.0], [6.0, 20.0, 40.0, 40.0])
+"""Least and greatest offset, gain, toe and shoulder of a curve."""
+
+
+@dataclass(frozen=True)
+class MeasuredPicture:
+    """A radiograph that was understood.
+
+    Attributes:
+        radiograph: As it was read.
+        picture: What its pixels show.
+        found: Its camera and orientation.
+    """
+
+    radiograph: Radiograph
+    picture: Picture
+    found: Found
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of ours by which it is taken again."""
+        sod, sdd = self.found.distance
+        side = TAKEN_FIELD * self.found.distance.magnification
+        return make_camera(
+            self.picture.kind, self.found.azimuth, sod=sod, sdd=sdd, detector_extent=(side, side),
+            size=(TAKEN_SIZE, TAKEN_SIZE),
+        )  # fmt: skip
+
+    def taken(self, extent: float) -> "Taken":
+        """The picture on that camera's detector.
+
+        Args:
+            extent: Side of the volume in mm.
+        """
+        regions = self.picture.oriented(self.found.orientation).regions
+        height, width = regions.values.shape
+        place = (torch.arange(TAKEN_SIZE) - (TAKEN_SIZE - 1) / 2) * TAKEN_FIELD / TAKEN_SIZE
+        x = (place - self.found.shift[0]) / (self.found.width / 2)
+        y = (place - self.found.shift[1]) / (self.found.width * height / width / 2)
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+        body, air = regions.body.float(), regions.air.float()
+        images = F.grid_sample(torch.stack([regions.values * body, body, air])[None], grid, align_corners=False)[0]
+        cube = torch.ones(1, 1, 16, 16, 16)
+        length = project(cube, [self.camera], extent / 16)[0, 0]
+        known = (images[1] + images[2] > 0.9) & (length > MIN_LENGTH * extent)
+        values = (images[0] / images[1].clamp(min=1e-3)).clamp(-0.02, 1.02)
+        return Taken(self, values, images[1] / (images[1] + images[2]).clamp(min=1e-3), known)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A picture on a detector of ours.
+
+    Attributes:
+        source: The picture.
+        values: Its numbers (N, N), the body's from 0 to 1.
+        body: Share of each pixel that shows the body; the rest is air.
+        known: Where it was measured, by rays within the cube.
+    """
+
+    source: MeasuredPicture
+    values: Float[Tensor, "N N"]
+    body: Float[Tensor, "N N"]
+    known: Bool[Tensor, "N N"]
+
+    def calibrated(self, curve: Curve, expected: Float[Tensor, "N N"]) -> Radiograph:
+        """The picture as line integrals.
+
+        Args:
+            curve: From its numbers to line integrals.
+            expected: Line integrals for what is not known.
+        """
+        measured = apply_curve(self.values, curve) * self.body
+        image = torch.where(self.known, measured, expected)
+        return replace(self.source.radiograph, image=image, quantitative=True, camera=self.source.camera)
+
+    def fitted(self, projection: Float[Tensor, "h w"], curve: Curve) -> Curve:
+        """The curve that brings the picture nearest to a projection, which stays as it is: no gain can collapse.
+
+        Args:
+            projection: Line integrals of a volume for the same camera.
+            curve: The curve so far, for a picture that shows too little of the body.
+        """
+        size = (projection.shape[0], projection.shape[1])
+        counted = resize_radiographs((self.known & (self.body > 0.95)).float(), size) > 0.99
+        if int(counted.sum()) < 100:
+            return curve
+        terms = curve_terms(resize_radiographs(self.values, size)[counted]).double().numpy()
+        weak = np.diag([0.0, 0.3, 0.05, 0.05]) * 0.05 * len(terms) ** 0.5  # where the picture leaves a term open
+        target = np.concatenate([projection[counted].double().numpy(), np.zeros(4)])
+        offset, gain, toe, shoulder = lsq_linear(np.concatenate([terms, weak]), target, bounds=BOUNDS).x.tolist()
+        return offset, gain, toe, shoulder
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What was found out about some radiographs of one patient.
+
+    Attributes:
+        pictures: Each with its camera.
+        notes: How they were understood, one line each.
+        warnings: What speaks against it.
+    """
+
+    pictures: list[MeasuredPicture]
+    notes: list[str]
+    warnings: list[str]
+
+
+def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: bool = False) -> Understood:
+    """Find cameras, orientations and what the pixels show.
+
+    Args:
+        radiographs: A frontal (``pa``), a lateral (``lat``) or both, without cameras.
+        model: What chests look like.
+        force: Warn of what would be refused.
+
+    Raises:
+        ValueError: If a picture does not look like a chest from its side, or the two are one view.
+    """
+    notes: list[str] = []
+    warnings: list[str] = []
+    wrong: list[str] = []
+    pictures, found, beside = [], [], None
+    for kind, radiograph in radiographs.items():
+        image, picture = radiograph.image, _picture(kind, radiograph, radiograph.image, warnings)
+        one = find_view(picture, model, UPRIGHT[kind], beside=beside)
+        reason = why_no_chest(picture, one, model)
+        if reason is not None:
+            better = _another_way(kind, radiograph, model)
+            if better is None:
+                wrong.append(f"{radiograph.path} does not look like a {NAMES[kind]} chest: {reason}")
+            else:
+                picture, one, inverted = better
+                image = -image if inverted else image
+                warnings += [f"{radiograph.path} shows bone dark; bright and dark were exchanged"] * inverted
+        if kind == "pa":
+            mirrored = {"flip_columns": "identity", "flip_rows": "rotate_180"}.get(one.orientation)
+            if mirrored is not None:  # a heart on the right side is rare, but no error: it is not turned
+                other = find_view(picture, model, (mirrored,))
+                one = replace(other, scores={**one.scores, **other.scores})
+            if one.orientation in ("identity", "rotate_180") and seems_mirrored(one):
+                warnings.append(
+                    f"{radiograph.path} seems to be mirrored left-right: it was taken as it is, with the patient's "
+                    "right side on the left"
+                )
+            beside = one.width / picture.size[1]
+        notes.append(f"{radiograph.path}: {_described(kind, one)}")
+        position = VIEW_POSITIONS.get(radiograph.view_position)
+        if radiograph.view_position and position != kind:
+            warnings.append(
+                f"{radiograph.path} is given as view {kind!r}, while its header calls it {radiograph.view_position}"
+            )
+        pictures.append(picture)
+        found.append(one)
+    wrong += wrong_views(pictures, found, model)
+    if len(pictures) == 2 and _are_same(*pictures):
+        wrong.append("frontal and lateral are the same picture")
+    if wrong and not force:
+        raise ValueError(
+            f"{'; '.join(wrong)}. Expected is a frontal chest radiograph (--pa), a lateral one (--lat) or both; "
+            "--force goes on all the same"
+        )
+    if len(pictures) > 1:
+        found, _ = find_together(pictures, found, model)
+    for index, one in enumerate(found):
+        notes[index] += f", {one.width * one.distance.magnification:.0f} mm wide at the detector"
+    measured = [
+        MeasuredPicture(radiograph, picture, one)
+        for radiograph, picture, one in zip(radiographs.values(), pictures, found)
+    ]
+    return Understood(measured, notes, [*warnings, *wrong])
+
+
+def expected_integrals(volume: Float[Tensor, "1 1 X X X"], model: ChestModel, camera: Camera) -> Float[Tensor, "N N"]:
+    """Line integrals of a volume in [0, 1] of the model's window."""
+    attenuation = unit_to_attenuation(volume, model.hu_window)
+    return project(attenuation, [camera], model.extent / volume.shape[-1])[0, 0]
+
+
+def _picture(kind: str, radiograph: Radiograph, image: Tensor, warnings: list[str]) -> Picture:
+    """What the pixels show, and the header's pixel size if it can be."""
+    try:
+        regions = find_regions(image)
+    except ValueError as error:
+        raise ValueError(f"{radiograph.path}: {error}") from error
+    size, spacing = (int(image.shape[0]), int(image.shape[1])), radiograph.pixel_spacing
+    if spacing is not None:
+        height, width = size[0] * spacing[0], size[1] * spacing[1]
+        if not PLAUSIBLE_SIDE[0] <= max(height, width) <= PLAUSIBLE_SIDE[1]:
+            warnings.append(
+                f"{radiograph.path}: its pixels of {spacing[0]:g} x {spacing[1]:g} mm would make a picture of "
+                f"{height:.0f} x {width:.0f} mm; they were not used"
+            )
+            spacing = None
+    return Picture(kind, regions, size, spacing)
+
+
+def _another_way(kind: str, radiograph: Radiograph, model: ChestModel) -> tuple[Picture, Found, bool] | None:
+    """A picture that is a chest when bright and dark are exchanged, or when it is turned by 90 degrees."""
+    negative = _picture(kind, radiograph, -radiograph.image, [])
+    found = find_view(negative, model, UPRIGHT[kind])
+    if found.orientation == "identity" and why_no_chest(negative, found, model) is None:
+        return negative, found, True
+    picture = _picture(kind, radiograph, radiograph.image, [])
+    for name in ("rotate_90", "rotate_270"):
+        upright = picture.oriented(name)
+        found = find_view(upright, model, UPRIGHT[kind])
+        if found.orientation == "identity" and why_no_chest(upright, found, model) is None:
+            scores = {(azimuth, name): score for (azimuth, way), score in found.scores.items() if way == "identity"}
+            return picture, replace(found, orientation=name, scores=scores), False
+    return None
+
+
+def _described(kind: str, found: Found) -> str:
+    if kind == "lat":
+        return f"a lateral, {side_in_words(found)}"
+    turned = "upright" if found.orientation == "identity" else IN_WORDS[found.orientation]
+    return f"a frontal, {turned}"
+
+
+def _are_same(one: Picture, other: Picture) -> bool:
+    small = [resize_radiographs(picture.regions.values, (64, 64)).flatten() for picture in (one, other)]
+    return float(torch.corrcoef(torch.stack(small))[0, 1].nan_to_num()) > 0.98
