@@ -153,9 +153,6 @@ def test_refusals_name_the_file(tmp_path):
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(ValueError, match="cut.png: not a radiograph"):
         read_radiograph(tmp_path / "cut.png")
-    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
-    with pytest.raises(ValueError, match="rgb.png: .*mode RGB"):
-        read_radiograph(tmp_path / "rgb.png")
     np.save(tmp_path / "nan.npy", np.full((8, 8), np.nan))
     with pytest.raises(ValueError, match="nan.npy: .*not finite"):
         read_radiograph(tmp_path / "nan.npy")
