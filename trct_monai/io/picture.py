@@ -4,6 +4,7 @@ Grey may be stored as grey of 8 or 16 bits, with alpha, as colours that are all 
 coloured, moves, or is damaged is refused.
 """
 
+import logging
 import struct
 import warnings
 import zlib
@@ -30,7 +31,9 @@ COLOUR_TOLERANCE = 8
 MAX_COLOURED = 0.01
 """Share of pixels that may differ by more: a coloured letter or a mouse pointer on a grey picture."""
 
-TIFF_BITS, TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def read_picture(path: Path, turn: bool = True) -> Picture:
         except (SyntaxError, EOFError, OSError, TypeError, KeyError, IndexError, struct.error, zlib.error) as error:
             raise ValueError(f"damaged: {error}") from error
     if reduced:
-        warnings.warn(f"{path}: its colours of 16 bits are read with 8; save it as grey of 16 bits", stacklevel=2)
+        logger.warning("%s: its colours of 16 bits are read with 8; save it as grey of 16 bits", path)
     return found
 
 
