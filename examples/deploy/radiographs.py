@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trct_monai.datasets.sources import VIEW_NAMES
 from trct_monai.io.dicom.header import common_study, is_dicom, read_header
-from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
+from trct_monai.io.dicom.radiograph import VIEW_POSITIONS, standard_position
 
 DESCRIPTIONS = ("0008|103e", "0018|1030", "0018|1400")
 """Where a DICOM header without ViewPosition may name the view: series, protocol, processing."""
@@ -46,7 +46,7 @@ def view_of(path: Path) -> str | None:
     if not is_dicom(path):
         return named_view(path.stem)
     position, *descriptions = read_header(path, ("0018|5101", *DESCRIPTIONS))
-    return VIEW_POSITIONS.get(position.upper()) if position else named_view(" ".join(descriptions))
+    return VIEW_POSITIONS.get(standard_position(position)) if position else named_view(" ".join(descriptions))
 
 
 def named_view(text: str) -> str | None:

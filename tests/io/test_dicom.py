@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.files import save_dx, save_series, set_text
+from trct_monai.datasets.sources import find_sources
 from trct_monai.geometry import preset
 from trct_monai.io.dicom.header import read_study
 from trct_monai.io.dicom.series import find_series, read_series
@@ -183,3 +184,13 @@ def test_a_camera_beside_the_picture_belongs_to_the_stored_pixels(tmp_path: Path
     page["camera"] = preset("x2ct", (6, 8))[0].to_dict()
     (tmp_path / "a.json").write_text(json.dumps(page), encoding="utf-8")
     torch.testing.assert_close(read_radiograph(path).image, torch.tensor(PIXELS.astype(np.float32)))
+
+
+def test_a_series_without_preamble_is_found(tmp_path: Path) -> None:
+    ct_hu = np.random.default_rng(0).integers(-1000, 1000, (6, 5, 16)).astype(np.int16)
+    for path in save_series(tmp_path / "ct", ct_hu, np.eye(4)):
+        path.write_bytes(path.read_bytes()[132:])
+    found = find_sources(tmp_path)
+    assert not found.refused and len(found.sources) == 1
+    volume, _, _ = read_series(found.sources[0].files)
+    assert torch.equal(volume.sort(dim=0).values, torch.from_numpy(ct_hu).sort(dim=0).values)

@@ -12,6 +12,7 @@ from pathlib import Path
 from trct_monai.datasets.sources import Source, patient_of, safe_name
 from trct_monai.io.ct import DICOM, ct_files, extension_of
 from trct_monai.io.dicom.header import read_study
+from trct_monai.io.picture import ENDINGS
 
 FOLDERS = {"training": "train", "validation": "val", "test": "test"}
 """Section to the prefix of its two folders."""
@@ -21,7 +22,7 @@ AVERAGE, PHASE = "A", "B"
 """What is added for time averages, and for phase 0."""
 
 
-COMPANIONS = (".raw", ".raw.gz", ".zraw", ".json", ".csv", ".txt", ".md", ".png", ".xml")
+COMPANIONS = (".raw", ".raw.gz", ".zraw", ".json", ".csv", ".txt", ".md", ".xml", *ENDINGS)
 """Files beside CTs that are left alone: the voxels of a header, notes."""
 
 

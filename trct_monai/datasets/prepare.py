@@ -48,9 +48,9 @@ def prepare(
     """Turn a folder of CTs, with or without radiographs, into cases and a datalist.
 
     Understood, and found out by itself: DICOM (nested), NIfTI, MetaImage and NRRD; a CT with radiographs beside it
-    (NAME_pa_drr.png, _lat_drr, _frontal, _lateral, _pa, _lat, also .npy and .dcm); X2CT's ct_xray_data.h5. Radiographs
-    that come with a CT are kept and their orientation is measured; others are rendered. The run can be interrupted;
-    the same command goes on where it stopped and does nothing twice.
+    (NAME_pa_drr.png, _lat_drr, _frontal, _lateral, _pa, _lat, also .jpg, .tif, .npy, .dcm); X2CT's ct_xray_data.h5.
+    Radiographs that come with a CT are kept and their orientation is measured; others are rendered. The run can be
+    interrupted; the same command goes on where it stopped and does nothing twice.
 
     A folder with trainA, trainB, testA and testB holds pairs of a time average and phase 0 for the phase generator:
     they keep their voxels and their sections, and the options of cubes and radiographs do not apply.

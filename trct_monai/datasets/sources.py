@@ -10,10 +10,11 @@ from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
 from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.series import Series, find_series
 from trct_monai.io.files import read_json
+from trct_monai.io.picture import ENDINGS
 from trct_monai.io.provenance import digest_file
 from trct_monai.io.radiograph import side_car_of
 
-PICTURES = (".png", ".npy")
+PICTURES = (*ENDINGS, ".npy")
 """Radiographs by their endings; .dcm is one if its name is that of a view."""
 
 VIEW_NAMES = {"pa": "pa", "frontal": "pa", "lat": "lat", "lateral": "lat"}

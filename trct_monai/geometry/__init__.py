@@ -39,13 +39,14 @@ from trct_monai.geometry.camera import Camera, make_camera, projection_matrices
 from trct_monai.geometry.grids import voxel_centers, voxel_to_world, world_to_grid
 from trct_monai.geometry.motion import rigid_motion
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
-from trct_monai.geometry.presets import DEFAULT_EXTENT, follows_preset, preset
+from trct_monai.geometry.presets import DEFAULT_EXTENT, follows_preset, is_near_preset, preset
 
 __all__ = [
     "Camera",
     "DEFAULT_EXTENT",
     "ORIENTATIONS",
     "follows_preset",
+    "is_near_preset",
     "make_camera",
     "orient",
     "preset",

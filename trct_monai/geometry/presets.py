@@ -10,6 +10,9 @@ DEFAULT_EXTENT = 320.0
 """Side in mm of the cube that a case is cropped or padded to (X2CT-GAN, Ying et al., CVPR 2019)."""
 
 
+NEAR_COSINE = 0.5**0.5
+"""Cosine of 45 degrees, by which a camera may be turned away from the one of a preset that it is near to."""
+
 _PRESETS: dict[str, tuple[float | None, float | None, float]] = {
     # name: source-isocentre, source-detector, side of the square detector, all in mm
     "parallel": (None, None, DEFAULT_EXTENT),
@@ -43,6 +46,22 @@ def preset(name: str, size: int | tuple[int, int] = 512) -> tuple[Camera, ...]:
     return tuple(
         make_camera(view, angle, sod=sod, sdd=sdd, detector_extent=(extent, extent), size=rows_columns)
         for view, angle in angles.items()
+    )
+
+
+def is_near_preset(cameras: Sequence[Camera], name: str) -> bool:
+    """Whether cameras are as many as a preset's and each stands on the side of the preset's, or on the opposite one.
+
+    Cameras that were measured are near, whatever their distances; views in another order are not.
+
+    Args:
+        cameras: In the preset's order.
+        name: The preset.
+    """
+    expected = preset(name)
+    return len(cameras) == len(expected) and all(
+        abs(sum(a * b for a, b in zip(camera.normal, other.normal))) > NEAR_COSINE
+        for camera, other in zip(cameras, expected)
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trct_monai.geometry.camera import Camera
-from trct_monai.geometry.presets import follows_preset
+from trct_monai.geometry.presets import follows_preset, is_near_preset, preset
 from trct_monai.io.case import check_case, with_absolute_paths, with_paths
 from trct_monai.io.files import read_json, write_json
 
@@ -36,6 +36,9 @@ USES = {
     PHASES: "pairs are for evaluate and the bundle ct_phase_pix2pix",
 }
 """What to do with a datalist of the other task."""
+
+OWN_CAMERAS = "any_view, hybrid_cnn_vit, direct_regression, trct_gan, two_stage"
+"""The bundles that train and infer on each case's own cameras, for messages of those that do not."""
 
 FIELDS = {
     RADIOGRAPHS: ("patient_id", "label", "image", "views", "cameras", "orientation", "intensity"),
@@ -80,6 +83,8 @@ def load_datalist(
     geometry: str | None = None,
     extent: float | None = None,
     *,
+    near: str | None = None,
+    with_cameras: bool = False,
     task: str | None = None,
     fields: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
@@ -91,9 +96,12 @@ def load_datalist(
     Args:
         path: The datalist.
         section: ``training``, ``validation`` or ``test``.
-        geometry: Preset that the cameras of every case must follow: that of the network which reads them. There must be
-            a case then, and the task is `RADIOGRAPHS`.
+        geometry: Preset that the cameras of every case must follow, for a method that knows no others. There must be a
+            case then, and the task is `RADIOGRAPHS`.
         extent: Side in mm that the data's cubes must have, if the datalist states one: that of the network too.
+        near: Preset that the cameras of every case must be near to (see `is_near_preset`), for a network that takes
+            those of each case, but one for each of its views. There must be a case, as for `geometry`.
+        with_cameras: Every case must have cameras, whichever, for a network that takes any. There must be a case.
         task: `RADIOGRAPHS` or `PHASES`, if only a datalist of one of them will do.
         fields: Fields of `Case` that every case must have, such as all `FIELDS` of the task; ``case_id`` is always one.
 
@@ -103,7 +111,8 @@ def load_datalist(
             that does not fit its radiographs, or the cameras or cubes are not those asked for.
     """
     path = Path(path)
-    if geometry is not None:
+    with_cameras = with_cameras or geometry is not None or near is not None
+    if with_cameras:
         task, fields = RADIOGRAPHS, ("image", "cameras", *fields)
     content = read_datalist(path, task)
     if section not in content:
@@ -114,7 +123,7 @@ def load_datalist(
             f"{path}: its cubes are {content['extent']} mm wide and were projected so, {extent} mm are asked for; "
             f"prepare the data with --extent {extent}, or train with --extent {content['extent']}"
         )
-    if geometry is not None and not content[section]:
+    if with_cameras and not content[section]:
         raise ValueError(
             f"{path}: section {section!r} has no case; split the data so that it has, or use another section"
         )
@@ -125,8 +134,8 @@ def load_datalist(
         for file in (case.get("label"), *case.get("image", [])):
             if file is not None and not Path(file).is_file():
                 raise FileNotFoundError(f"{file}: missing file of case {case['case_id']} in {path}")
-        if geometry is not None:
-            _check_geometry(case, geometry, path)
+        if with_cameras:
+            _check_cameras(case, geometry, near, path)
     return cases
 
 
@@ -159,11 +168,17 @@ def save_datalist(
     write_json(path, content)
 
 
-def _check_geometry(case: Mapping[str, Any], geometry: str, path: Path) -> None:
-    """Refuse a case with other views than those of a network with a fixed geometry."""
+def _check_cameras(case: Mapping[str, Any], geometry: str | None, near: str | None, path: Path) -> None:
+    """Refuse a case with other views than those that the method takes."""
     cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
-    if not follows_preset(cameras, geometry):
+    if geometry is not None and not follows_preset(cameras, geometry):
         raise ValueError(
             f"{path}: case {case['case_id']} has {len(cameras)} views that are not those of geometry {geometry!r}; "
-            "prepare the data with that --geometry, or train with the geometry of the data"
+            f"prepare the data with that --geometry, train with the geometry of the data, or use a method that "
+            f"takes each case's own cameras: {OWN_CAMERAS}"
+        )
+    if near is not None and not is_near_preset(cameras, near):
+        raise ValueError(
+            f"{path}: case {case['case_id']} has {len(cameras)} views that are not taken from the {len(preset(near))} "
+            f"sides of geometry {near!r}, in this order; any_view and hybrid_cnn_vit take any views"
         )

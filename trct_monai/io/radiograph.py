@@ -20,14 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.io.dicom.header import is_dicom
-from trct_monai.io.dicom.radiograph import OPPOSITE, read_dicom_radiograph
+from trct_monai.io.dicom.radiograph import OPPOSITE, VIEW_POSITIONS, DicomRadiograph, read_dicom_radiograph
 from trct_monai.io.files import read_json, write_json, write_picture
 from trct_monai.io.nifti import read_raw
+from trct_monai.io.picture import Picture, read_picture
 from trct_monai.io.provenance import digest_numbers
 
 FORMAT = "trct-radiograph"
@@ -36,8 +37,6 @@ QUANTITY = "line integral of linear attenuation, without unit"
 
 OWN_KEYS = frozenset({"scale", "offset", "quantitative", "camera"})
 """What a side-car states: another JSON file with one of these keys must say what it is."""
-
-FORMATS = ".png, .npy, .nii, .nii.gz or DICOM"
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +53,8 @@ class Radiograph:
         floats: Whether the file holds floating-point numbers, which a datalist may know to be line integrals.
         view_position: What a DICOM header calls the view, such as PA or LL.
         pixel_spacing: Height and width of a pixel on the detector in mm, if a DICOM header states it.
+        valid: The pixels that hold a measurement, not those that are padding, transparent or marked with a colour; None
+            for all of them. Padding and transparent pixels are as dark as the darkest of the others.
     """
 
     image: Float[Tensor, "H W"]
@@ -63,12 +64,13 @@ class Radiograph:
     floats: bool = False
     view_position: str = ""
     pixel_spacing: tuple[float, float] | None = None
+    valid: Bool[Tensor, "H W"] | None = None
 
     def taken_by(self, camera: Camera) -> "Radiograph":
         """The radiograph with its camera: its own if it has one, else this one with the picture's pixels.
 
-        A DICOM header's ViewPosition AP or RL puts source and detector on the other side, and the picture is mirrored
-        to our convention.
+        A DICOM header's ViewPosition AP or RL puts source and detector of that view on the other side, and the picture
+        is mirrored to our convention.
 
         Args:
             camera: Where a picture that does not state it was taken; see `Camera.for_picture`.
@@ -76,8 +78,10 @@ class Radiograph:
         if self.camera is not None:
             return self
         camera = camera.for_picture((self.image.shape[0], self.image.shape[1]), self.pixel_spacing)
-        if self.view_position in OPPOSITE:
-            return replace(self, camera=camera.opposite(), image=self.image.flip(-1))
+        # A header may call both pictures AP: that of another view tells nothing.
+        if self.view_position in OPPOSITE and VIEW_POSITIONS[self.view_position] == camera.name:
+            valid = None if self.valid is None else self.valid.flip(-1)
+            return replace(self, camera=camera.opposite(), image=self.image.flip(-1), valid=valid)
         return replace(self, camera=camera)
 
 
@@ -121,16 +125,17 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
 
 
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
-    """One radiograph from a file: PNG, DICOM, ``.npy`` or a 2-D NIfTI, with or without a side-car.
+    """One radiograph from a file: a grey picture, DICOM, ``.npy`` or a 2-D NIfTI, with or without a side-car.
 
-    With a side-car that states a scale it holds line integrals. Without one, integers are divided by their greatest
-    possible value (see `trct_monai.io.dicom.radiograph.read_dicom_radiograph` for DICOM) and floats are as they are. A
-    NIfTI holds (columns, rows).
+    A picture is what its content says, whatever its name ends in; see `trct_monai.io.picture.read_picture` and, for
+    DICOM, `trct_monai.io.dicom.radiograph.read_dicom_radiograph`. With a side-car that states a scale it holds line
+    integrals. Without one, integers are divided by their greatest possible value and floats are as they are. A NIfTI
+    holds (columns, rows). Orientations of EXIF data or a DICOM header are applied, unless a side-car states the camera.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no picture of one channel, is damaged, holds values that are not finite, or its side-car
-            is damaged or belongs to another picture.
+        ValueError: If it is no single grey picture, is damaged, holds values that are not finite, or its side-car is
+            damaged or belongs to another picture.
     """
     path = Path(path)
     if not path.is_file():
@@ -138,11 +143,10 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     side_car = read_side_car(path) or {}
     camera = _camera_of(side_car, path)
     try:
-        # A camera that is known is that of the picture as it is stored.
-        dicom = read_dicom_radiograph(path, turn=camera is None) if is_dicom(path) else None
-        stored, full_scale = (dicom.values, dicom.top) if dicom else _read_numbers(path)
-    except (OSError, EOFError, SyntaxError, ValueError) as error:
+        picture = _read_numbers(path, turn=camera is None)  # a known camera is that of the picture as it is stored
+    except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path}: not a radiograph that can be read ({error})") from error
+    stored, full_scale = picture.values, picture.top
     # Of floats, such as the NIfTI that prepare writes beside a PNG, the side-car states the camera alone.
     if full_scale is not None and side_car.get("pixels_sha256", "") not in ("", _digest_pixels(stored)):
         raise ValueError(
@@ -162,13 +166,15 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
         scaled = quantitative or side_car.get("format_version") == 1  # 0.1.0 applied them to every picture
         scale, offset = side_car.get("scale", 1.0), side_car.get("offset", 0.0)
         image = image * float(scale) + float(offset) if scaled else image / full_scale
-    position, spacing = (dicom.view_position, dicom.pixel_spacing) if dicom and camera is None else ("", None)
-    return Radiograph(image.float(), quantitative, camera, path, full_scale is None, position, spacing)
+    header = picture if isinstance(picture, DicomRadiograph) and camera is None else None
+    position, spacing = (header.view_position, header.pixel_spacing) if header else ("", None)
+    valid = None if picture.valid is None or picture.valid.all() else torch.from_numpy(picture.valid)
+    return Radiograph(image.float(), quantitative, camera, path, full_scale is None, position, spacing, valid)
 
 
 def digest_radiograph(path: str | os.PathLike[str]) -> str:
     """Digest of a radiograph's stored numbers and their scale, whatever the file's compression."""
-    stored, _ = _read_numbers(Path(path))
+    stored = _read_numbers(Path(path)).values
     side_car = read_side_car(Path(path)) or {}
     scale = [f"{float(side_car.get(key, default)):.6e}" for key, default in (("scale", 1.0), ("offset", 0.0))]
     return digest_numbers(stored, f"{stored.shape} {stored.dtype.kind} {scale}")
@@ -225,7 +231,7 @@ def _digest_pixels(stored: np.ndarray) -> str:
     return digest_numbers(stored, f"{stored.shape} {stored.dtype.kind}{stored.dtype.itemsize} ")
 
 
-def _read_numbers(path: Path) -> tuple[np.ndarray, float | None]:
+def _read_numbers(path: Path, turn: bool = True) -> Picture | DicomRadiograph:
     """The stored numbers (rows, columns), and the value of a full pixel; None for floats."""
     name = path.name.lower()
     if name.endswith(".npy"):
@@ -233,20 +239,10 @@ def _read_numbers(path: Path) -> tuple[np.ndarray, float | None]:
     elif name.endswith((".nii", ".nii.gz")):
         stored = read_raw(path).squeeze().T
     elif is_dicom(path):
-        dicom = read_dicom_radiograph(path)
-        return dicom.values, dicom.top
-    elif name.endswith(".png"):
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "I;16", "I"):
-                raise ValueError(f"the picture has the mode {picture.mode}, a radiograph is 8- or 16-bit grey")
-            if picture.mode == "L":
-                return np.asarray(picture), 255.0
-            return np.asarray(picture).astype(np.uint16), 65535.0  # some versions of Pillow give 32 bits
+        return read_dicom_radiograph(path, turn)
     else:
-        raise ValueError(f"a radiograph is {FORMATS}")
+        return read_picture(path, turn)
     kind = getattr(getattr(stored, "dtype", None), "kind", "")
     if kind not in ("f", "u", "i"):
         raise ValueError(f"the file holds no array of numbers, but {type(stored).__name__}")
-    return stored, None if kind == "f" else float(np.iinfo(stored.dtype).max)
+    return Picture(stored, None if kind == "f" else float(np.iinfo(stored.dtype).max))

@@ -128,7 +128,7 @@ class ReconstructionNetwork(nn.Module, ABC):
         logger.info("started from coarser weights; %d tensors of finer scales stay", len(own) - len(state))
 
     def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None = None
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ _ 3 4"] | None = None
     ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
 
@@ -137,8 +137,8 @@ class ReconstructionNetwork(nn.Module, ABC):
         Args:
             image: Radiographs as line integrals, views in the order of the geometry. In a network that takes any number
                 of views, one that is missing is NaN.
-            matrices: World-to-detector matrices of each case, in place of the preset's; on any device. A network that
-                reads cameras from them waits for a GPU to have them back, and not for the CPU.
+            matrices: World-to-detector matrices of each case, or one set for all, in place of the preset's; on any
+                device. A network that reads cameras from them waits for a GPU to have them back, and not for the CPU.
 
         Raises:
             ValueError: If the number of views or the size of the radiographs does not fit.
@@ -147,7 +147,7 @@ class ReconstructionNetwork(nn.Module, ABC):
         return self.corrected(self.initial_volume, image, matrices)
 
     def check_views(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "B _ 3 4"] | None
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ _ 3 4"] | None
     ) -> Float[Tensor, "_ V 3 4"]:
         """The matrices of these radiographs, those of the preset if there are none.
 

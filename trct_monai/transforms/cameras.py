@@ -135,6 +135,8 @@ class PrepareViews:
         usual_views: Indices of the views that most users have, such as those of a frontal and a lateral radiograph.
         usual_share: Share of the batches that get those; the others get any.
         matrices_key: Key of the matrices.
+        share: Give one set of matrices (1, V, 3, 4) where all cases of a batch have the same, as those of a preset:
+            what a network computes from them alone is computed once.
         network: For inference, a network with a `calibrate` method, such as
             `trct_monai.networks.AnyView`: pictures whose ``calibrated`` is false become line integrals.
     """
@@ -145,13 +147,14 @@ class PrepareViews:
         usual_views: Sequence[int] = (),
         usual_share: float = 0.0,
         matrices_key: str = "matrices",
+        share: bool = False,
         network: Any = None,
     ) -> None:
         if not 0 <= usual_share <= 1 or (usual_share and not usual_views):
             raise ValueError(
                 f"usual_share must lie in [0, 1], and needs usual_views, got {usual_share} and {list(usual_views)}"
             )
-        self.min_views, self.matrices_key, self.network = min_views, matrices_key, network
+        self.min_views, self.matrices_key, self.share, self.network = min_views, matrices_key, share, network
         self.usual_views, self.usual_share = [int(view) for view in usual_views], usual_share
 
     def __call__(
@@ -170,6 +173,8 @@ class PrepareViews:
             return image, label, (), {"matrices": matrices, "projections": projections}
         if self.min_views is not None:
             image, matrices = self._drawn(image, matrices)
+        if self.share and bool((matrices == matrices[:1]).all()):
+            matrices = matrices[:1]
         return image, label, (), {"matrices": matrices}
 
     def _drawn(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:

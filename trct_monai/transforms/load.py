@@ -11,9 +11,10 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from trct_monai.geometry.orientations import orient
-from trct_monai.geometry.presets import follows_preset, preset
+from trct_monai.geometry.presets import follows_preset, is_near_preset, preset
 from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.io.ct import read_ct
+from trct_monai.io.datalist import OWN_CAMERAS
 from trct_monai.io.radiograph import Radiograph, read_radiograph
 from trct_monai.resampling import resize_radiographs
 
@@ -43,6 +44,8 @@ class LoadRadiographsd(MapTransform):
         allow_missing_views: Accept None in place of a file: that view is NaN, for a network that takes missing views.
         geometry: Preset of pictures that do not state where they were taken.
         any_camera: Accept cameras other than those of the geometry: for a network that takes any.
+        near_cameras: Accept cameras near those of the geometry, see `trct_monai.geometry.is_near_preset`: for a network
+            that takes each case's own, but one for each of its views.
         allow_missing_keys: Ignore a missing key.
     """
 
@@ -54,10 +57,11 @@ class LoadRadiographsd(MapTransform):
         allow_missing_views: bool = False,
         geometry: str | None = None,
         any_camera: bool = False,
+        near_cameras: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.size, self.geometry, self.any_camera = size, geometry, any_camera
+        self.size, self.geometry, self.any_camera, self.near_cameras = size, geometry, any_camera, near_cameras
         self.allow_unquantitative, self.allow_missing_views = allow_unquantitative, allow_missing_views
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -112,11 +116,14 @@ class LoadRadiographsd(MapTransform):
             logger.info("%s: no side-cars, the cameras are those of geometry %s", ", ".join(without), self.geometry)
         if self.geometry is not None and not self.any_camera:
             found = [one.camera for one in placed if one is not None and one.camera is not None]
-            if found and not follows_preset(found, self.geometry):
+            accepted = is_near_preset if self.near_cameras else follows_preset
+            if found and not accepted(found, self.geometry):
+                nor_near = ", nor near them" if self.near_cameras else ""
+                others = "any_view or hybrid_cnn_vit, which take any cameras" if self.near_cameras else OWN_CAMERAS
                 raise ValueError(
                     f"the cameras of {', '.join(str(one.path) for one in present)} are not those of geometry "
-                    f"{self.geometry!r}, which is all that this network knows: check the order of the views, or use a "
-                    "network for any cameras"
+                    f"{self.geometry!r}{nor_near}, which is all that this method knows: check the order of the views, "
+                    f"or use {others}"
                 )
         return placed
 

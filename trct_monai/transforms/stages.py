@@ -17,6 +17,7 @@ class ApplyNetworkd(MapTransform):
         keys: Keys of the network's inputs, without batch dimension.
         network: A network in evaluation mode.
         device: Device of the network.
+        matrices_key: Key of cameras' matrices (V, 3, 4) that go along; None for a network that takes none.
         allow_missing_keys: Ignore a missing key.
     """
 
@@ -25,12 +26,13 @@ class ApplyNetworkd(MapTransform):
         keys: KeysCollection,
         network: nn.Module,
         device: str | torch.device = "cpu",
+        matrices_key: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if network.training:
             raise ValueError("the network must be in evaluation mode: its results are kept")
-        self.network, self.device = network, torch.device(device)
+        self.network, self.device, self.matrices_key = network, torch.device(device), matrices_key
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -46,7 +48,8 @@ class ApplyNetworkd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             batch = torch.as_tensor(result[key]).as_subclass(torch.Tensor)[None].to(self.device)
-            result[key] = self.network(batch)[0].float().cpu()
+            cameras = {} if self.matrices_key is None else {"matrices": data[self.matrices_key][None]}
+            result[key] = self.network(batch, **cameras)[0].float().cpu()
         return result
 
 

@@ -1,6 +1,7 @@
 """DICOM headers: elements as text and numbers, patient and study."""
 
 import hashlib
+import struct
 import uuid
 from collections.abc import Iterable, Sequence
 from math import isfinite
@@ -33,13 +34,22 @@ CHARACTER_SETS = {
 """Python's names of SpecificCharacterSet; any other is read as ASCII."""
 
 
+VALUE_REPRESENTATIONS = (b"CS", b"DA", b"LO", b"OB", b"SH", b"TM", b"UI", b"UL")
+"""How an element of the first groups may state its type."""
+
+
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as a DICOM file does."""
+    """Whether a file begins as a DICOM file does, with the 128 bytes and DICM, or at once with its first element."""
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
     except OSError:
         return False
+    if head[128:] == b"DICM":
+        return True
+    group, element, length = struct.unpack("<HHI", head[:8]) if len(head) == 132 else (0, 0, 0)
+    known = (group == 2 and element <= 3) or (group == 8 and element <= 0x18)
+    return known and (head[4:6] in VALUE_REPRESENTATIONS or (length < 1024 and length % 2 == 0))
 
 
 def read_study(path: Path) -> dict[str, str]:
