@@ -15,7 +15,9 @@ def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     mean = 2 + 3 * torch.rand(PIXELS, generator=generator)
     modes = 0.4 * torch.randn(MODES, PIXELS, generator=generator)
-    integrals = mean + torch.randn(MODES, generator=generator) @ modes + NOISE * torch.randn(PIXELS, generator=generator)
+    integrals = (
+        mean + torch.randn(MODES, generator=generator) @ modes + NOISE * torch.randn(PIXELS, generator=generator)
+    )
     return (integrals - integrals.min()) / (integrals.max() - integrals.min()), mean, modes
 
 
@@ -28,7 +30,9 @@ def by_formula(values: Tensor, mean: Tensor, modes: Tensor, curve: Tensor) -> fl
     """log N(f(p); mean, H H^T + noise^2) + sum of log f'(p), and the curve's prior, with dense matrices."""
     covariance = modes.double().T @ modes.double() + NOISE**2 * torch.eye(PIXELS, dtype=torch.float64)
     normal = torch.distributions.MultivariateNormal(mean.double(), covariance)
-    likelihood = normal.log_prob(curve_terms(values.double()) @ curve) + (curve_slopes(values.double()) @ curve).log().sum()
+    likelihood = (
+        normal.log_prob(curve_terms(values.double()) @ curve) + (curve_slopes(values.double()) @ curve).log().sum()
+    )
     dark = -0.5 * PIXELS / EFFECTIVE * ((curve[0] - DARK[0]) / DARK[1]) ** 2
     return float(likelihood + dark - 0.5 * (curve[2:] / BEND).square().sum()) / PIXELS
 
@@ -48,9 +52,10 @@ def test_the_gain_does_not_collapse_though_least_squares_would() -> None:
     unrelated = values[torch.randperm(PIXELS, generator=torch.Generator().manual_seed(1))]
     offset, gain, *_ = evidence([view(unrelated, mean, modes)], EFFECTIVE).curves[0, 0].tolist()
     assert gain > 0.5
-    assert evidence([view(values, mean, modes)], EFFECTIVE).per_pixel > evidence(
-        [view(unrelated, mean, modes)], EFFECTIVE
-    ).per_pixel
+    assert (
+        evidence([view(values, mean, modes)], EFFECTIVE).per_pixel
+        > evidence([view(unrelated, mean, modes)], EFFECTIVE).per_pixel
+    )
 
 
 def test_a_batch_of_cameras_is_each_by_itself_and_pixels_without_weight_do_not_count() -> None:
@@ -71,7 +76,10 @@ def test_air_pulls_the_volume_to_zero_where_it_is() -> None:
     seen = (torch.arange(PIXELS) < 200).float()
     plain = view(values, mean, modes, seen)
     with_air = plain.with_air(mean[None], modes[None], (1 - seen)[None])
-    integrals = [float((mean + evidence([one], EFFECTIVE).coefficients[0].float() @ modes)[200:].mean()) for one in (plain, with_air)]
+    integrals = [
+        float((mean + evidence([one], EFFECTIVE).coefficients[0].float() @ modes)[200:].mean())
+        for one in (plain, with_air)
+    ]
     assert integrals[1] < integrals[0]
 
 

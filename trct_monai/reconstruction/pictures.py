@@ -1,7 +1,7 @@
 """Radiographs whose cameras nobody wrote down: understood, calibrated, and taken again by a camera of ours.
 
 A picture of unknown camera, orientation and exposure becomes line integrals on a detector of ours, centred on the
-isocentre: cameras are found by a model of chests (`trct_monai.registration.search`), the curve from its numbers to line
+isocentre: cameras are found by a model of chests (`trct_monai.registration.chest_search`), the curve from its numbers to line
 integrals first by the network's own linear start and then by the network's projections. Pixels that were not measured,
 and rays that leave the cube, get what the model expects there, so that they say nothing.
 """
@@ -24,9 +24,9 @@ from trct_monai.io.radiograph import Radiograph
 from trct_monai.projector import project
 from trct_monai.registration.characteristic import Curve, apply_curve, curve_terms
 from trct_monai.registration.chest import ChestModel
+from trct_monai.registration.chest_search import MIN_LENGTH, Found, Picture, find_together, find_view
 from trct_monai.registration.plausible import NAMES, seems_mirrored, side_in_words, why_no_chest, wrong_views
 from trct_monai.registration.regions import find_regions
-from trct_monai.registration.search import MIN_LENGTH, Found, Picture, find_together, find_view
 from trct_monai.resampling import resize_radiographs
 
 TAKEN_FIELD = 300.0
@@ -224,7 +224,7 @@ def expected_integrals(volume: Float[Tensor, "1 1 X X X"], model: ChestModel, ca
 def _picture(kind: str, radiograph: Radiograph, image: Tensor, warnings: list[str]) -> Picture:
     """What the pixels show, and the header's pixel size if it can be."""
     try:
-        regions = find_regions(image)
+        regions = find_regions(image, radiograph.valid)
     except ValueError as error:
         raise ValueError(f"{radiograph.path}: {error}") from error
     size, spacing = (int(image.shape[0]), int(image.shape[1])), radiograph.pixel_spacing

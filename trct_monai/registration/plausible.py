@@ -13,8 +13,8 @@ from torch import Tensor
 from trct_monai.geometry.orientations import IN_WORDS
 from trct_monai.registration.characteristic import apply_curve
 from trct_monai.registration.chest import FIELD, ChestModel
+from trct_monai.registration.chest_search import EFFECTIVE_PIXELS, FINE, KINDS, Found, Picture, find_view, view_of
 from trct_monai.registration.evidence import evidence
-from trct_monai.registration.search import EFFECTIVE_PIXELS, FINE, KINDS, Found, Picture, find_view, view_of
 
 MIN_CORRELATION = 0.35
 """With the mean chest's projection, by Pearson; real pictures have .43 to .91."""

@@ -47,6 +47,9 @@ KNOWN_SIDE = 0.03
 SAME_PIXELS = 0.12
 """Standard deviation of the logarithm of the ratio of two pictures' pixels: most pairs are of one detector."""
 
+DRAWN = 24
+"""Candidates of a round of the refinement."""
+
 WIDTHS = tuple(range(230, 440, 30))
 """Widths in mm at the isocentre on the coarse grid."""
 
@@ -223,7 +226,7 @@ def find_together(
         for picture, one in zip(pictures, found)
     ]
     start = torch.tensor([[[one.width, *one.shift] for one in found]])
-    best, _, explained = _refined(upright, model, start, found[0].distance, None, rounds=7)
+    best, _, explained = _refined(upright, model, start, found[0].distance, None, rounds=9)
     result = [replace(one, width=width, shift=(x, y)) for one, (width, x, y) in zip(found, best)]
     return result, explained
 
@@ -258,16 +261,18 @@ def _refined(
     start: Float[Tensor, "N V 3"],
     distance: Distance,
     beside: float | None,
-    rounds: int = 6,
+    rounds: int = 5,
 ) -> tuple[list[list[float]], float, Evidence]:
     """The best candidate near to some, its score and its evidence."""
     generator = torch.Generator().manual_seed(0)
     kept, spread = start, torch.tensor([12.0, 10.0, 13.0])
     for step in range(rounds):
-        drawn = kept[:, None] + spread * torch.randn(len(kept), 40 // len(kept), *kept.shape[1:], generator=generator)
+        drawn = kept[:, None] + spread * torch.randn(
+            len(kept), DRAWN // len(kept), *kept.shape[1:], generator=generator
+        )
         candidates = torch.cat([kept, drawn.flatten(0, 1)])
         scores, _ = _score(upright, model, candidates, FINE, distance, beside)
-        kept, spread = candidates[scores.topk(3 if 2 * step < rounds else 2).indices], spread * 0.65
+        kept, spread = candidates[scores.topk(3 if 2 * step < rounds else 2).indices], spread * 0.6
     scores, explained = _score(upright, model, kept[:1], FINE, distance, beside)
     return kept[0].tolist(), float(scores[0]), explained
 
@@ -303,7 +308,7 @@ def _log_prior(one: Hypothesis, place: Tensor, distance: Distance, beside: float
     longer = width * max(rows, columns) / columns * distance.magnification
     if one.picture.pixel_spacing is None:
         mean, deviation = LONGER_SIDE
-        prior = -0.5 * ((longer - mean) / deviation).square()
+        prior: Tensor = -0.5 * ((longer - mean) / deviation).square()
     else:
         stated = one.picture.pixel_spacing[1] * columns
         prior = -0.5 * ((width * distance.magnification / stated).log() / KNOWN_SIDE).square()
