@@ -65,7 +65,7 @@ def taken(ct, camera, transform="identity", **physics):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "transform"), list(enumerate(ORIENTATIONS)))
+@pytest.mark.parametrize(("seed", "transform"), [(1, "flip_columns"), (2, "flip_rows"), (5, "rotate_90")])
 def test_a_camera_is_recovered_however_the_picture_is_stored(ct, seed, transform):
     """Stretched, 8 bits, with a gamma, scatter and noise; frontal and lateral in turn, from either side."""
     view = ("pa", "lat")[seed % 2]
@@ -127,10 +127,16 @@ def test_small_projections_are_those_of_the_projector(ct, view):
     torch.testing.assert_close(again[:5], pose[:5].to(again), atol=1e-4, rtol=1e-4)
 
 
-def test_a_known_camera_is_verified_in_the_right_orientation(ct):
-    camera = drawn(2, "pa")
-    match = verify(taken(ct, camera, "flip_rows", scatter_fraction=0.2), ct, SPACING, camera)
-    assert match.orientation["transform"] == "flip_rows" and match.orientation["correlation"] > 0.99
+@pytest.mark.parametrize("transform", ORIENTATIONS)
+def test_each_orientation_is_told_from_the_others(ct, transform):
+    camera = drawn(2, "pa", (48, 48))
+    match = verify(taken(ct, camera, transform, scatter_fraction=0.2), ct, SPACING, camera)
+    assert match.orientation["transform"] == transform and match.orientation["correlation"] > 0.99
+    assert match.orientation["runner_up_correlation"] < match.orientation["correlation"] - 0.01
+
+
+def test_a_wrong_pixel_size_explains_a_picture_less_well(ct):
+    camera = drawn(2, "pa", (48, 48))
     wrong = replace(camera, pixel_spacing=(camera.pixel_spacing[0] * 1.3, camera.pixel_spacing[1]))
-    other = verify(taken(ct, camera, "flip_rows", scatter_fraction=0.2), ct, SPACING, wrong)
-    assert other.orientation["correlation"] < match.orientation["correlation"] - 0.02
+    right, other = (verify(taken(ct, camera), ct, SPACING, one).orientation for one in (camera, wrong))
+    assert other["correlation"] < right["correlation"] - 0.02
