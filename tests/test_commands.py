@@ -82,7 +82,7 @@ def test_every_command_explains_its_flags(name):
 def test_help_shows_flags_and_defaults(capsys):
     assert cli.main(["prepare", "--output", "x", "--help"]) == 0
     printed = capsys.readouterr().out
-    assert "--input" in printed and "[required]" in printed and "[default x2ct]" in printed
+    assert "--input" in printed and "[required]" in printed and "[default measured]" in printed
     assert "Turn a folder of CTs" in printed
 
 

@@ -25,6 +25,9 @@ from trct_monai.transforms import LoadRadiographsd
 
 h5py = pytest.importorskip("h5py")
 
+STATED = {**SMALL, "geometry": "x2ct"}
+"""Where the pictures' geometry is stated; `test_measured` is about those that are measured."""
+
 
 @pytest.mark.parametrize(
     "names", [("_pa_drr.png", "_lat_drr.png"), ("_frontal.png", "_lateral.png"), ("_pa.png", "_lat.png")]
@@ -32,7 +35,7 @@ h5py = pytest.importorskip("h5py")
 def test_radiographs_beside_a_ct_are_kept_and_their_orientation_is_measured(tmp_path, phantom, names):
     pa, lat = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)
     save_layout_2(tmp_path / "in", phantom, {names[0]: as_8_bit(pa.flip(1)), names[1]: as_8_bit(lat.flip(0))})
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **STATED)
     case = one_case(tmp_path / "out")
     assert [view["transform"] for view in case["orientation"]] == ["flip_columns", "flip_rows"]
     assert not any(view["quantitative"] for view in case["intensity"])
@@ -50,7 +53,7 @@ def test_dicom_radiographs_beside_a_ct_are_kept_and_its_cube_becomes_a_series(tm
         pixels = (image / image.max() * 4000).round().numpy().astype(np.uint16)
         pixels = pixels[:, ::-1] if lies == "R\\F" else pixels
         save_dx(tmp_path / "in" / "p1" / f"p1_{view}.dcm", pixels, pixel_spacing=(15.625, 15.625), t0020_0020=lies)
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), dicom=True, **SMALL)
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), dicom=True, **STATED)
     case = one_case(tmp_path / "out")
     assert [view["transform"] for view in case["orientation"]] == ["identity", "identity"]
     assert (LoadRadiographsd()(case)["image"] - images).abs().max() < 0.05 * images.max()
@@ -82,7 +85,7 @@ def save_pictures(folder, phantom, cameras, ending, turned=False):
 def test_oblong_pictures_keep_the_shape_of_their_pixels(tmp_path, phantom, ending, pixel_spacing):
     """250 x 200 pixels: without a header they are square, and the longer side fills the detector of 500 mm."""
     save_pictures(tmp_path / "in", phantom, cameras_of((250, 200), pixel_spacing), ending)
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 40})
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**STATED, "size": 40})
     case = one_case(tmp_path / "out")
     cameras = [Camera.from_dict(camera) for camera in case["cameras"]]
     assert [(camera.size, camera.pixel_spacing) for camera in cameras] == [((250, 200), pixel_spacing)] * 2
@@ -95,7 +98,7 @@ def test_a_picture_stored_turned_has_its_pixels_turned(tmp_path, phantom, size):
     """Pixels of 2.0 x 1.6 mm, stored turned by 90 degrees: 1.6 x 2.0 mm in the file."""
     cameras = cameras_of(size, (2.0, 1.6))
     save_pictures(tmp_path / "in", phantom, cameras, ".dcm", turned=True)
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 40})
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**STATED, "size": 40})
     case = one_case(tmp_path / "out")
     assert [view["transform"] for view in case["orientation"]] == ["rotate_90", "rotate_90"]
     found = [Camera.from_dict(camera) for camera in case["cameras"]]
@@ -108,7 +111,7 @@ def test_a_picture_stored_turned_has_its_pixels_turned(tmp_path, phantom, size):
 def test_float_radiographs_that_fit_are_quantitative(tmp_path, phantom):
     images = project_hu(cube_of(phantom), list(preset("x2ct", 32)), 8.0)
     save_layout_2(tmp_path / "in", phantom, {"_pa.npy": images[0].numpy(), "_lat.npy": images[1].numpy()})
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 40})
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**STATED, "size": 40})
     case = one_case(tmp_path / "out")
     assert all(view["quantitative"] for view in case["intensity"])
 
@@ -117,7 +120,7 @@ def test_a_view_from_the_other_side_gets_its_own_camera(tmp_path, phantom):
     cameras = list(preset("x2ct", 32))
     images = project_hu(cube_of(phantom), [cameras[0], cameras[1].opposite()], 8.0)
     save_layout_2(tmp_path / "in", phantom, {"_pa.npy": images[0].numpy(), "_lat.npy": images[1].numpy()})
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **STATED)
     case = one_case(tmp_path / "out")
     assert [Camera.from_dict(camera).source for camera in case["cameras"]] == [
         cameras[0].source,
@@ -129,8 +132,8 @@ def test_a_view_from_the_other_side_gets_its_own_camera(tmp_path, phantom):
 def test_prepared_cases_can_be_prepared_again_with_their_radiographs(tmp_path, phantom):
     ct = tmp_path / "ct"
     save_nifti(ct / "LIDC-IDRI-0003.1.nii.gz", phantom.ct_hu, phantom.affine)
-    prepare(str(ct), str(tmp_path / "a"), **SMALL)
-    prepare(str(tmp_path / "a"), str(tmp_path / "b"), **{**SMALL, "geometry": "clinic"})
+    prepare(str(ct), str(tmp_path / "a"), **STATED)
+    prepare(str(tmp_path / "a"), str(tmp_path / "b"), **{**STATED, "geometry": "clinic"})
     first, second = one_case(tmp_path / "a"), one_case(tmp_path / "b")
     assert second["voxels"] == first["voxels"] and second["cameras"] == first["cameras"]
     assert second["patient_id"] == "LIDC-IDRI-0003" and second["provenance"]["radiographs"] == "given"
@@ -147,7 +150,7 @@ def test_cameras_follow_the_cube_when_the_given_ct_is_larger(tmp_path, phantom):
     save_nifti(tmp_path / "in" / "p1" / "p1.nii.gz", wide, affine)
     for image, camera in zip(images, cameras):
         save_radiograph(tmp_path / "in" / "p1" / f"p1_{camera.name}_drr.png", image, camera.shifted((48.0, 0.0, 0.0)))
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 40})
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**STATED, "size": 40})
     case = one_case(tmp_path / "out")
     assert min(view["correlation"] for view in case["orientation"]) > 0.995
     assert Camera.from_dict(case["cameras"][0]).source[0] == pytest.approx(0, abs=8)
@@ -159,7 +162,7 @@ def test_a_radiograph_that_fits_nowhere_is_refused_with_a_picture(tmp_path, phan
     save_layout_2(tmp_path / "in", phantom, {"_pa.png": as_8_bit(pa), "_lat.png": noise})
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="1 of 1 cases refused"):
-        prepare(str(tmp_path / "in"), str(out), **SMALL)
+        prepare(str(tmp_path / "in"), str(out), **STATED)
     with pytest.raises(ValueError, match="p1_lat.png: no flip or turn fits .* view lat"):
         _first_refusal(tmp_path / "in", out)
     with Image.open(out / "refused" / "p1_lat.png") as picture:
@@ -193,7 +196,7 @@ def save_x2ct(folder, phantom, upside_down=False):
 
 def test_x2ct_files_become_cases(tmp_path, phantom):
     save_x2ct(tmp_path / "in", phantom)
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **SMALL)
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), **STATED)
     case = one_case(tmp_path / "out")
     assert case["patient_id"] == "LIDC-IDRI-0001" and case["provenance"]["stored_value"] == "HU + 1024"
     assert [view["transform"] for view in case["orientation"]] == ["identity", "flip_columns"]
@@ -207,4 +210,4 @@ def test_an_array_upside_down_is_refused_with_the_axes_to_try(tmp_path, phantom)
     save_x2ct(tmp_path / "in", phantom, upside_down=True)
     with pytest.raises(ValueError, match="fit upside down.*try --h5_axes IPL"):
         _first_refusal(tmp_path / "in", tmp_path / "out")
-    prepare(str(tmp_path / "in"), str(tmp_path / "out"), h5_axes="IPL", **SMALL)
+    prepare(str(tmp_path / "in"), str(tmp_path / "out"), h5_axes="IPL", **STATED)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from trct_monai.datasets.checksum import describe_checksum
 from trct_monai.datasets.prepare_phases import MAX_DISTANCE_MM
 from trct_monai.datasets.split import find_leaks
+from trct_monai.datasets.spread import describe_spread
 from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import LUNG_HU
@@ -21,6 +22,7 @@ from trct_monai.io.datalist import FIELDS, PHASES, RADIOGRAPHS, SECTIONS, read_d
 from trct_monai.io.nifti import Volume, read_nifti
 from trct_monai.io.provenance import digest_file, digest_voxels
 from trct_monai.io.radiograph import read_radiograph
+from trct_monai.registration.camera import verify
 from trct_monai.registration.orientation import MIN_CORRELATION, measure
 from trct_monai.transforms import LoadRadiographsd
 
@@ -34,7 +36,9 @@ def check(
     """Verify a datalist and every file that it names, and draw a picture of the first cases.
 
     Checked are: files and their digests, shape, affine and HU range of the labels, number and orientation of the
-    radiographs against our own projection of the CT, and leaks between the sections. Fails if anything is wrong.
+    radiographs against our own projection of the CT, and leaks between the sections. Fails if anything is wrong. The
+    picture has each radiograph that came with its CT beside our projection by its camera; where cameras were measured,
+    their spread over the data set is printed.
 
     Args:
         datalist: The datalist.
@@ -59,6 +63,8 @@ def check(
             rows += result.rows(result.cube)
     print(f"{'case':<28} {'section':<10} {'size':>5} {'HU':>14}  views: correlation (runner-up)")
     for line in table if len(table) <= 50 else [*table[:50], f"... and {len(table) - 50} more"]:
+        print(line)
+    for line in describe_spread([case for _, case in cases]):
         print(line)
     counts = ", ".join(f"{len(sections[name])} {name}" for name in SECTIONS)
     print(f"{len(cases)} cases ({counts}), {len(problems)} problems")
@@ -101,6 +107,11 @@ class _CaseCheck:
             return [*self._files(), *(self._pair() if task == PHASES else (*self._label(), *self._radiographs()))]
         except (ValueError, OSError) as error:
             return [" ".join(str(error).split())]
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its radiographs came with the CT."""
+        return bool(self.case.get("provenance", {}).get("radiographs") == "given")
 
     def rows(self, cube: Tensor) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
         """The case's lines in the picture: its CT with its radiographs, or a pair one below the other."""
@@ -172,9 +183,17 @@ class _CaseCheck:
             self.pictures.append((camera.name, upright(one)["image"][0]))
             if self.cube is None:
                 continue
-            now = measure(read_radiograph(file).image, self.cube, self.extent, camera).orientation
+            error, image = self.case["orientation"][index].get("error_mm"), read_radiograph(file).image
+            if error is None:
+                match = measure(image, self.cube, self.extent, camera)
+            else:
+                match = verify(image, self.cube, [self.extent / self.cube.shape[-1]] * 3, camera)
+            if self.is_given:
+                self.pictures.append((f"{camera.name}, projected", match.expected))
+            now = match.orientation
             self.correlations.append(
                 f"{camera.name} {now['transform']} {now['correlation']:.3f} ({now['runner_up_correlation']:.3f})"
+                + ("" if error is None else f" +- {error:.1f} mm")
             )
             if now["transform"] != expected:
                 yield f"{file} fits best as {now['transform']}, the datalist says {expected}"

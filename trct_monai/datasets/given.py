@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from trct_monai.io.ct import CT
 from trct_monai.io.files import write_array, write_picture
 from trct_monai.io.radiograph import read_radiograph, side_car_of
 from trct_monai.io.x2ct import read_x2ct_radiographs
+from trct_monai.preprocessing.cube import standardize
+from trct_monai.registration.camera import MAX_ERROR, Registration, register
 from trct_monai.registration.orientation import Match, find_camera, measure, save_comparison
 
 UPSIDE_DOWN = ("flip_rows", "rotate_180")
@@ -30,11 +33,15 @@ def write_given_radiographs(
     folder: Path,
     *,
     cameras: Sequence[Camera],
+    measured: bool,
     extent: float,
     min_correlation: float,
     refused: Path,
 ) -> dict[str, Any]:
     """Copy a case's radiographs and find out how they were taken.
+
+    A radiograph with a side-car has the camera that it states, and its orientation is measured. Without one the camera
+    is measured, too, unless it is stated which geometry all radiographs have; X2CT's files have their own.
 
     Cameras are in the cube's coordinates; the middle of the given CT is the isocentre of the radiographs.
 
@@ -43,7 +50,8 @@ def write_given_radiographs(
         ct: The CT as it was given.
         cube: The case's cube in HU.
         folder: The case's folder.
-        cameras: The views that are expected.
+        cameras: The views that are expected; of measured ones only the direction counts.
+        measured: Measure the cameras of radiographs without side-car.
         extent: Side of the cube in mm.
         min_correlation: A radiograph that correlates less with our projection in every orientation is refused.
         refused: Folder for the picture of such a radiograph.
@@ -52,7 +60,7 @@ def write_given_radiographs(
         The fields of `trct_monai.datasets.cases.view_fields`.
 
     Raises:
-        ValueError: If a view is missing, or a radiograph cannot be read or does not fit.
+        ValueError: If a view is missing, or a radiograph cannot be read, does not fit, or its camera is not sure.
     """
     pictures = read_x2ct_radiographs(source.path) if source.format == "HDF5" else {}
     missing = [camera.name for camera in cameras if camera.name not in {**pictures, **source.radiographs}]
@@ -67,12 +75,16 @@ def write_given_radiographs(
         else:
             path = _copy(source.radiographs[camera.name], folder / stem)
         radiograph = read_radiograph(path)
-        if radiograph.camera is None:
+        match: Match
+        if radiograph.camera is not None:
+            match = measure(radiograph.image, cube, extent, radiograph.camera.shifted(offset))
+        elif measured and source.format != "HDF5":
+            match = _registered(source, ct, radiograph.image, camera, offset)
+            check_sure(source, match, min_correlation, refused)
+        else:
             match = find_camera(
                 radiograph.image, cube, extent, camera, pixel_spacing=radiograph.pixel_spacing, offset=offset
             )
-        else:
-            match = measure(radiograph.image, cube, extent, radiograph.camera.shifted(offset))
         check_fits(source, match, min_correlation, refused)
         certain = (radiograph.camera is not None and radiograph.quantitative) or match.intensity["quantitative"]
         names.append(path.name)
@@ -105,6 +117,37 @@ def check_fits(source: Source, match: Match, min_correlation: float, refused: Pa
             f"{view} ({rows} x {columns} pixels of {height:.3g} x {width:.3g} mm), the best is {IN_WORDS[best]} with a "
             f"correlation of {correlation:.2f}; see {picture}"
         )
+
+
+def check_sure(source: Source, found: Registration, min_correlation: float, refused: Path) -> None:
+    """Refuse a radiograph whose camera could not be measured with certainty.
+
+    Args:
+        source: The case.
+        found: Its registration.
+        min_correlation: Least correlation with what the camera gives.
+        refused: Folder for a picture of the match.
+
+    Raises:
+        ValueError: If it is not sure.
+    """
+    if not found.is_sure(min_correlation):
+        view, correlation = found.camera.name, found.orientation["correlation"]
+        save_comparison(picture := refused / f"{source.case_id}_{view}.png", found)
+        raise ValueError(
+            f"{source.radiographs.get(view, source.path)}: no camera fits the CT with certainty in the view {view}: "
+            f"the best has a correlation of {correlation:.3f} and an error of about {found.error_mm:.1f} mm, at most "
+            f"{MAX_ERROR:g} mm are allowed; is it a radiograph of this CT? See {picture}"
+        )
+
+
+def _registered(source: Source, ct: CT, image: Tensor, camera: Camera, offset: Sequence[float]) -> Registration:
+    volume, affine = standardize(ct.ct_hu, ct.affine)
+    try:
+        found = register(image, volume[None], np.diag(affine)[:3].tolist(), camera)
+    except ValueError as error:
+        raise ValueError(f"{source.radiographs.get(camera.name, source.path)}: {error}") from error
+    return replace(found, camera=found.camera.shifted(offset))
 
 
 def _copy(original: Path, stem: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.driver import Job, Recipe, make_data_set
 from trct_monai.datasets.phases import is_phase_layout
-from trct_monai.datasets.prepare_case import Options, products
+from trct_monai.datasets.prepare_case import MEASURED, RENDERED, Options, products
 from trct_monai.datasets.prepare_phases import prepare_phases
 from trct_monai.datasets.sources import LAYOUTS, Found, find_sources
 from trct_monai.datasets.split import Sections, check_fractions, split_by_hash
@@ -25,7 +25,7 @@ def prepare(
     input: str,
     output: str,
     size: int = 128,
-    geometry: str = "x2ct",
+    geometry: str = MEASURED,
     views: int | None = None,
     radiograph_size: int = 512,
     extent: float = DEFAULT_EXTENT,
@@ -49,8 +49,9 @@ def prepare(
 
     Understood, and found out by itself: DICOM (nested), NIfTI, MetaImage and NRRD; a CT with radiographs beside it
     (NAME_pa_drr.png, _lat_drr, _frontal, _lateral, _pa, _lat, also .jpg, .tif, .npy, .dcm); X2CT's ct_xray_data.h5.
-    Radiographs that come with a CT are kept and their orientation is measured; others are rendered. The run can be
-    interrupted; the same command goes on where it stopped and does nothing twice.
+    Radiographs that come with a CT are kept, and how they were taken is measured against it: orientation, pixel sizes,
+    distance of the source, shift, turn and tilt. A radiograph whose camera is not sure is refused. Others are rendered.
+    The run can be interrupted; the same command goes on where it stopped and does nothing twice.
 
     A folder with trainA, trainB, testA and testB holds pairs of a time average and phase 0 for the phase generator:
     they keep their voxels and their sections, and the options of cubes and radiographs do not apply.
@@ -59,7 +60,8 @@ def prepare(
         input: Folder to read.
         output: Folder to write.
         size: Voxels along each side of the label.
-        geometry: parallel, x2ct, clinic or circle-N.
+        geometry: measured (cameras of radiographs that come with a CT are measured, except X2CT's, whose geometry is
+            published; others are rendered as by x2ct), or what all of them have: parallel, x2ct, clinic or circle-N.
         views: Number of views over 180 degrees, short for --geometry circle-N.
         radiograph_size: Rows and columns of rendered radiographs.
         extent: Side in mm of the cube around the body.
@@ -70,7 +72,7 @@ def prepare(
         photons: Detected photons per pixel in the open beam, for quantum noise in rendered radiographs.
         scatter_fraction: Share of scatter in rendered radiographs.
         kvp: Tube voltage in kV of rendered radiographs, for beam hardening; one energy of 60 keV without it.
-        min_correlation: A radiograph that fits our projection less than this in every orientation is refused.
+        min_correlation: A radiograph that correlates less than this with our projection is refused.
         min_slices: Shorter DICOM series are skipped and listed.
         h5_axes: Where the axes of X2CT's arrays point.
         num_workers: Number of processes.
@@ -101,6 +103,9 @@ def prepare(
     _describe(root, found)
     if not found.sources and not found.refused:
         raise ValueError(f"{root}: no CT found")
+    if geometry == MEASURED and not any(source.radiographs for source in found.sources):
+        geometry = RENDERED  # nothing to measure
+        options = replace(options, geometry=geometry)
 
     def arrange(cases: list[Case]) -> tuple[Sections, dict[str, Any]]:
         return split_by_hash(cases, shares, seed), {

@@ -29,6 +29,12 @@ from trct_monai.preprocessing.cube import CTPreprocessing
 from trct_monai.projector import project_hu, project_polyenergetic
 from trct_monai.registration.orientation import measure
 
+MEASURED = "measured"
+"""The geometry of radiographs that come with a CT, when no other is stated."""
+
+RENDERED = "x2ct"
+"""The geometry of those that are rendered, when no other is stated."""
+
 RENDER_SPACING = 1.25
 """Voxel side in mm of the CT from which radiographs are rendered, unless it is coarser itself: finer than the label, or
 the task were too easy."""
@@ -54,7 +60,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_hu_window(self.hu_window)
-        preset(self.geometry, self.radiograph_size)
+        self.cameras(self.radiograph_size)
         if self.size < 8 or self.radiograph_size < 8 or not (isfinite(self.extent) and self.extent > 0):
             raise ValueError(
                 f"size, radiograph_size (at least 8) and extent must be positive, got {self.size}, "
@@ -63,6 +69,10 @@ class Options:
         degrade(torch.zeros(1, 1, 2, 2), (1.0, 1.0), **self.physics, generator=torch.Generator())
         if self.kvp is not None:
             kramers_spectrum(self.kvp)
+
+    def cameras(self, size: int = 512) -> tuple[Camera, ...]:
+        """The views: those of the geometry, or of `RENDERED` where cameras are to be measured."""
+        return preset(RENDERED if self.geometry == MEASURED else self.geometry, size)
 
     @property
     def physics(self) -> dict[str, float]:
@@ -119,8 +129,8 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         radiographs = _write_rendered(source, fine[0], cube, options, refused, folder)
     else:
         radiographs = write_given_radiographs(
-            source, ct, cube, folder, cameras=preset(options.geometry), extent=options.extent,
-            min_correlation=options.min_correlation, refused=refused,
+            source, ct, cube, folder, cameras=options.cameras(), measured=options.geometry == MEASURED,
+            extent=options.extent, min_correlation=options.min_correlation, refused=refused,
         )  # fmt: skip
     provenance = {
         "path": source.location(root),
@@ -162,7 +172,7 @@ def _write_rendered(
     source: Source, fine: MetaTensor, cube: MetaTensor, options: Options, refused: Path, folder: Path
 ) -> dict[str, Any]:
     """Render and write radiographs; their fields of `Case`."""
-    cameras = preset(options.geometry, options.radiograph_size)
+    cameras = options.cameras(options.radiograph_size)
     images = render(fine, cameras, options, source.case_id)
     matches = [measure(image, cube, options.extent, camera) for image, camera in zip(images, cameras)]
     for match in matches:

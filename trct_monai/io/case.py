@@ -11,12 +11,16 @@ PER_VIEW = ("views", "cameras", "orientation", "intensity")
 
 
 class Orientation(TypedDict):
-    """What to do to a stored picture to bring it to our convention, and how sure that is."""
+    """What to do to a stored picture to bring it to our convention, and how sure that is.
+
+    `error_mm` is there for a camera that was measured: its estimated error, see `trct_monai.registration`.
+    """
 
     transform: str
     correlation: float
     runner_up: str
     runner_up_correlation: float
+    error_mm: NotRequired[float]
 
 
 class Intensity(TypedDict):
