@@ -12,7 +12,7 @@ from trct_monai.io.provenance import digest_file
 from trct_monai.io.weights import load_frozen, load_state
 from trct_monai.networks import IntervalNetwork
 from trct_monai.reconstruction.reconstructor import Reconstructor
-from trct_monai.registration.chest import ChestModel
+from trct_monai.registration.chests.model import ChestModel
 from trct_monai.training.inferers import TwoStageInferer
 from trct_monai.transforms.save import UnitToHUd
 

@@ -1,8 +1,8 @@
 """Radiographs whose cameras nobody wrote down: understood, calibrated, and taken again by a camera of ours.
 
 A picture of unknown camera, orientation and exposure becomes line integrals on a detector of ours, centred on the
-isocentre: cameras are found by a model of chests (`trct_monai.registration.chest_search`), the curve from its numbers to line
-integrals first by the network's own linear start and then by the network's projections. Pixels that were not measured,
+isocentre. Cameras are found by a model of chests (see `trct_monai.registration.chests`), the curve from its numbers to
+line integrals first by the network's own linear start and then by the network's projections. Pixels that were not measured,
 and rays that leave the cube, get what the model expects there, so that they say nothing.
 """
 
@@ -22,11 +22,11 @@ from trct_monai.intensity import unit_to_attenuation
 from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
 from trct_monai.io.radiograph import Radiograph
 from trct_monai.projector import project
-from trct_monai.registration.characteristic import Curve, apply_curve, curve_terms
-from trct_monai.registration.chest import ChestModel
-from trct_monai.registration.chest_search import MIN_LENGTH, Found, Picture, find_together, find_view
-from trct_monai.registration.plausible import NAMES, seems_mirrored, side_in_words, why_no_chest, wrong_views
-from trct_monai.registration.regions import find_regions
+from trct_monai.registration.chests.characteristic import Curve, apply_curve, curve_terms
+from trct_monai.registration.chests.model import ChestModel
+from trct_monai.registration.chests.plausible import NAMES, seems_mirrored, side_in_words, why_no_chest, wrong_views
+from trct_monai.registration.chests.regions import find_regions
+from trct_monai.registration.chests.search import MIN_LENGTH, Found, Picture, find_together, find_view
 from trct_monai.resampling import resize_radiographs
 
 TAKEN_FIELD = 300.0

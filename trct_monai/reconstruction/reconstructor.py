@@ -24,9 +24,9 @@ from trct_monai.reconstruction.checks import UNUSUAL, check_fit, check_radiograp
 from trct_monai.reconstruction.pictures import expected_integrals, understand
 from trct_monai.reconstruction.result import NOTICE, Result
 from trct_monai.reconstruction.widening import widened
-from trct_monai.registration.characteristic import Curve
-from trct_monai.registration.chest import ChestModel
-from trct_monai.registration.chest_search import explain
+from trct_monai.registration.chests.characteristic import Curve
+from trct_monai.registration.chests.model import ChestModel
+from trct_monai.registration.chests.search import explain
 from trct_monai.resampling import resize_radiographs
 from trct_monai.training.inferers import TwoStageInferer
 from trct_monai.transforms.save import UnitToHUd

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import BODY_HU
-from trct_monai.registration.characteristic import Curve
+from trct_monai.registration.chests.characteristic import Curve
 
 NOTICE = "Research software, not a medical device: the result is a guess from training data, not an examination."
 
@@ -28,7 +28,7 @@ class Result:
         intensities: Gain and offset from each picture's numbers to line integrals.
         warnings: What speaks against it.
         notes: How radiographs without cameras were understood.
-        curves: Offset, gain, toe and shoulder of their numbers; see `trct_monai.registration.characteristic`.
+        curves: Offset, gain, toe and shoulder of their numbers; see `trct_monai.registration.chests.characteristic`.
     """
 
     pred: MetaTensor

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.geometry.orientations import IN_WORDS
-from trct_monai.registration.characteristic import apply_curve
-from trct_monai.registration.chest import FIELD, ChestModel
-from trct_monai.registration.chest_search import EFFECTIVE_PIXELS, FINE, KINDS, Found, Picture, find_view, view_of
-from trct_monai.registration.evidence import evidence
+from trct_monai.registration.chests.characteristic import apply_curve
+from trct_monai.registration.chests.evidence import evidence
+from trct_monai.registration.chests.model import FIELD, ChestModel
+from trct_monai.registration.chests.search import EFFECTIVE_PIXELS, FINE, KINDS, Found, Picture, find_view, view_of
 
 MIN_CORRELATION = 0.35
 """With the mean chest's projection, by Pearson; real pictures have .43 to .91."""

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trct_monai.registration.characteristic import NUM_TERMS, curve_slopes, curve_terms
+from trct_monai.registration.chests.characteristic import NUM_TERMS, curve_slopes, curve_terms
 
 NOISE = 0.25
 """Standard deviation of what the components cannot explain in a line integral."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trct_monai.registration.regions import find_regions
+from trct_monai.registration.chests.regions import find_regions
 
 
 def trunk(height: int = 300, width: int = 260) -> Tensor:

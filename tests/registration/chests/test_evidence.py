@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from trct_monai.registration.characteristic import Curve, apply_curve, curve_slopes, curve_terms
-from trct_monai.registration.evidence import BEND, NOISE, View, evidence, view_statistics
+from trct_monai.registration.chests.characteristic import Curve, apply_curve, curve_slopes, curve_terms
+from trct_monai.registration.chests.evidence import BEND, NOISE, View, evidence, view_statistics
 
 PIXELS, MODES, EFFECTIVE = 300, 6, 150.0
 DARK = (1.0, 0.8)

@@ -3,7 +3,7 @@
 For a picture that is said to be frontal or lateral, field width, shift and orientation are unknown, and from which side
 a lateral was taken. All of them are tried: coarsely on a grid, then finer around the best by drawing candidates from
 narrowing normal distributions (the cross-entropy method: Rubinstein, Methodol. Comput. Appl. Probab. 1, 1999). The
-score of a candidate is the logarithm of the pictures' evidence (see `trct_monai.registration.evidence`) and of the
+score of a candidate is the logarithm of the pictures' evidence (see `trct_monai.registration.chests.evidence`) and of the
 prior: film sizes, and a chest in the middle. Rays that run through the model's cube by less than nine tenths of its
 side do not count, for a body goes on beyond it, nor do pixels that show no body.
 """
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from trct_monai.geometry.camera import Camera, make_camera
 from trct_monai.geometry.orientations import orient
-from trct_monai.registration.chest import FIELD, ChestModel, Distance
-from trct_monai.registration.evidence import Evidence, View, evidence, view_statistics
-from trct_monai.registration.regions import Regions
+from trct_monai.registration.chests.evidence import Evidence, View, evidence, view_statistics
+from trct_monai.registration.chests.model import FIELD, ChestModel, Distance
+from trct_monai.registration.chests.regions import Regions
 
 FILM = Distance(1600.0, 1800.0)
 """An upright chest stand with the film at 1.8 m."""
