@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 ORIENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,7 +32,7 @@ IN_WORDS = {
 """The same in messages: what is done to a picture."""
 
 
-def orient(image: Float[Tensor, "*batch H W"], transform: str) -> Float[Tensor, "*batch H2 W2"]:
+def orient(image: Shaped[Tensor, "*batch H W"], transform: str) -> Shaped[Tensor, "*batch H2 W2"]:
     """A picture after one of `ORIENTATIONS`.
 
     Raises:

@@ -165,6 +165,8 @@ def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: 
     warnings: list[str] = []
     wrong: list[str] = []
     pictures, found, beside = [], [], None
+    if len(radiographs) == 2 and _are_same(*(one.image for one in radiographs.values())):
+        raise ValueError("frontal and lateral are the same picture; give one of them alone")
     for kind, radiograph in radiographs.items():
         image, picture = radiograph.image, _picture(kind, radiograph, radiograph.image, warnings)
         one = find_view(picture, model, UPRIGHT[kind], beside=beside)
@@ -197,8 +199,6 @@ def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: 
         pictures.append(picture)
         found.append(one)
     wrong += wrong_views(pictures, found, model)
-    if len(pictures) == 2 and _are_same(*pictures):
-        wrong.append("frontal and lateral are the same picture")
     if wrong and not force:
         raise ValueError(
             f"{'; '.join(wrong)}. Expected is a frontal chest radiograph (--pa), a lateral one (--lat) or both; "
@@ -262,6 +262,6 @@ def _described(kind: str, found: Found) -> str:
     return f"a frontal, {turned}"
 
 
-def _are_same(one: Picture, other: Picture) -> bool:
-    small = [resize_radiographs(picture.regions.values, (64, 64)).flatten() for picture in (one, other)]
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    small = [F.interpolate(image[None, None], size=(64, 64), mode="area").flatten() for image in (one, other)]
     return float(torch.corrcoef(torch.stack(small))[0, 1].nan_to_num()) > 0.98
