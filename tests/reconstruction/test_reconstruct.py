@@ -150,7 +150,7 @@ def test_what_looks_unlike_the_training_is_warned_of(
         ({"pa": "{pa}", "radiographs": "{lat}"}, "give --pa and --lat"),
         ({"pa": "missing.png"}, "missing.png: no such file"),
         ({"pa": "{pa}", "out": "ct.dcm"}, "out must end in .nii.gz or .nii, got 'ct.dcm'"),
-        ({"pa": "{pa}", "geometry": "circle-8"}, "geometry must have the views pa and lat"),
+        ({"pa": "{pa}", "geometry": "circle-8"}, "geometry must be auto, or have the views pa and lat"),
         (
             {"pa": "{picture}", "method": "direct_regression+small", "geometry": "x2ct"},
             "cameras of .*pa.png are not those of geometry",

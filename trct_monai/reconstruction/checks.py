@@ -17,7 +17,10 @@ MIN_GAIN = 0.02
 
 
 MAX_RESIDUAL = 0.12
-"""Of radiographs whose cameras and exposures were measured: real pairs had up to .10."""
+"""Of radiographs whose cameras and exposures were measured."""
+
+USUAL_OF_REAL_PAIRS = "real pairs have 0.07 to 0.09"
+"""Measured on eight pairs with any_view+small; see docs/reconstruct.md."""
 
 
 def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:
@@ -70,6 +73,6 @@ def check_fit(residual: float) -> list[str]:
     if residual <= MAX_RESIDUAL:
         return []
     return [
-        f"the projections of the CT do not fit the radiographs: relative residual {residual:.3f}, while real pairs of "
-        f"radiographs have up to {MAX_RESIDUAL:g}; do not use this CT"
+        f"the projections of the CT do not fit the radiographs: relative residual {residual:.3f}, while "
+        f"{USUAL_OF_REAL_PAIRS}; do not use this CT"
     ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from trct_monai.figures import reconstruction_figure, save_figure
 from trct_monai.io.dicom import check_series_folder, common_study, write_ct_series
 from trct_monai.io.files import write_json
+from trct_monai.reconstruction.checks import USUAL_OF_REAL_PAIRS
 from trct_monai.reconstruction.inputs import AUTO, choose_device, read_radiographs, refuse_overwriting
 from trct_monai.reconstruction.loading import load_reconstructor
 from trct_monai.reconstruction.result import NOTICE
@@ -28,9 +29,9 @@ def reconstruct(
     Writes the CT in HU as NIfTI, its 5, 25, 75 and 95 % quantiles in each voxel if the method gives them (_quantiles),
     a picture (.png), and the residual between the radiographs and the projections of the CT with all warnings (.json),
     all beside OUT.
-    Radiographs may be PNG, DICOM, NIfTI or .npy. Of those without side-car the field width, the position, the side to
-    which a lateral faces, and the exposure are measured by what chests look like. A picture that does not look like
-    what it is given as is refused. Research software, not a medical device.
+    Radiographs may be PNG, JPEG, TIFF, DICOM, NIfTI or .npy. Of those without side-car the field width, the position,
+    the side to which a lateral faces, and the exposure are measured by what chests look like. A picture that does not
+    look like what it is given as is refused. Research software, not a medical device.
 
     Args:
         out: The CT to write, ending in .nii.gz or .nii.
@@ -81,6 +82,7 @@ def reconstruct(
     for line in result.warnings:
         print(f"warning: {line}")
     usual = "" if result.usual_residual is None else f"; largest of the validation cases {result.usual_residual:.3f}"
+    usual = f"; {USUAL_OF_REAL_PAIRS}" if result.notes else usual
     print(f"relative residual {result.residual:.3f}{usual}")
     written = [picture.name, report.name]
     if result.mean_width_hu is not None:

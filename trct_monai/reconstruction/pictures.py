@@ -2,8 +2,8 @@
 
 A picture of unknown camera, orientation and exposure becomes line integrals on a detector of ours, centred on the
 isocentre. Cameras are found by a model of chests (see `trct_monai.registration.chests`), the curve from its numbers to
-line integrals first by the network's own linear start and then by the network's projections. Pixels that were not measured,
-and rays that leave the cube, get what the model expects there, so that they say nothing.
+line integrals first by the network's own linear start and then by the network's projections. Pixels that were not
+measured, and rays that leave the cube, get what the model expects there, so that they say nothing.
 """
 
 from collections.abc import Mapping

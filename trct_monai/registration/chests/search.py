@@ -3,9 +3,9 @@
 For a picture that is said to be frontal or lateral, field width, shift and orientation are unknown, and from which side
 a lateral was taken. All of them are tried: coarsely on a grid, then finer around the best by drawing candidates from
 narrowing normal distributions (the cross-entropy method: Rubinstein, Methodol. Comput. Appl. Probab. 1, 1999). The
-score of a candidate is the logarithm of the pictures' evidence (see `trct_monai.registration.chests.evidence`) and of the
-prior: film sizes, and a chest in the middle. Rays that run through the model's cube by less than nine tenths of its
-side do not count, for a body goes on beyond it, nor do pixels that show no body.
+score of a candidate is the logarithm of the pictures' evidence (see `trct_monai.registration.chests.evidence`) and of
+the prior: film sizes, and a chest in the middle. Rays that run through the model's cube by less than nine tenths of
+its side do not count, for a body goes on beyond it, nor do pixels that show no body.
 """
 
 from collections.abc import Mapping, Sequence
