@@ -90,15 +90,14 @@ def test_width_position_and_side_are_found(film: Path, model: ChestModel) -> Non
     assert understood.warnings == []
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "orientation"), [("pa_down", "pa", "rotate_180"), ("lat_down", "lat", "flip_rows")]
-)
-def test_pictures_are_turned_upright_and_it_is_said(
-    name: str, kind: str, orientation: str, film: Path, model: ChestModel
-) -> None:
-    understood = understand({kind: read_radiograph(film / f"{name}.png")}, model)
-    assert understood.pictures[0].found.orientation == orientation
-    assert "upside down" in understood.notes[0]
+def test_a_picture_that_is_not_upright_is_refused_or_turned_by_force(film: Path, model: ChestModel) -> None:
+    view = {"pa": read_radiograph(film / "pa_down.png")}
+    with pytest.raises(
+        ValueError, match="pa_down.png does not look like a frontal chest.*upside down; if it is, turn it"
+    ):
+        understand(view, model)
+    forced = understand(view, model, force=True)
+    assert forced.pictures[0].found.orientation == "rotate_180" and "upside down" in forced.notes[0]
 
 
 def test_a_mirrored_frontal_is_named_and_not_turned(film: Path, model: ChestModel) -> None:

@@ -22,11 +22,12 @@ from trct_monai.intensity import unit_to_attenuation
 from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
 from trct_monai.io.radiograph import Radiograph
 from trct_monai.projector import project
+from trct_monai.registration.chests.candidates import MIN_LENGTH
 from trct_monai.registration.chests.characteristic import Curve, apply_curve, curve_terms
 from trct_monai.registration.chests.model import ChestModel
 from trct_monai.registration.chests.plausible import NAMES, seems_mirrored, side_in_words, why_no_chest, wrong_views
 from trct_monai.registration.chests.regions import find_regions
-from trct_monai.registration.chests.search import MIN_LENGTH, Found, Picture, find_together, find_view
+from trct_monai.registration.chests.search import Found, Picture, find_together, find_view
 from trct_monai.resampling import resize_radiographs
 
 TAKEN_FIELD = 300.0
@@ -168,17 +169,17 @@ def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: 
     if len(radiographs) == 2 and _are_same(*(one.image for one in radiographs.values())):
         raise ValueError("frontal and lateral are the same picture; give one of them alone")
     for kind, radiograph in radiographs.items():
-        image, picture = radiograph.image, _picture(kind, radiograph, radiograph.image, warnings)
+        picture = _picture(kind, radiograph, radiograph.image, warnings)
         one = find_view(picture, model, UPRIGHT[kind], beside=beside)
         reason = why_no_chest(picture, one, model)
         if reason is not None:
-            better = _another_way(kind, radiograph, model)
-            if better is None:
-                wrong.append(f"{radiograph.path} does not look like a {NAMES[kind]} chest: {reason}")
+            negative = _negative(kind, radiograph, model)
+            if negative is None:
+                hint = _turned(picture, model)
+                wrong.append(f"{radiograph.path} does not look like a {NAMES[kind]} chest: {reason}{hint}")
             else:
-                picture, one, inverted = better
-                image = -image if inverted else image
-                warnings += [f"{radiograph.path} shows bone dark; bright and dark were exchanged"] * inverted
+                picture, one = negative
+                warnings.append(f"{radiograph.path} shows bone dark; bright and dark were exchanged")
         if kind == "pa":
             mirrored = {"flip_columns": "identity", "flip_rows": "rotate_180"}.get(one.orientation)
             if mirrored is not None:  # a heart on the right side is rare, but no error: it is not turned
@@ -239,20 +240,20 @@ def _picture(kind: str, radiograph: Radiograph, image: Tensor, warnings: list[st
     return Picture(kind, regions, size, spacing)
 
 
-def _another_way(kind: str, radiograph: Radiograph, model: ChestModel) -> tuple[Picture, Found, bool] | None:
-    """A picture that is a chest when bright and dark are exchanged, or when it is turned by 90 degrees."""
+def _negative(kind: str, radiograph: Radiograph, model: ChestModel) -> tuple[Picture, Found] | None:
+    """The picture with bright and dark exchanged, if that is a chest."""
     negative = _picture(kind, radiograph, -radiograph.image, [])
     found = find_view(negative, model, UPRIGHT[kind])
-    if found.orientation == "identity" and why_no_chest(negative, found, model) is None:
-        return negative, found, True
-    picture = _picture(kind, radiograph, radiograph.image, [])
+    return (negative, found) if why_no_chest(negative, found, model) is None else None
+
+
+def _turned(picture: Picture, model: ChestModel) -> str:
+    """What would make a chest of a picture that lies on its side, for a message."""
     for name in ("rotate_90", "rotate_270"):
         upright = picture.oriented(name)
-        found = find_view(upright, model, UPRIGHT[kind])
-        if found.orientation == "identity" and why_no_chest(upright, found, model) is None:
-            scores = {(azimuth, name): score for (azimuth, way), score in found.scores.items() if way == "identity"}
-            return picture, replace(found, orientation=name, scores=scores), False
-    return None
+        if why_no_chest(upright, find_view(upright, model, UPRIGHT[picture.kind]), model) is None:
+            return f"; {IN_WORDS[name]} it would be one"
+    return ""
 
 
 def _described(kind: str, found: Found) -> str:

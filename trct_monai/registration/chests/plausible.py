@@ -6,27 +6,24 @@ Each rule asks the model of chests; its limits were set on real pairs of radiogr
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from trct_monai.geometry.orientations import IN_WORDS
-from trct_monai.registration.chests.characteristic import apply_curve
+from trct_monai.registration.chests.candidates import KINDS, MIN_LENGTH, coarse_grid, projected, view_of
 from trct_monai.registration.chests.evidence import evidence
-from trct_monai.registration.chests.model import FIELD, ChestModel
-from trct_monai.registration.chests.search import EFFECTIVE_PIXELS, FINE, KINDS, Found, Picture, find_view, view_of
+from trct_monai.registration.chests.model import ChestModel
+from trct_monai.registration.chests.search import COARSE, EFFECTIVE_PIXELS, FINE, Found, Picture, find_view
 
-MIN_CORRELATION = 0.35
-"""With the mean chest's projection, by Pearson; real pictures have .43 to .91."""
+MIN_CORRELATION = 0.5
+"""With the mean chest's projection from the best camera of the coarse grid, by Pearson; real pictures: .58 to .90."""
 
-MIN_UPRIGHT = 15.0
-"""By how much the score upright must exceed that upside down; real pictures have 21 to 112."""
+MIN_UPRIGHT = 20.0
+"""By how much the score upright must exceed that upside down; real pictures have 26 to 113."""
 
 MAX_COEFFICIENT = 2.0
 """Root mean square of the model's coefficients, 1 by definition on average; real pictures have up to 1.6."""
 
-MIN_TURNED, MIN_TURNED_CORRELATION = 50.0, 0.6
-"""The same two where the picture would have to be turned upside down, which people rarely give."""
+MIN_COUNTED = 0.4
+"""Share of a picture's pixels that a correlation needs."""
 
 OTHER_VIEW = 5.0
 """By how much another view's score must be higher for a picture to be refused as that view."""
@@ -44,34 +41,29 @@ NAMES = {"pa": "frontal", "lat": "lateral"}
 
 
 def why_no_chest(picture: Picture, found: Found, model: ChestModel) -> str | None:
-    """What speaks against a chest in this picture; None if nothing does.
+    """What speaks against an upright chest in this picture; None if nothing does.
 
     Args:
         picture: As it is stored.
         found: Its most probable camera.
         model: What chests look like.
     """
-    small = picture.oriented(found.orientation).compared(FINE)
+    kind = KINDS[picture.kind]
+    upright = picture.oriented(found.orientation)
     place = torch.tensor([[found.width, *found.shift]])
-    view = view_of(small, model, place, found.azimuth, found.distance, KINDS[picture.kind].dark)
-    explained = evidence([view], EFFECTIVE_PIXELS)
-    counted = view.weight[0] > 0
-    first, second, third, fourth = explained.curves[0, 0].tolist()
-    integrals = apply_curve(small.values.flatten()[counted], (first, second, third, fourth))
-    expected = _mean_projection(small.values.shape, found, model)[counted]
-    correlation = float(torch.corrcoef(torch.stack([integrals, expected.to(integrals)]))[0, 1].nan_to_num())
-    coefficient = float(explained.coefficients.square().mean().sqrt())
-    others = [
-        score for (_, orientation), score in found.scores.items() if orientation in UPSIDE_DOWN[found.orientation]
-    ]
-    upright = found.score - max(others, default=-1e4)
-    turned = found.orientation in ("flip_rows", "rotate_180")
+    view = view_of(upright.compared(FINE), model, place, found.azimuth, found.distance, kind.dark)
+    coefficient = float(evidence([view], EFFECTIVE_PIXELS).coefficients.square().mean().sqrt())
+    correlation = max(_correlation(upright, azimuth, found, model) for azimuth in kind.azimuths)
+    others = UPSIDE_DOWN.get(found.orientation, ())
+    other = max((score for (_, way), score in found.scores.items() if way in others), default=-1e4)
     if coefficient > MAX_COEFFICIENT:
         return f"it would be a chest {coefficient:.1f} times as unusual as most"
-    if correlation < (MIN_TURNED_CORRELATION if turned else MIN_CORRELATION):
-        return f"its correlation with the mean chest is {correlation:.2f}"
-    if upright < (MIN_TURNED if turned else MIN_UPRIGHT):
+    if correlation < MIN_CORRELATION:
+        return f"its correlation with the mean chest is {correlation:.2f} at best"
+    if found.score - other < MIN_UPRIGHT:
         return "it looks no more like a chest upright than upside down"
+    if found.orientation in ("flip_rows", "rotate_180"):
+        return "it would be one upside down; if it is, turn it"
     return None
 
 
@@ -124,11 +116,17 @@ def _by_azimuth(found: Found) -> dict[float, float]:
     return best
 
 
-def _mean_projection(shape: torch.Size, found: Found, model: ChestModel) -> Float[Tensor, " n"]:
-    height, width = shape
-    side = found.width / width
-    x = side * (torch.arange(width) - (width - 1) / 2) + found.shift[0]
-    y = side * (torch.arange(height) - (height - 1) / 2) + found.shift[1]
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None] / (FIELD / 2)
-    wide = model.wide(found.azimuth, found.distance).mean
-    return F.grid_sample(wide[None, None], grid, align_corners=False).flatten()
+def _correlation(upright: Picture, azimuth: float, found: Found, model: ChestModel) -> float:
+    """The largest correlation with the mean chest's projection on the coarse grid, where most of the picture counts."""
+    small, grid = upright.compared(COARSE), coarse_grid(upright.kind)
+    mean, length = projected(model, grid, small.values.shape, azimuth, found.distance)[:2]
+    counted = (length > MIN_LENGTH * model.extent) & small.body.flatten()
+    number = counted.sum(dim=1, keepdim=True)
+    pictures = small.values.flatten().expand_as(mean)
+    deviations = [
+        torch.where(counted, one - (one * counted).sum(dim=1, keepdim=True) / number.clamp(min=1), 0.0)
+        for one in (pictures, mean)
+    ]
+    product = (deviations[0] * deviations[1]).sum(dim=1)
+    correlations = product / (deviations[0].norm(dim=1) * deviations[1].norm(dim=1)).clamp(min=1e-6)
+    return float(correlations[number[:, 0] > MIN_COUNTED * int(small.body.sum())].max().nan_to_num())

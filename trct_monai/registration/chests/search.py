@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.geometry.camera import Camera, make_camera
 from trct_monai.geometry.orientations import orient
-from trct_monai.registration.chests.evidence import Evidence, View, evidence, view_statistics
+from trct_monai.registration.chests.candidates import KINDS, coarse_grid, view_of
+from trct_monai.registration.chests.evidence import Evidence, evidence
 from trct_monai.registration.chests.model import FIELD, ChestModel, Distance
 from trct_monai.registration.chests.regions import Regions
 
@@ -31,9 +31,6 @@ COARSE, FINE = 22, 36
 
 EFFECTIVE_PIXELS = 150.0
 """Independent pixels of a picture: a natural logarithm of odds is this times the difference of evidence per pixel."""
-
-MIN_LENGTH = 0.9
-"""Rays that run through the cube by a smaller share of its side do not count."""
 
 MIN_SHARE = 0.3
 """Candidates that leave less of a picture's pixels are none."""
@@ -49,34 +46,6 @@ SAME_PIXELS = 0.12
 
 DRAWN = 24
 """Candidates of a round of the refinement."""
-
-WIDTHS = tuple(range(230, 440, 30))
-"""Widths in mm at the isocentre on the coarse grid."""
-
-VERTICAL = (-60.0, -30.0, 0.0, 30.0, 60.0)
-
-
-class Kind(NamedTuple):
-    """A view as it is named to the user.
-
-    Attributes:
-        azimuths: From where it may have been taken, in degrees.
-        horizontal: Shifts to either side on the coarse grid, in mm.
-        deviations: Standard deviations of the shifts in mm, along rows and columns.
-        dark: Mean and standard deviation of the line integral of its darkest pixel.
-    """
-
-    azimuths: tuple[float, ...]
-    horizontal: tuple[float, ...]
-    deviations: tuple[float, float]
-    dark: tuple[float, float]
-
-
-KINDS = {
-    "pa": Kind((0.0,), (-25.0, 0.0, 25.0), (25.0, 40.0), (1.2, 0.8)),
-    "lat": Kind((90.0, -90.0), (-50.0, -25.0, 0.0, 25.0, 50.0), (40.0, 40.0), (0.7, 0.6)),
-}
-"""By the library's names. A lateral of azimuth 90 faces left, one of -90 right."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +160,7 @@ def find_view(
         for name in orientations
         for azimuth in KINDS[kind].azimuths
     ]
-    grid = _grid(kind)
+    grid = coarse_grid(kind)
     coarse = [_score([one], model, grid[:, None], COARSE, distance, beside)[0] for one in tried]
     order = sorted(range(len(tried)), key=lambda index: -float(coarse[index].max()))
     scores = {(one.azimuth, one.orientation): float(score.max()) for one, score in zip(tried, coarse)}
@@ -248,11 +217,6 @@ def explain(
         place = torch.tensor([[one.width, *one.shift]])
         views.append(view_of(small, model, place, one.azimuth, one.distance, KINDS[picture.kind].dark))
     return evidence(views, EFFECTIVE_PIXELS)
-
-
-def _grid(kind: str) -> Float[Tensor, "N 3"]:
-    axes = (torch.tensor(WIDTHS, dtype=torch.float32), *map(torch.tensor, (KINDS[kind].horizontal, VERTICAL)))
-    return torch.cartesian_prod(*axes)
 
 
 def _refined(
@@ -316,28 +280,3 @@ def _log_prior(one: Hypothesis, place: Tensor, distance: Distance, beside: float
     if beside is not None and one.picture.pixel_spacing is None:
         prior = prior - 0.5 * ((width / columns / beside).log() / SAME_PIXELS).square()
     return prior
-
-
-def view_of(
-    small: Regions,
-    model: ChestModel,
-    place: Float[Tensor, "N 3"],
-    azimuth: float,
-    distance: Distance,
-    dark: tuple[float, float],
-) -> View:
-    """What the model expects where the picture's pixels would be, for each candidate."""
-    height, width = small.values.shape
-    wide = model.wide(azimuth, distance)
-    side = place[:, :1] / width
-    x = side * (torch.arange(width) - (width - 1) / 2) + place[:, 1:2]
-    y = side * (torch.arange(height) - (height - 1) / 2) + place[:, 2:3]
-    x, y = x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)
-    grid = torch.stack([x, y], dim=-1).flatten(0, 1)[None] / (FIELD / 2)
-    images = torch.cat([wide.mean[None], wide.length[None], wide.modes])[None]
-    sampled = F.grid_sample(images, grid, align_corners=False)[0].view(len(images[0]), len(place), -1)
-    mean, length = sampled[0], sampled[1]
-    inside = length > MIN_LENGTH * model.extent
-    body, air = small.body.flatten(), small.air.flatten()
-    view = view_statistics(small.values.flatten(), mean, sampled[2:].transpose(0, 1), (inside & body).float(), dark)
-    return view.with_air(mean, sampled[2:].transpose(0, 1), (inside & air).float()) if bool(air.any()) else view
