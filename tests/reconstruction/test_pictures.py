@@ -90,14 +90,11 @@ def test_width_position_and_side_are_found(film: Path, model: ChestModel) -> Non
     assert understood.warnings == []
 
 
-def test_a_picture_that_is_not_upright_is_refused_or_turned_by_force(film: Path, model: ChestModel) -> None:
-    view = {"pa": read_radiograph(film / "pa_down.png")}
-    with pytest.raises(
-        ValueError, match="pa_down.png does not look like a frontal chest.*upside down; if it is, turn it"
-    ):
-        understand(view, model)
-    forced = understand(view, model, force=True)
+def test_a_picture_that_is_not_upright_is_turned_by_force_alone(film: Path, model: ChestModel) -> None:
+    forced = understand({"pa": read_radiograph(film / "pa_down.png")}, model, force=True)
     assert forced.pictures[0].found.orientation == "rotate_180" and "upside down" in forced.notes[0]
+    expected = "pa_down.png does not look like a frontal chest: it would be one upside down; if it is, turn it"
+    assert expected in forced.warnings[-1]
 
 
 def test_a_mirrored_frontal_is_named_and_not_turned(film: Path, model: ChestModel) -> None:
@@ -121,15 +118,13 @@ def test_other_views_are_refused_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_chest_is_refused_unless_forced(model: ChestModel, tmp_path: Path) -> None:
+def test_what_is_no_chest_is_refused(model: ChestModel, tmp_path: Path) -> None:
     x = torch.linspace(-1, 1, 160)
     leg = (1 - (x / 0.7).square()).clamp(min=0).sqrt() + 0.8 * (0.04 - (x - 0.2).square()).clamp(min=0).sqrt()
     noise = 0.01 * torch.rand(240, 160, generator=torch.Generator().manual_seed(0))
     Image.fromarray(((leg + noise).clamp(0, 1.2) * 200).byte().numpy()).save(tmp_path / "leg.png")
-    view = {"pa": read_radiograph(tmp_path / "leg.png")}
-    with pytest.raises(ValueError, match="leg.png does not look like a frontal chest"):
-        understand(view, model)
-    assert any("does not look like a frontal chest" in line for line in understand(view, model, force=True).warnings)
+    with pytest.raises(ValueError, match="leg.png does not look like a frontal chest.*--force goes on"):
+        understand({"pa": read_radiograph(tmp_path / "leg.png")}, model)
 
 
 def test_an_implausible_pixel_size_is_named_and_not_used(film: Path, model: ChestModel, tmp_path: Path) -> None:
@@ -163,7 +158,7 @@ def test_a_method_without_a_model_of_chests_says_so(film: Path, shipped: Reconst
     assert CHEST == "chest.pt"
 
 
-@pytest.mark.parametrize(("name", "side"), [("p117_left", 90.0), ("p089_right", -90.0)])
+@pytest.mark.parametrize(("name", "side"), [("p089_right", -90.0)])
 def test_real_pairs_are_understood(name: str, side: float, shared: Path, model: ChestModel) -> None:
     folder = shared / "radiographs" / name
     frontal, lateral = (next(folder.glob(f"{view}.*")) for view in ("frontal", "lateral"))

@@ -44,8 +44,8 @@ KNOWN_SIDE = 0.03
 SAME_PIXELS = 0.12
 """Standard deviation of the logarithm of the ratio of two pictures' pixels: most pairs are of one detector."""
 
-DRAWN = 24
-"""Candidates of a round of the refinement."""
+DRAWN, DRAWN_TOGETHER = 24, 90
+"""Candidates of a round of the refinement, of one picture and of several."""
 
 
 @dataclass(frozen=True)
