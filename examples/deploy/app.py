@@ -20,7 +20,7 @@ from trct_monai.io.dicom import check_series_folder, common_study, write_ct_seri
 from trct_monai.io.files import write_json
 from trct_monai.reconstruction import load_reconstructor, read_radiographs
 from trct_monai.reconstruction.inputs import choose_device
-from trct_monai.reconstruction.reconstructor import NOTICE
+from trct_monai.reconstruction.result import NOTICE
 from trct_monai.transforms import SaveCTd
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,10 @@ class Reconstruction(Operator):
         files = op_input.receive("radiographs")
         named = {view: str(path) for view, path in files.items()}
         radiographs = read_radiographs(named.get("pa"), named.get("lat"), None, self.geometry)
-        result = self.reconstructor(radiographs, "ct")
+        if any(one.camera is None for one in radiographs):
+            result = self.reconstructor.from_pictures(dict(zip(named, radiographs)), "ct")
+        else:
+            result = self.reconstructor(radiographs, "ct")
         for line in result.warnings:
             log.warning("%s", line)
         record = self.reconstructor.record(radiographs, result)
