@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from trct_monai.datasets.sources import find_sources
 from trct_monai.geometry import DEFAULT_EXTENT
-from trct_monai.intensity import hu_to_unit
+from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.io.ct import read_ct
 from trct_monai.io.weights import save_state, ship_weights
 from trct_monai.networks.linear_start import LinearStart
@@ -79,7 +79,8 @@ def main(
     model.fit(volumes)
     scale = model.modes.flatten(1).abs().amax(dim=1).clamp(min=1e-9) / LEVELS
     stored = (model.modes / scale.view(-1, 1, 1, 1, 1)).round().to(torch.int8)
-    save_state(output, {"mean": model.mean, "modes": stored, "scale": scale})
+    cube = {"extent": torch.tensor(DEFAULT_EXTENT), "hu_window": torch.tensor(HU_WINDOW)}
+    save_state(output, {"mean": model.mean, "modes": stored, "scale": scale, **cube})
     ship_weights(output, output)
     print(f"{len(sources)} CTs, {len(volumes)} volumes, {modes} components: wrote {output}")
 

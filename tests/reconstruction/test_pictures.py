@@ -77,6 +77,8 @@ def test_a_pair_of_unknown_cameras_becomes_a_ct(truth: Tensor, film: Path, tmp_p
     report = record(tmp_path / "ct.json")
     assert report["warnings"] == [] and float(str(report["relative_residual"])) < 0.1
     assert "facing right" in str(report["notes"])
+    (frontal, lateral) = report["radiographs"]  # type: ignore[misc]
+    assert frontal["camera"]["size"] == [200, 200] and lateral["camera"]["source"][0] < -1000  # from the left
 
 
 def test_width_position_and_side_are_found(film: Path, model: ChestModel) -> None:
@@ -143,7 +145,8 @@ def test_intervals_widen_on_the_rays_that_are_not_explained() -> None:
     volume[:, 1:] += torch.tensor([-0.02, -0.01, 0.01, 0.02]).view(1, 4, 1, 1, 1)
     residual, radiographs = torch.zeros(1, 64, 64), torch.full((1, 64, 64), 4.0)
     residual[:, :, :20] = 1.0  # the patient's right side
-    result = widened(volume, residual, radiographs, [camera], 320.0, 0.05)
+    counted = torch.ones_like(residual, dtype=torch.bool)
+    result = widened(volume, residual, counted, radiographs, [camera], 320.0, 0.05)
     width, before = (one[0, 4] - one[0, 1] for one in (result, volume))
     assert torch.equal(result[:, 0], volume[:, 0])
     assert bool((width >= before - 1e-6).all())

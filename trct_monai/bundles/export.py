@@ -27,7 +27,7 @@ TRUSTED = ("monai", "torch", "ignite", PACKAGE)
 FOR_INFERENCE, FOR_TRAINING = "inference.json", "train.json"
 """An overlay whose description names one of these files alone goes after that one only."""
 
-COMPANIONS = ("intervals.pt", "refiner")
+COMPANIONS = ("intervals.pt", "chest.pt", "refiner")
 """What may lie beside weights and belongs to them."""
 
 TOLERANCE = 1e-3

@@ -17,7 +17,7 @@ from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.orientations import IN_WORDS
 from trct_monai.io.ct import CT
 from trct_monai.io.files import write_array, write_picture
-from trct_monai.io.radiograph import read_radiograph, side_car_of
+from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 from trct_monai.io.x2ct import read_x2ct_radiographs
 from trct_monai.preprocessing.cube import standardize
 from trct_monai.registration.camera import MAX_ERROR, Registration, register
@@ -79,7 +79,7 @@ def write_given_radiographs(
         if radiograph.camera is not None:
             match = measure(radiograph.image, cube, extent, radiograph.camera.shifted(offset))
         elif measured and source.format != "HDF5":
-            match = _registered(source, ct, radiograph.image, camera, offset)
+            match = _registered(source, ct, radiograph, camera, offset)
             check_sure(source, match, min_correlation, refused)
         else:
             match = find_camera(
@@ -141,10 +141,12 @@ def check_sure(source: Source, found: Registration, min_correlation: float, refu
         )
 
 
-def _registered(source: Source, ct: CT, image: Tensor, camera: Camera, offset: Sequence[float]) -> Registration:
+def _registered(
+    source: Source, ct: CT, radiograph: Radiograph, camera: Camera, offset: Sequence[float]
+) -> Registration:
     volume, affine = standardize(ct.ct_hu, ct.affine)
     try:
-        found = register(image, volume[None], np.diag(affine)[:3].tolist(), camera)
+        found = register(radiograph.image, volume[None], np.diag(affine)[:3].tolist(), camera, mask=radiograph.valid)
     except ValueError as error:
         raise ValueError(f"{source.radiographs.get(camera.name, source.path)}: {error}") from error
     return replace(found, camera=found.camera.shifted(offset))

@@ -1,6 +1,8 @@
 """What speaks against believing a reconstruction: its radiographs beside the training's mean, and its residual."""
 
-from jaxtyping import Float
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from trct_monai.geometry.orientations import IN_WORDS
@@ -18,6 +20,9 @@ MIN_GAIN = 0.02
 
 MAX_RESIDUAL = 0.12
 """Of radiographs whose cameras and exposures were measured."""
+
+MIN_COUNTED = 0.4
+"""Share of the field of 300 mm that a picture should show; a warning below it."""
 
 USUAL_OF_REAL_PAIRS = "real pairs have 0.07 to 0.09"
 """Measured on eight pairs with any_view+small; see docs/reconstruct.md."""
@@ -75,4 +80,19 @@ def check_fit(residual: float) -> list[str]:
     return [
         f"the projections of the CT do not fit the radiographs: relative residual {residual:.3f}, while "
         f"{USUAL_OF_REAL_PAIRS}; do not use this CT"
+    ]
+
+
+def check_counted(radiographs: Sequence[Radiograph], counted: Bool[Tensor, "V H W"]) -> list[str]:
+    """One line for each radiograph of which little was used.
+
+    Args:
+        radiographs: Their files.
+        counted: Pixels that were measured, by rays within the cube.
+    """
+    shares = [float(view.float().mean()) for view in counted]
+    return [
+        f"{one.path}: only {share:.0%} of the chest's field was measured; the rest is the model's"
+        for one, share in zip(radiographs, shares)
+        if share < MIN_COUNTED
     ]

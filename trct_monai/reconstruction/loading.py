@@ -49,6 +49,7 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
     parser.update({"ckpt_path": str(weights), "device": device, "bundle_root": str(folder.parent)})
     if finer in overlays:
         parser["times"] = sizes.index(int(size or 0))
+    chest = _chest_beside(weights, float(parser["extent"]))
     with unwrapped():
         network = parser.get_parsed_content("network")
         if not isinstance(network, IntervalNetwork):
@@ -68,7 +69,8 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
             {"enabled": parser.get_parsed_content("amp"), "dtype": parser.get_parsed_content("amp_dtype")},
             float(parser["extent"]),
             device,
-            _chest_beside(weights, float(parser["extent"])),
+            chest,
+            digest_file(weights.with_name(CHEST)) if chest else None,
         )
 
 
@@ -78,5 +80,11 @@ def _chest_beside(weights: Path, extent: float) -> ChestModel | None:
     if not path.is_file():
         return None
     state = load_state(path)
-    scale = state["scale"].view(-1, 1, 1, 1, 1)
-    return ChestModel(state["mean"], state["modes"].float() * scale, extent)
+    try:
+        modes = state["modes"].float() * state["scale"].view(-1, 1, 1, 1, 1)
+        model = ChestModel(state["mean"], modes, float(state["extent"]), state["hu_window"].tolist())
+    except (KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is no model of chests ({error}); benchmarks/chest_model.py makes one") from error
+    if abs(model.extent - extent) > 1e-3 * extent:
+        raise ValueError(f"{path} is of a cube of {model.extent:g} mm, the weights beside it of {extent:g} mm")
+    return model

@@ -6,8 +6,9 @@ line integrals first by the network's own linear start and then by the network's
 measured, and rays that leave the cube, get what the model expects there, so that they say nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from scipy.optimize import lsq_linear
 from torch import Tensor
 
 from trct_monai.geometry import Camera, make_camera
-from trct_monai.geometry.orientations import IN_WORDS
+from trct_monai.geometry.orientations import IN_WORDS, orient
 from trct_monai.intensity import unit_to_attenuation
 from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
 from trct_monai.io.radiograph import Radiograph
@@ -54,11 +55,13 @@ class MeasuredPicture:
         radiograph: As it was read.
         picture: What its pixels show.
         found: Its camera and orientation.
+        negative: Whether bright and dark were exchanged.
     """
 
     radiograph: Radiograph
     picture: Picture
     found: Found
+    negative: bool = False
 
     @property
     def camera(self) -> Camera:
@@ -69,6 +72,25 @@ class MeasuredPicture:
             self.picture.kind, self.found.azimuth, sod=sod, sdd=sdd, detector_extent=(side, side),
             size=(TAKEN_SIZE, TAKEN_SIZE),
         )  # fmt: skip
+
+    def record(self, curve: Curve) -> dict[str, Any]:
+        """How the file's numbers become line integrals, and by which camera it was taken, once it is upright.
+
+        Args:
+            curve: Of values that are 0 and 1 at ``ends``.
+        """
+        image = self.radiograph.image
+        upright = orient(image, self.found.orientation).shape
+        own = self.picture.oriented(self.found.orientation).size
+        camera = self.found.camera(self.picture.kind, own).resized((int(upright[0]), int(upright[1])))
+        return {
+            "orientation": self.found.orientation,
+            "negative": self.negative,
+            "ends": self.picture.regions.ends,
+            "curve": curve,
+            "camera": camera.to_dict(),
+            "taken_again_by": self.camera.to_dict(),
+        }
 
     def taken(self, extent: float) -> "Taken":
         """The picture on that camera's detector.
@@ -116,7 +138,8 @@ class Taken:
         """
         measured = apply_curve(self.values, curve) * self.body
         image = torch.where(self.known, measured, expected)
-        return replace(self.source.radiograph, image=image, quantitative=True, camera=self.source.camera)
+        given = self.source.radiograph
+        return Radiograph(image, True, self.source.camera, given.path)
 
     def fitted(self, projection: Float[Tensor, "h w"], curve: Curve) -> Curve:
         """The curve that brings the picture nearest to a projection, which stays as it is: no gain can collapse.
@@ -165,20 +188,22 @@ def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: 
     notes: list[str] = []
     warnings: list[str] = []
     wrong: list[str] = []
-    pictures, found, beside = [], [], None
+    pictures, found, negative, beside = [], [], [], None
     if len(radiographs) == 2 and _are_same(*(one.image for one in radiographs.values())):
-        raise ValueError("frontal and lateral are the same picture; give one of them alone")
+        wrong.append("frontal and lateral are the same picture")
+        _refuse(wrong, force)  # at once: the rest would only repeat it
     for kind, radiograph in radiographs.items():
         picture = _picture(kind, radiograph, radiograph.image, warnings)
         one = find_view(picture, model, UPRIGHT[kind], beside=beside)
         reason = why_no_chest(picture, one, model)
+        inverse = None if reason is None else _negative(kind, radiograph, model)
+        negative.append(inverse is not None)
         if reason is not None:
-            negative = _negative(kind, radiograph, model)
-            if negative is None:
+            if inverse is None:
                 hint = _turned(picture, model)
                 wrong.append(f"{radiograph.path} does not look like a {NAMES[kind]} chest: {reason}{hint}")
             else:
-                picture, one = negative
+                picture, one = inverse
                 warnings.append(f"{radiograph.path} shows bone dark; bright and dark were exchanged")
         if kind == "pa":
             mirrored = {"flip_columns": "identity", "flip_rows": "rotate_180"}.get(one.orientation)
@@ -200,20 +225,21 @@ def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: 
         pictures.append(picture)
         found.append(one)
     wrong += wrong_views(pictures, found, model)
+    _refuse(wrong, force)
+    if len(pictures) > 1:
+        found, _ = find_together(pictures, found, model)
+    for index, one in enumerate(found):
+        notes[index] += f", {one.width * one.distance.magnification:.0f} mm wide at the detector"
+    measured = [MeasuredPicture(*one) for one in zip(radiographs.values(), pictures, found, negative)]
+    return Understood(measured, notes, [*warnings, *wrong])
+
+
+def _refuse(wrong: Sequence[str], force: bool) -> None:
     if wrong and not force:
         raise ValueError(
             f"{'; '.join(wrong)}. Expected is a frontal chest radiograph (--pa), a lateral one (--lat) or both; "
             "--force goes on all the same"
         )
-    if len(pictures) > 1:
-        found, _ = find_together(pictures, found, model)
-    for index, one in enumerate(found):
-        notes[index] += f", {one.width * one.distance.magnification:.0f} mm wide at the detector"
-    measured = [
-        MeasuredPicture(radiograph, picture, one)
-        for radiograph, picture, one in zip(radiographs.values(), pictures, found)
-    ]
-    return Understood(measured, notes, [*warnings, *wrong])
 
 
 def expected_integrals(volume: Float[Tensor, "1 1 X X X"], model: ChestModel, camera: Camera) -> Float[Tensor, "N N"]:
@@ -224,11 +250,16 @@ def expected_integrals(volume: Float[Tensor, "1 1 X X X"], model: ChestModel, ca
 
 def _picture(kind: str, radiograph: Radiograph, image: Tensor, warnings: list[str]) -> Picture:
     """What the pixels show, and the header's pixel size if it can be."""
+    size, spacing = (int(image.shape[0]), int(image.shape[1])), radiograph.pixel_spacing
+    valid = radiograph.valid
+    if spacing is not None and abs(spacing[0] / spacing[1] - 1) > 0.01:  # the search knows square pixels alone
+        size, spacing = (max(2, round(size[0] * spacing[0] / spacing[1])), size[1]), (spacing[1], spacing[1])
+        image = F.interpolate(image[None, None].float(), size=size, mode="area")[0, 0]
+        valid = None if valid is None else F.interpolate(valid[None, None].float(), size=size, mode="area")[0, 0] > 0.99
     try:
-        regions = find_regions(image, radiograph.valid)
+        regions = find_regions(image, valid)
     except ValueError as error:
         raise ValueError(f"{radiograph.path}: {error}") from error
-    size, spacing = (int(image.shape[0]), int(image.shape[1])), radiograph.pixel_spacing
     if spacing is not None:
         height, width = size[0] * spacing[0], size[1] * spacing[1]
         if not PLAUSIBLE_SIDE[0] <= max(height, width) <= PLAUSIBLE_SIDE[1]:
@@ -242,7 +273,10 @@ def _picture(kind: str, radiograph: Radiograph, image: Tensor, warnings: list[st
 
 def _negative(kind: str, radiograph: Radiograph, model: ChestModel) -> tuple[Picture, Found] | None:
     """The picture with bright and dark exchanged, if that is a chest."""
-    negative = _picture(kind, radiograph, -radiograph.image, [])
+    try:
+        negative = _picture(kind, radiograph, -radiograph.image, [])
+    except ValueError:
+        return None
     found = find_view(negative, model, UPRIGHT[kind])
     return (negative, found) if why_no_chest(negative, found, model) is None else None
 

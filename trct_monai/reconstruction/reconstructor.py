@@ -20,7 +20,7 @@ from trct_monai.io.radiograph import Radiograph
 from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.networks import IntervalNetwork
 from trct_monai.projector import project_hu
-from trct_monai.reconstruction.checks import UNUSUAL, check_fit, check_radiograph, check_residual
+from trct_monai.reconstruction.checks import UNUSUAL, check_counted, check_fit, check_radiograph, check_residual
 from trct_monai.reconstruction.pictures import expected_integrals, understand
 from trct_monai.reconstruction.result import NOTICE, Result
 from trct_monai.reconstruction.widening import widened
@@ -63,6 +63,7 @@ class Reconstructor:
         extent: Side of the volume in mm.
         device: Where the network is.
         chest: What chests look like, for radiographs without cameras; None if the weights come without.
+        chest_sha256: Digest of its file.
     """
 
     method: str
@@ -76,6 +77,7 @@ class Reconstructor:
     extent: float
     device: torch.device
     chest: ChestModel | None = None
+    chest_sha256: str | None = None
 
     @torch.inference_mode()
     def __call__(self, radiographs: Sequence[Radiograph], name: str = "reconstruction") -> Result:
@@ -135,7 +137,9 @@ class Reconstructor:
                 curves = [one.fitted(image, curve) for one, curve, image in zip(taken, curves, estimate.reprojections)]
                 volume = estimate.coarse[:, :1].float().cpu()
         warnings = [*understood.warnings, *check_fit(self._residual(estimate))]
-        return replace(self._result(estimate, name, warnings), notes=understood.notes, curves=curves)
+        warnings += check_counted([one.radiograph for one in sources], estimate.counted)
+        records = [one.record(curve) for one, curve in zip(sources, curves)]
+        return replace(self._result(estimate, name, warnings), notes=understood.notes, measured=records)
 
     def _estimate(
         self, radiographs: Sequence[Radiograph], name: str, known: Sequence[Tensor] | None = None
@@ -197,8 +201,8 @@ class Reconstructor:
         )
 
     def _widened(self, estimate: "_Estimate", usual: float) -> Tensor:
-        residual = (estimate.radiographs - estimate.reprojections) * estimate.counted
-        return widened(estimate.coarse, residual, estimate.radiographs, estimate.cameras, self.extent, usual)
+        residual, counted = estimate.radiographs - estimate.reprojections, estimate.counted
+        return widened(estimate.coarse, residual, counted, estimate.radiographs, estimate.cameras, self.extent, usual)
 
     def record(self, radiographs: Sequence[Radiograph], result: Result) -> dict[str, Any]:
         """What is to be kept beside a result: the warnings, the residual, and what it was made from and by."""
@@ -211,21 +215,19 @@ class Reconstructor:
             "largest_residual_in_validation": None if usual is None else round(usual, 4),
             "mean_width_of_90_percent_interval_in_the_body_hu": None if width is None else round(width, 1),
             "radiographs": [
-                {
-                    "file": str(one.path),
-                    "line_integrals": one.quantitative,
-                    **({"curve": result.curves[view]} if result.curves else dict(zip(("gain", "offset"), scale))),
-                    "camera": camera.to_dict(),
-                }
-                for view, (one, scale, camera) in enumerate(
-                    zip(radiographs, result.intensities, self._full_cameras(radiographs, result))
-                )
+                {"file": str(one.path), "line_integrals": one.quantitative, **how}
+                for one, how in zip(radiographs, result.measured or self._calibrations(radiographs, result))
             ],
             "method": self.method,
             "weights_sha256": self.weights_sha256,
+            "chest_sha256": self.chest_sha256 if result.measured else None,
             "software": f"trct_monai {__version__}",
         }
 
-    def _full_cameras(self, radiographs: Sequence[Radiograph], result: Result) -> list[Camera]:
-        """Those of the radiographs as they were given; of measured ones, those by which they were taken again."""
-        return [one.camera or measured for one, measured in zip(radiographs, result.cameras)]
+    @staticmethod
+    def _calibrations(radiographs: Sequence[Radiograph], result: Result) -> list[dict[str, Any]]:
+        """Gain, offset and camera of radiographs whose cameras were known."""
+        return [
+            {"gain": gain, "offset": offset, "camera": one.camera and one.camera.to_dict()}
+            for one, (gain, offset) in zip(radiographs, result.intensities)
+        ]

@@ -1,6 +1,7 @@
 """What a reconstruction is: a CT with its intervals, and what it was made from."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import BODY_HU
-from trct_monai.registration.chests.characteristic import Curve
 
 NOTICE = "Research software, not a medical device: the result is a guess from training data, not an examination."
 
@@ -28,7 +28,7 @@ class Result:
         intensities: Gain and offset from each picture's numbers to line integrals.
         warnings: What speaks against it.
         notes: How radiographs without cameras were understood.
-        curves: Offset, gain, toe and shoulder of their numbers; see `trct_monai.registration.chests.characteristic`.
+        measured: What was found out about each, for the record; see `MeasuredPicture.record`.
     """
 
     pred: MetaTensor
@@ -40,7 +40,7 @@ class Result:
     intensities: list[tuple[float, float]]
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def volume_hu(self) -> Float[Tensor, "X Y Z"]:

@@ -29,7 +29,10 @@ OTHER_VIEW = 5.0
 """By how much another view's score must be higher for a picture to be refused as that view."""
 
 SURE_SIDE = 8.0
-"""Difference of scores from which on the side to which a lateral faces is sure, and a mirrored frontal is named."""
+"""Difference of scores from which on the side to which a lateral faces is sure."""
+
+MIRRORED = 4.0
+"""Difference of scores from which on a mirrored frontal is named."""
 
 UPSIDE_DOWN = {
     "identity": ("flip_rows", "rotate_180"), "flip_columns": ("flip_rows", "rotate_180"),
@@ -96,7 +99,7 @@ def wrong_views(pictures: Sequence[Picture], found: Sequence[Found], model: Ches
 def seems_mirrored(found: Found) -> bool:
     """Whether a frontal would fit better mirrored left-right."""
     mirrored = {"identity": "flip_columns", "rotate_180": "flip_rows"}.get(found.orientation, "")
-    return found.scores.get((found.azimuth, mirrored), -1e4) > found.score + SURE_SIDE / 2
+    return found.scores.get((found.azimuth, mirrored), -1e4) > found.score + MIRRORED
 
 
 def side_in_words(found: Found) -> str:
@@ -129,4 +132,5 @@ def _correlation(upright: Picture, azimuth: float, found: Found, model: ChestMod
     ]
     product = (deviations[0] * deviations[1]).sum(dim=1)
     correlations = product / (deviations[0].norm(dim=1) * deviations[1].norm(dim=1)).clamp(min=1e-6)
-    return float(correlations[number[:, 0] > MIN_COUNTED * int(small.body.sum())].max().nan_to_num())
+    kept = correlations[number[:, 0] > MIN_COUNTED * int(small.body.sum())]
+    return float(kept.max().nan_to_num()) if len(kept) else 0.0

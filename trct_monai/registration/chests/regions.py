@@ -49,11 +49,13 @@ class Regions:
         values: The picture (h, w), 0 and 1 at the ends of what the body's pixels have.
         body: Where the body was measured.
         air: Where there is air beside it. What is neither is unknown.
+        ends: The picture's own numbers where `values` are 0 and 1.
     """
 
     values: Float[Tensor, "h w"]
     body: Bool[Tensor, "h w"]
     air: Bool[Tensor, "h w"]
+    ends: tuple[float, float] = (0.0, 1.0)
 
     def resized(self, longer_side: int) -> "Regions":
         """Averages of fewer pixels; one that shows two things is unknown.
@@ -99,12 +101,14 @@ def find_regions(image: Float[Tensor, "H W"], valid: Bool[Tensor, "H W"] | None 
     if not inner.all():  # a frame is what it is beside
         nearest = ndimage.distance_transform_edt(~inner, return_distances=False, return_indices=True)
         air |= ~inner & air[tuple(nearest)]
-    body = inner & ~white & ~air & ~shutter
+    body = inner & ~white & ~black & ~air & ~shutter
     if body.mean() < 0.1:
         raise ValueError("hardly any pixel shows a body: the picture is black, white, or one flat grey")
     ends = np.quantile(numbers[body], [0.002, 0.998])
     numbers = (numbers - ends[0]) / max(ends[1] - ends[0], 1e-6)
-    return Regions(torch.from_numpy(numbers).float(), torch.from_numpy(body), torch.from_numpy(air & ~white))
+    own = float(low + ends[0] * (high - low)), float(low + ends[1] * (high - low))
+    shown = torch.from_numpy(numbers).float()
+    return Regions(shown, torch.from_numpy(body), torch.from_numpy(air & ~white), own)
 
 
 def _averaged(image: Tensor, size: tuple[int, int]) -> Float[Tensor, "h w"]:

@@ -42,7 +42,7 @@ KNOWN_SIDE = 0.03
 """Relative standard deviation of a width that a header states."""
 
 SAME_PIXELS = 0.12
-"""Standard deviation of the logarithm of the ratio of two pictures' pixels: most pairs are of one detector."""
+"""Standard deviation of the logarithm of the ratio of two pictures' pixels, where they are of one detector."""
 
 DRAWN, DRAWN_TOGETHER = 24, 90
 """Candidates of a round of the refinement, of one picture and of several."""
@@ -66,7 +66,8 @@ class Picture:
 
     def oriented(self, name: str) -> "Picture":
         """The picture after one of `ORIENTATIONS`."""
-        turned = Regions(*(orient(part, name) for part in (self.regions.values, self.regions.body, self.regions.air)))
+        old = self.regions
+        turned = Regions(orient(old.values, name), orient(old.body, name), orient(old.air, name), old.ends)
         swapped = orient(torch.zeros(self.size), name).shape != self.size
         size, spacing = (self.size[::-1], self.pixel_spacing and self.pixel_spacing[::-1]) if swapped else (
             self.size, self.pixel_spacing
@@ -257,9 +258,9 @@ def _score(
         views.append(view)
         prior = prior + _log_prior(one, place.double(), distance, beside)
         valid &= (view.number > MIN_SHARE * float(small.body.sum())) & (place[:, 0] > 100) & (place[:, 0] < FIELD)
-    if len(upright) == 2:
+    if len(upright) == 2 and all(one.picture.pixel_spacing is None for one in upright):
         pixels = [candidates[:, index, 0].double() / one.picture.size[1] for index, one in enumerate(upright)]
-        prior = prior - 0.5 * ((pixels[0] / pixels[1]).log() / SAME_PIXELS).square()
+        prior = prior + _same_pixels(pixels[0] / pixels[1])
     explained = evidence(views, EFFECTIVE_PIXELS)
     scores = len(views) * EFFECTIVE_PIXELS * explained.per_pixel + prior
     return scores.masked_fill(~valid, -1e4), explained
@@ -278,5 +279,11 @@ def _log_prior(one: Hypothesis, place: Tensor, distance: Distance, beside: float
         prior = -0.5 * ((width * distance.magnification / stated).log() / KNOWN_SIDE).square()
     prior = prior - 0.5 * ((x / across).square() + (y / along).square())
     if beside is not None and one.picture.pixel_spacing is None:
-        prior = prior - 0.5 * ((width / columns / beside).log() / SAME_PIXELS).square()
+        prior = prior + _same_pixels(width / columns / beside)
     return prior
+
+
+def _same_pixels(ratio: Tensor) -> Float[Tensor, " N"]:
+    """That two pictures have pixels of one size, which most pairs have: a fifth was scaled by anything."""
+    z = ratio.log() / SAME_PIXELS
+    return (0.8 * (-0.5 * z.square()).exp() + 0.2 * (-0.5 * (z / 6).square()).exp()).log()
