@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.blocks import ConditionedTransformerBlock, FourierFeatures, PreActivationBlock, ResidualEncoder
-from trct_monai.networks.reconstruction import FinerLevels, ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import FinerLevels, ReconstructionNetwork, beside, zero_head
 from trct_monai.networks.tokens import RadiographTokens
 
 
@@ -119,6 +119,7 @@ class DirectRegression(ReconstructionNetwork):
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
     ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
+        matrices = beside(matrices, image)
         context, bias, condition = self._read(image, matrices)
         x = self.patch_embedding(self.initial_volume).flatten(2).transpose(1, 2)  # (1, N, C)
         x = (x + self.position_embedding(self.positions(self.tokens.centers * (2 / self.extent)))).expand(

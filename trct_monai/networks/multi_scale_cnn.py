@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 from trct_monai.networks.blocks import FourierFeatures, ResidualEncoder, residual_blocks
 from trct_monai.networks.lifting import lift
-from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import ReconstructionNetwork, beside, zero_head
 
 
 class MultiScaleCNN(ReconstructionNetwork):
@@ -100,6 +100,7 @@ class MultiScaleCNN(ReconstructionNetwork):
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
     ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
+        matrices = beside(matrices, image)
         views = [encoder(image[:, view : view + 1])[::-1] for view, encoder in enumerate(self.encoders)]
         x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
         x = x.expand(len(image), -1, -1, -1, -1)

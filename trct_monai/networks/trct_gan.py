@@ -16,7 +16,7 @@ from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.networks.bridge import Queries, VolumeBridge
 from trct_monai.networks.dense_encoder import DenseEncoder
 from trct_monai.networks.lifting import lift
-from trct_monai.networks.reconstruction import ReconstructionNetwork, zero_head
+from trct_monai.networks.reconstruction import ReconstructionNetwork, beside, zero_head
 
 
 class TRCTGenerator(ReconstructionNetwork):
@@ -123,6 +123,7 @@ class TRCTGenerator(ReconstructionNetwork):
         self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
     ) -> Iterable[Tensor]:
         """See `ReconstructionNetwork.correct`."""
+        matrices = beside(matrices, image)
         scales = self._encode(image)
         x = self.bridge(torch.stack(scales[0], dim=1), matrices)
         for level, features in enumerate(scales):
