@@ -29,6 +29,7 @@ from trct_monai.geometry import DEFAULT_EXTENT, Camera, make_camera, rigid_motio
 from trct_monai.io import SECTIONS, load_datalist, read_datalist, save_datalist, save_radiograph
 from trct_monai.io.files import write_csv
 from trct_monai.projector import project_hu
+from trct_monai.registration.camera import POINTS
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 TURN_DEG, SHIFT_MM, DISTANCE, FIELD = 0.4, 1.5, 0.05, 0.003
@@ -115,10 +116,8 @@ def mistaken(camera: Camera, error_mm: float, generator: torch.Generator) -> Cam
 
 def projection_error(camera: Camera, other: Camera) -> float:
     """Mean distance in mm, at the isocentre, of where two cameras project the cube's centre and corners."""
-    ends = torch.tensor([-1.0, 1.0], dtype=torch.float64) * DEFAULT_EXTENT / 2
-    points = torch.cat([torch.cartesian_prod(ends, ends, ends), torch.zeros(1, 3, dtype=torch.float64)])
     half = torch.tensor([spacing * n / 2 for spacing, n in zip(camera.pixel_spacing[::-1], camera.size[::-1])])
-    distances = (_projected(camera, points) - _projected(other, points)) * half  # of the picture, which both share
+    distances = (_projected(camera, POINTS) - _projected(other, POINTS)) * half  # of the picture, which both share
     return float(distances.norm(dim=-1).mean()) / _magnification(camera)
 
 

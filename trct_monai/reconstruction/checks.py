@@ -28,6 +28,19 @@ USUAL_OF_REAL_PAIRS = "real pairs have 0.075 to 0.095"
 """Measured on eight pairs with any_view+small; see docs/reconstruct.md."""
 
 
+def check_view(radiograph: Radiograph, name: str) -> list[str]:
+    """One line if a radiograph's header calls it another view than it is given as.
+
+    Args:
+        radiograph: The radiograph.
+        name: The view that it is given as.
+    """
+    position = radiograph.view_position
+    if not position or VIEW_POSITIONS.get(position) == name:
+        return []
+    return [f"{radiograph.path} is given as view {name!r}, while its header calls it {position}"]
+
+
 def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:
     """One line for each thing that is odd about a radiograph.
 
@@ -37,10 +50,8 @@ def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], 
         extent: Side of the volume in mm.
     """
     assert radiograph.camera is not None
-    camera, position = radiograph.camera, radiograph.view_position
-    lines = []
-    if position and VIEW_POSITIONS.get(position) != camera.name:
-        lines.append(f"{radiograph.path} is given as view {camera.name!r}, while its header calls it {position}")
+    camera = radiograph.camera
+    lines = check_view(radiograph, camera.name)
     match = measure(radiograph.image, mean_hu, extent, camera)
     upright = correlation(resize_radiographs(radiograph.image, match.expected.shape), match.expected)
     best, name = match.orientation, f"{radiograph.path} as view {camera.name!r}"

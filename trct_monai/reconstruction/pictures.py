@@ -20,9 +20,9 @@ from torch import Tensor
 from trct_monai.geometry import Camera, make_camera
 from trct_monai.geometry.orientations import IN_WORDS, orient
 from trct_monai.intensity import unit_to_attenuation
-from trct_monai.io.dicom.radiograph import VIEW_POSITIONS
 from trct_monai.io.radiograph import Radiograph
 from trct_monai.projector import project
+from trct_monai.reconstruction.checks import check_view
 from trct_monai.registration.chests.candidates import MIN_LENGTH
 from trct_monai.registration.chests.characteristic import Curve, apply_curve, curve_terms
 from trct_monai.registration.chests.model import ChestModel
@@ -217,17 +217,13 @@ def understand(radiographs: Mapping[str, Radiograph], model: ChestModel, force: 
                 )
             beside = one.width / picture.size[1]
         notes.append(f"{radiograph.path}: {_described(kind, one)}")
-        position = VIEW_POSITIONS.get(radiograph.view_position)
-        if radiograph.view_position and position != kind:
-            warnings.append(
-                f"{radiograph.path} is given as view {kind!r}, while its header calls it {radiograph.view_position}"
-            )
+        warnings += check_view(radiograph, kind)
         pictures.append(picture)
         found.append(one)
     wrong += wrong_views(pictures, found, model)
     _refuse(wrong, force)
     if len(pictures) > 1:
-        found, _ = find_together(pictures, found, model)
+        found = find_together(pictures, found, model)
     for index, one in enumerate(found):
         notes[index] += f", {one.width * one.distance.magnification:.0f} mm wide at the detector"
     measured = [MeasuredPicture(*one) for one in zip(radiographs.values(), pictures, found, negative)]

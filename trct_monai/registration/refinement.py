@@ -25,7 +25,7 @@ from trct_monai.registration.poses import Beam
 from trct_monai.registration.projections import CoarseCT
 from trct_monai.registration.scale import Scale, basis_of
 from trct_monai.registration.scatter import SCATTER_SIGMA, with_scatter
-from trct_monai.registration.search import Guess
+from trct_monai.registration.search import LEAST_OVERLAP, Guess
 
 SCALES = torch.tensor([0.02, 0.02, 5.0, 5.0, 1e-4, radians(1), radians(1), radians(1), 0.05, 0.1])
 """A unit of each unknown: `PARAMETERS`, the scatter fraction, and the log of its width over `SCATTER_SIGMA`."""
@@ -40,9 +40,6 @@ turned by 6 degrees."""
 LOWEST = torch.tensor([log(120.0), -0.9, -200.0, -200.0, 0.0, -0.35, -0.35, -0.35, 0.0, -1.0])
 HIGHEST = torch.tensor([log(900.0), 0.9, 200.0, 200.0, 1 / 550, 0.35, 0.35, 0.35, 0.8, 1.0])
 """Limits of the unknowns."""
-
-LEAST_OVERLAP = 0.15
-"""Share of the picture's valid pixels that the CT must explain."""
 
 CORRELATED = 12.0
 """Neighbouring residuals that count as one: what the coarse CT leaves is no white noise."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -106,9 +105,7 @@ class ChestModel:
             self._wide[key] = Wide(images[0], images[1:-1], images[-1])
         return self._wide[key]
 
-    def volume(self, coefficients: Float[Tensor, " K"], size: int | None = None) -> Float[Tensor, "1 1 X X X"]:
-        """The volume of some coefficients in [0, 1] of the window, interpolated to another size if asked for."""
+    def volume(self, coefficients: Float[Tensor, " K"]) -> Float[Tensor, "1 1 X X X"]:
+        """The volume of some coefficients in [0, 1] of the window."""
         volume: Tensor = self.mean + torch.tensordot(coefficients.float()[None], self.modes, dims=1)
-        if size is not None:
-            volume = F.interpolate(volume, size=(size,) * 3, mode="trilinear")
         return volume.clamp(0.0, 1.0)

@@ -44,8 +44,8 @@ KNOWN_SIDE = 0.03
 SAME_PIXELS = 0.12
 """Standard deviation of the logarithm of the ratio of two pictures' pixels, where they are of one detector."""
 
-DRAWN, DRAWN_TOGETHER = 24, 90
-"""Candidates of a round of the refinement, of one picture and of several."""
+DRAWN = 24
+"""Candidates of a round of the refinement."""
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def find_view(
         for azimuth in KINDS[kind].azimuths
     ]
     grid = coarse_grid(kind)
-    coarse = [_score([one], model, grid[:, None], COARSE, distance, beside)[0] for one in tried]
+    coarse = [_score([one], model, grid[:, None], COARSE, distance, beside) for one in tried]
     order = sorted(range(len(tried)), key=lambda index: -float(coarse[index].max()))
     scores = {(one.azimuth, one.orientation): float(score.max()) for one, score in zip(tried, coarse)}
     results = []
     for index in order[: max(2, len(KINDS[kind].azimuths))]:
         start = grid[coarse[index].topk(4).indices][:, None]
-        best, score, _ = _refined([tried[index]], model, start, distance, beside)
+        best, score = _refined([tried[index]], model, start, distance, beside)
         scores[tried[index].azimuth, tried[index].orientation] = score
         results.append((score, tried[index], best[0]))
     _, one, (width, *shift) = max(results, key=lambda result: result[0])
@@ -178,43 +178,34 @@ def find_view(
     return Found(one.azimuth, one.orientation, width, (shift[0], shift[1]), distance, scores)
 
 
-def find_together(
-    pictures: Sequence[Picture], found: Sequence[Found], model: ChestModel
-) -> tuple[list[Found], Evidence]:
+def find_together(pictures: Sequence[Picture], found: Sequence[Found], model: ChestModel) -> list[Found]:
     """Cameras of pictures of one patient, from what was found for each by itself.
 
     Args:
         pictures: As they are stored.
         found: The camera of each; azimuths, orientations and distances stay.
         model: What chests look like.
-
-    Returns:
-        The cameras, and how well they explain all pictures together.
     """
     upright = [
         Hypothesis(picture.oriented(one.orientation), one.azimuth, one.orientation, picture.kind)
         for picture, one in zip(pictures, found)
     ]
     start = torch.tensor([[[one.width, *one.shift] for one in found]])
-    best, _, explained = _refined(upright, model, start, found[0].distance, None, rounds=9)
-    result = [replace(one, width=width, shift=(x, y)) for one, (width, x, y) in zip(found, best)]
-    return result, explained
+    best, _ = _refined(upright, model, start, found[0].distance, None, rounds=9)
+    return [replace(one, width=width, shift=(x, y)) for one, (width, x, y) in zip(found, best)]
 
 
-def explain(
-    pictures: Sequence[Picture], found: Sequence[Found], model: ChestModel, longer_side: int = FINE
-) -> Evidence:
+def explain(pictures: Sequence[Picture], found: Sequence[Found], model: ChestModel) -> Evidence:
     """How well a model explains pictures whose cameras are known; air beside the body counts as such.
 
     Args:
         pictures: As they are stored.
         found: The camera of each.
         model: What chests look like.
-        longer_side: Pixels at which they are compared.
     """
     views = []
     for picture, one in zip(pictures, found):
-        small = picture.oriented(one.orientation).regions.resized(longer_side)
+        small = picture.oriented(one.orientation).regions.resized(FINE)
         place = torch.tensor([[one.width, *one.shift]])
         views.append(view_of(small, model, place, one.azimuth, one.distance, KINDS[picture.kind].dark))
     return evidence(views, EFFECTIVE_PIXELS)
@@ -227,8 +218,8 @@ def _refined(
     distance: Distance,
     beside: float | None,
     rounds: int = 5,
-) -> tuple[list[list[float]], float, Evidence]:
-    """The best candidate near to some, its score and its evidence."""
+) -> tuple[list[list[float]], float]:
+    """The best candidate near to some, and its score."""
     generator = torch.Generator().manual_seed(0)
     kept, spread = start, torch.tensor([12.0, 10.0, 13.0])
     for step in range(rounds):
@@ -236,10 +227,9 @@ def _refined(
             len(kept), DRAWN // len(kept), *kept.shape[1:], generator=generator
         )
         candidates = torch.cat([kept, drawn.flatten(0, 1)])
-        scores, _ = _score(upright, model, candidates, FINE, distance, beside)
+        scores = _score(upright, model, candidates, FINE, distance, beside)
         kept, spread = candidates[scores.topk(3 if 2 * step < rounds else 2).indices], spread * 0.6
-    scores, explained = _score(upright, model, kept[:1], FINE, distance, beside)
-    return kept[0].tolist(), float(scores[0]), explained
+    return kept[0].tolist(), float(_score(upright, model, kept[:1], FINE, distance, beside)[0])
 
 
 def _score(
@@ -249,8 +239,8 @@ def _score(
     longer_side: int,
     distance: Distance,
     beside: float | None,
-) -> tuple[Float[Tensor, " N"], Evidence]:
-    """Score of each candidate, and its evidence."""
+) -> Float[Tensor, " N"]:
+    """Score of each candidate."""
     views, prior, valid = [], torch.zeros(len(candidates), dtype=torch.float64), torch.ones(len(candidates)).bool()
     for index, one in enumerate(upright):
         small, place = one.picture.compared(longer_side), candidates[:, index]
@@ -261,9 +251,8 @@ def _score(
     if len(upright) == 2 and all(one.picture.pixel_spacing is None for one in upright):
         pixels = [candidates[:, index, 0].double() / one.picture.size[1] for index, one in enumerate(upright)]
         prior = prior + _same_pixels(pixels[0] / pixels[1])
-    explained = evidence(views, EFFECTIVE_PIXELS)
-    scores = len(views) * EFFECTIVE_PIXELS * explained.per_pixel + prior
-    return scores.masked_fill(~valid, -1e4), explained
+    scores = len(views) * EFFECTIVE_PIXELS * evidence(views, EFFECTIVE_PIXELS).per_pixel + prior
+    return scores.masked_fill(~valid, -1e4)
 
 
 def _log_prior(one: Hypothesis, place: Tensor, distance: Distance, beside: float | None) -> Float[Tensor, " N"]:
