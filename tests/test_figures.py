@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from trct_monai.figures import comparison_figure, contact_sheet, planes, reconstruction_figure, save_figure
+from trct_monai.geometry import make_camera
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,15 @@ def test_long_warnings_stay_inside_the_picture() -> None:
     assert title.get_text().replace("\n", " ").split()[:3] == ["case", "measured", "beside"]
     box, whole = title.get_window_extent(), figure.bbox
     assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+
+
+@pytest.mark.parametrize(("azimuth", "letters"), [(0.0, "RL"), (90.0, "AP"), (-90.0, "PA"), (180.0, "LR"), (40.0, "")])
+def test_letters_at_the_edges_are_those_of_the_camera(azimuth: float, letters: str) -> None:
+    camera = make_camera("lat", azimuth, sod=1600.0, sdd=1800.0, detector_extent=(300.0, 300.0), size=(8, 8))
+    image = torch.zeros(1, 8, 8)
+    figure = reconstruction_figure(torch.zeros(8, 8, 8), None, image, image, view_names=["lat"], cameras=[camera])
+    (radiograph,) = (axis for axis in figure.axes if "radiograph" in axis.get_title())
+    assert "".join(text.get_text() for text in radiograph.texts) == letters
 
 
 def test_contact_sheet_has_a_row_for_each_case() -> None:

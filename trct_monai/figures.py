@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from trct_monai.geometry import Camera
 from trct_monai.io.files import replacing
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def reconstruction_figure(
     reprojections: Tensor,
     *,
     view_names: Sequence[str] = (),
+    cameras: Sequence[Camera] = (),
     voxel_spacing: float | None = None,
     title: str = "",
 ) -> "Figure":
@@ -111,6 +113,7 @@ def reconstruction_figure(
         radiographs: Line integrals (V, H, W) that it was made from.
         reprojections: Line integrals (V, H, W) of the reconstruction for the same cameras.
         view_names: Names of the views.
+        cameras: The views, for the letters at their edges; without them a lateral is taken to face left.
         voxel_spacing: Voxel side in mm, for a scale bar.
         title: Heading.
     """
@@ -131,7 +134,7 @@ def reconstruction_figure(
             _show_row(figure, np.array([axis]), [panel], _SIDES[name])
     if voxel_spacing:
         _scale_bar(axes[0, 0], volume["axial"].shape, voxel_spacing)
-    _show_views(figure, axes[first:], radiographs, reprojections, view_names)
+    _show_views(figure, axes[first:], radiographs, reprojections, view_names, cameras)
     if title:
         figure.suptitle(_wrapped(title))
     return figure
@@ -209,7 +212,12 @@ def _wrapped(title: str) -> str:
 
 
 def _show_views(
-    figure: "Figure", axes: np.ndarray, radiographs: Tensor, reprojections: Tensor | None, view_names: Sequence[str]
+    figure: "Figure",
+    axes: np.ndarray,
+    radiographs: Tensor,
+    reprojections: Tensor | None,
+    view_names: Sequence[str],
+    cameras: Sequence[Camera] = (),
 ) -> None:
     """A row for each view: radiograph, and if there is one its reprojection and the residual."""
     for view, row in enumerate(axes):
@@ -222,7 +230,16 @@ def _show_views(
             residual = expected - measured
             panels.append((expected, limits, "gray", "reprojection of the prediction"))
             panels.append((residual, (-1.0, 1.0), "RdBu_r", f"residual, RMS {np.sqrt((residual**2).mean()):.2f}"))
-        _show_row(figure, row, panels, _SIDES.get(name))
+        _show_row(figure, row, panels, _sides_of(cameras[view]) if view < len(cameras) else _SIDES.get(name))
+
+
+def _sides_of(camera: Camera) -> tuple[str, str] | None:
+    """Letters at the left and right edge of a view; none if its columns do not run along an axis of the patient."""
+    x, y, _ = camera.column_axis
+    if max(abs(x), abs(y)) < 0.9:
+        return None
+    negative, positive = ("L", "R") if abs(x) > abs(y) else ("P", "A")
+    return (negative, positive) if x + y > 0 else (positive, negative)
 
 
 def _show_row(figure: "Figure", axes: np.ndarray, panels: Sequence[_Panel], sides: tuple[str, str] | None) -> None:

@@ -68,6 +68,7 @@ def reconstruct(
     figure = reconstruction_figure(
         *(result.volume_hu, result.width_hu, result.radiographs, result.reprojections),
         view_names=[camera.name for camera in result.cameras],
+        cameras=result.cameras,
         voxel_spacing=reconstructor.extent / len(result.volume_hu),
         title=f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in result.warnings),
     )
