@@ -1,6 +1,10 @@
 """Laws of the thorax phantoms: same patient at any size and phase, anatomy on its side, findings inside their masks."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -34,6 +38,20 @@ def test_same_seed_gives_the_same_phantom_and_another_seed_another():
     np.testing.assert_array_equal(first.ct_hu, again.ct_hu)
     assert first.description == again.description
     assert np.abs(first.ct_hu - other.ct_hu).mean() > 20
+
+
+@pytest.mark.slow
+def test_a_phantom_has_the_same_bits_on_a_plainer_processor():
+    """Whatever vector instructions a processor has, `PhantomThorax-64` must be one data set."""
+    used = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    if not used:
+        pytest.skip("NumPy has no vector instructions here to do without")
+    program = (
+        "from trct_monai.phantoms import thorax_phantom as t; import sys; sys.stdout.buffer.write(t(450, 64).ct_hu)"
+    )
+    plain = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(used)}
+    drawn = subprocess.run([sys.executable, "-c", program], env=plain, check=True, stdout=subprocess.PIPE).stdout
+    assert hashlib.sha256(drawn).digest() == hashlib.sha256(thorax_phantom(450, 64).ct_hu.tobytes()).digest()
 
 
 @pytest.mark.parametrize("size", [17, 32])

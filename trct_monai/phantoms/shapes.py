@@ -6,7 +6,7 @@ share of the voxel inside the shape, to first order. So a shape has the same pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,15 @@ Number = float | int
 Numbers = Sequence[Number] | Array
 Box = tuple[slice, slice, slice]
 Coordinates = tuple[Array, Array, Array]
+
+
+def in_double(function: Callable[..., Array], value: Array, *arguments: Number) -> Array:
+    """``function(value, *arguments)`` by way of double precision, in the value's own type.
+
+    Powers, exponentials and sines in single precision differ in their last bits between processors; rounded from double
+    precision they are the same, and so are the phantoms.
+    """
+    return np.asarray(function(value.astype(float), *arguments).astype(value.dtype))
 
 
 def smoothstep(value: Array | Number, start: Number, end: Number) -> Array:
@@ -47,9 +56,9 @@ def smooth_min(a: Array | Number, b: Array | Number, width: Number) -> Array:
 def superellipse_distance(x: Array, y: Array, a: Array | Number, b: Array | Number, exponent: Number) -> Array:
     """First-order distance in mm to ``|x/a|^n + |y/b|^n = 1`` in the plane; `a`, `b` half axes in mm, maybe by z."""
     u, v = np.maximum(np.abs(x), 1e-3), np.maximum(np.abs(y), 1e-3)
-    un, vn = (u / a) ** exponent, (v / b) ** exponent
+    un, vn = in_double(np.power, u / a, exponent), in_double(np.power, v / b, exponent)
     total = un + vn
-    gauge = total ** (1 / exponent)
+    gauge = in_double(np.power, total, 1 / exponent)
     distance: Array = (gauge - 1) * total / (gauge * np.sqrt((un / u) ** 2 + (vn / v) ** 2))
     return distance
 

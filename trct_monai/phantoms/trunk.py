@@ -12,6 +12,7 @@ from trct_monai.phantoms.shapes import (
     Number,
     Numbers,
     ellipsoid_distance,
+    in_double,
     segment_offset,
     smooth_curve,
     smooth_min,
@@ -69,8 +70,9 @@ def diaphragm_distance(patient: Patient, x: Array, y: Array, z: Array) -> Array:
         rx = np.where(dx > 0, np.float32(0.5 * patient.width), np.float32(0.8 * patient.width))
         ry = np.where(dy > 0, np.float32(0.62 * patient.depth), np.float32(0.5 * patient.depth))
         r2 = (dx / rx) ** 2 + (dy / ry) ** 2 + np.float32(1e-4)
-        drop = np.float32(fall) * r2 ** np.float32(1.25)
-        slope = 2.5 * np.float32(fall) * r2 ** np.float32(0.25) * np.sqrt((dx / rx**2) ** 2 + (dy / ry**2) ** 2)
+        root = np.sqrt(np.sqrt(r2))
+        drop = np.float32(fall) * r2 * root
+        slope = 2.5 * np.float32(fall) * root * np.sqrt((dx / rx**2) ** 2 + (dy / ry**2) ** 2)
         surfaces.append((np.float32(dome - lower) - drop - z) / np.sqrt(1 + slope * slope))
     return -smooth_min(-surfaces[0], -surfaces[1], 12)
 
@@ -113,10 +115,11 @@ def plane_waves(canvas: Canvas, rng: np.random.Generator, number: int, shortest:
         length = np.exp(rng.uniform(np.log(shortest), np.log(longest)))
         wave = direction / np.linalg.norm(direction) * 2 * np.pi / length
         start = rng.uniform(0, 2 * np.pi)
-        px, py, pz = (np.exp(1j * w * canvas.axis).astype(np.complex64) for w in wave)
+        px, py, pz = (np.exp(1j * w * canvas.axis.astype(float)) for w in wave)
         blur = np.prod(np.sinc(wave * canvas.spacing / (2 * np.pi)))  # mean of the wave over a voxel
-        plane = (px[:, None] * py[None, :] * np.complex64(blur * np.exp(1j * start) * np.sqrt(2 / number)))[..., None]
-        result += plane.real * pz.real - plane.imag * pz.imag
+        plane = (px[:, None] * py[None, :] * (blur * np.exp(1j * start) * np.sqrt(2 / number)))[..., None]
+        a, b, c, d = (part.astype(np.float32) for part in (plane.real, pz.real, plane.imag, pz.imag))
+        result += a * b - c * d
     return result
 
 
@@ -159,7 +162,7 @@ def _muscle_thickness(patient: Patient, x: Array, y: Array, z: Array) -> Array:
     _, _, center = patient.cage_axes(z)
     ahead = smoothstep(y - center.astype(np.float32), -10, 30).astype(np.float32)
     pectoral = (11 * smoothstep(t, 0.45, 0.65) * smoothstep(t, 1.0, 0.85)).astype(np.float32) * ahead
-    lateral = np.exp(-(((np.abs(x) - 34) / 20) ** 2))
+    lateral = in_double(np.exp, -(((np.abs(x) - 34) / 20) ** 2))
     paraspinal = 22 * lateral * (1 - ahead)
     shoulder = (34 * smoothstep(t, 0.6, 0.95)).astype(np.float32) * smoothstep(np.abs(x), 40, 100).astype(np.float32)
     thickness: Array = np.float32(patient.muscle) * (8 + pectoral + paraspinal + shoulder) + 5
@@ -174,7 +177,8 @@ def _paint_fissures(canvas: Canvas, patient: Patient, x: Array, y: Array, z: Arr
     for side in SIDES.values():
         start, slope, bow = rng.normal(0.2, 0.02), rng.normal(0.82, 0.06), rng.normal(7, 3)
         back = -0.5 * patient.depth
-        sheet = patient.apex - start * patient.height - slope * (y - back) + bow * np.sin((side * x - 60) / 30) + shift
+        wave = bow * in_double(np.sin, (side * x - 60) / 30)
+        sheet = patient.apex - start * patient.height - slope * (y - back) + wave + shift
         oblique = ((z - sheet) / np.sqrt(1 + slope * slope)).astype(np.float32)
         sheets = [(oblique, side * x > 0)]
         if side > 0:
