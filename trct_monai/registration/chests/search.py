@@ -44,8 +44,8 @@ KNOWN_SIDE = 0.03
 SAME_PIXELS = 0.12
 """Standard deviation of the logarithm of the ratio of two pictures' pixels, where they are of one detector."""
 
-DRAWN = 24
-"""Candidates of a round of the refinement."""
+DRAWN, DRAWN_TOGETHER = 24, 90
+"""Candidates of a round of the refinement, of one picture and of a pair, which has twice the unknowns."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def find_together(pictures: Sequence[Picture], found: Sequence[Found], model: Ch
         for picture, one in zip(pictures, found)
     ]
     start = torch.tensor([[[one.width, *one.shift] for one in found]])
-    best, _ = _refined(upright, model, start, found[0].distance, None, rounds=9)
+    best, _ = _refined(upright, model, start, found[0].distance, None, rounds=9, number=DRAWN_TOGETHER)
     return [replace(one, width=width, shift=(x, y)) for one, (width, x, y) in zip(found, best)]
 
 
@@ -218,13 +218,14 @@ def _refined(
     distance: Distance,
     beside: float | None,
     rounds: int = 5,
+    number: int = DRAWN,
 ) -> tuple[list[list[float]], float]:
     """The best candidate near to some, and its score."""
     generator = torch.Generator().manual_seed(0)
     kept, spread = start, torch.tensor([12.0, 10.0, 13.0])
     for step in range(rounds):
         drawn = kept[:, None] + spread * torch.randn(
-            len(kept), DRAWN // len(kept), *kept.shape[1:], generator=generator
+            len(kept), number // len(kept), *kept.shape[1:], generator=generator
         )
         candidates = torch.cat([kept, drawn.flatten(0, 1)])
         scores = _score(upright, model, candidates, FINE, distance, beside)
