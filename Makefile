@@ -33,16 +33,17 @@ docs: install
 	$(RUN) sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs . build/docs
 	@echo "wrote build/docs/docs/index.html"
 
-# Tests compute on one thread: their networks are tiny, and on busy cores threads that wait for each other take up to
-# nine times as long.
+# A test process for each core. Each computes on one thread: the networks are tiny, and on busy cores threads that wait
+# for each other take up to nine times as long.
 quick test: export OMP_NUM_THREADS = 1
+PYTEST := $(RUN) pytest --numprocesses auto --dist worksteal
 
 # Without what is marked slow; shows what took longest of the others.
 quick: lint
-	$(RUN) pytest -m "not slow" --durations 5
+	$(PYTEST) -m "not slow" --durations 5
 
 test: lint docs
-	$(RUN) pytest
+	$(PYTEST)
 
 DEMO ?= demo
 BUNDLE := bundles/direct_regression

@@ -171,7 +171,7 @@ def tasks(folder: Path, sizes: Sizes) -> Iterator[Task]:
         commands, "phases", "--pairs", str(pairs), "--cases", str(cases), "--size", str(sizes.phase_volume),
         "--split", sizes.phase_split], 120)  # fmt: skip
     yield Task("card", "card", [steps, "card", *sizes.options], 60)
-    yield Task("tests", "pytest -m cuda", [commands, "tests"], 120)
+    yield Task("tests", "pytest -m cuda", [commands, "tests", *sizes.options], 120)
 
     def training(part: str, bundle: str, overlays: str, batch: int, precisions: str) -> Task:
         name = "+".join([bundle, *([overlays] if overlays else [])])

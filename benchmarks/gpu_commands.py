@@ -52,12 +52,18 @@ class Counts:
             _print({"case": report.nodeid, "setting": " ".join(reason)[:300], "status": "failed"})
 
 
-def tests() -> None:
-    """The tests that ask for a GPU; a row for the count, and one for each that failed."""
+def tests(miniature: bool = False) -> None:
+    """The tests that ask for a GPU; a row for the count, and one for each that failed.
+
+    Args:
+        miniature: Those of one folder.
+    """
     started, counts = time.monotonic(), Counts()
     options = ["-m", "cuda", "-v", "--tb=short", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("xdist"):  # most of a test's time there is spent on the first use of each kernel
-        options += ["-n", "6"]
+        options += ["-n", str(min(6, os.cpu_count() or 1))]
+    if miniature:
+        options += ["tests/devices"]
     pytest.main([*options, "-o", "addopts=--import-mode=importlib", "-W", "default"], plugins=[counts])
     none = not counts.passed and (torch.cuda.is_available() or not counts.skipped)
     status = "failed: no test has passed" if none else "failed" if counts.failed else "ok"
