@@ -105,7 +105,8 @@ def draw(source: str, number: int) -> View:
     c, s = cos(radians(roll)), sin(radians(roll))
     camera = replace(camera, column_axis=tuple(c * column + s * row), row_axis=tuple(c * row - s * column))
     shift = rng.uniform(-40, 40, 2)
-    camera = camera.shifted(shift[0] * np.array(camera.column_axis) + shift[1] * np.array(camera.row_axis))
+    offset = shift[0] * np.array(camera.column_axis) + shift[1] * np.array(camera.row_axis)
+    camera = camera.shifted(offset.tolist())
     affine = voxel_to_world(volume.ct_hu.shape, volume.spacing)
     line = project(hu_to_attenuation(volume.ct_hu.float())[None, None], [camera], affine=affine)
     seen = degrade(

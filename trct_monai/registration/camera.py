@@ -116,7 +116,8 @@ def register(
     fits = _rivals(_distinct(beams, refine(*levels[0], fits, 5)), 3)
     fits = _rivals(_distinct(beams, refine(*levels[1], fits, 5)), 2)
     fits = refine(*levels[2], fits, 4)
-    fits = _nominal_first(fits, refine(*levels[2], [_mirrored(fits[0])], 3) if fits[0].side else [])
+    if fits[0].side or _may_be_parallel(fits[0]):
+        fits = _first_of_twins(fits, refine(*levels[2], [_mirrored(fits[0])], 4)[0])
     fine = levels[2][0]
     others = [fit for fit in (*fits[1:], *first) if distance(beams, fits[0], fit) > SAME]
     return _result(image, mask, beams, fine, fits, others)
@@ -198,8 +199,13 @@ def _spread(fits: Sequence[Fit]) -> list[Fit]:
     return starts
 
 
+def _may_be_parallel(fit: Fit) -> bool:
+    """Whether the source may be as well beyond the farthest: then it may be on the other side."""
+    return bool(fit.pose[4] < 2 * fit.covariance[4, 4].sqrt())
+
+
 def _mirrored(fit: Fit) -> Fit:
-    """The same rays from the nominal side, with the picture mirrored: the same picture, if the beam is parallel."""
+    """The same rays from the other side, with the picture mirrored: the same picture, if the beam is parallel."""
     names = list(ORIENTATIONS)
     twin = {
         "identity": "flip_columns", "flip_rows": "rotate_180", "transpose": "rotate_270", "rotate_90": "transpose_anti",
@@ -209,11 +215,13 @@ def _mirrored(fit: Fit) -> Fit:
     return replace(fit, side=1 - fit.side, orientation=names.index(name), pose=fit.pose * signs)
 
 
-def _nominal_first(fits: list[Fit], twins: list[Fit]) -> list[Fit]:
-    """The fits, or in place of the first its twin from the nominal side, where that explains the picture as well."""
-    if twins and (twins[0].cost - fits[0].cost) * fits[0].pixels < AS_GOOD:
-        return [*twins, *fits[1:]]
-    return fits
+def _first_of_twins(fits: list[Fit], twin: Fit) -> list[Fit]:
+    """The fits, with its twin from the other side in place of the first where that explains the picture better.
+
+    Where both explain it, the one from the nominal side is taken.
+    """
+    margin = AS_GOOD if twin.side == 0 else -AS_GOOD
+    return [twin, *fits[1:]] if (twin.cost - fits[0].cost) * fits[0].pixels < margin else fits
 
 
 def _rivals(fits: Sequence[Fit], count: int) -> list[Fit]:
