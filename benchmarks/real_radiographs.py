@@ -3,12 +3,14 @@
     python benchmarks/real_radiographs.py --radiographs FOLDER --output real_radiographs.csv
 
 FOLDER holds a folder for each patient, NAME_left or NAME_right by the side to which the patient of the lateral faces,
-with a file frontal.* and a file lateral.*. Each is given as a pair, as the frontal alone, exchanged, and as the lateral
-in place of the frontal; the last two must be refused.
+with a file frontal.* and a file lateral.*. Each is given as a pair, as the frontal alone, exchanged, as the lateral in
+place of the frontal, and as the frontal alone mirrored left-right; the third and the fourth must be refused, the last
+one named in a warning, or said to be not sure.
 """
 
 import csv
 import logging
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,18 @@ from trct_monai.io.files import write_text
 from trct_monai.io.radiograph import Radiograph, read_radiograph
 from trct_monai.reconstruction import Reconstructor, load_reconstructor
 
-COLUMNS = ("patient", "given", "side", "facing", "width_mm", "residual", "median_body_hu", "interval_hu", "warnings")
+COLUMNS = (
+    "patient",
+    "given",
+    "side",
+    "facing",
+    "not_sure",
+    "width_mm",
+    "residual",
+    "median_body_hu",
+    "interval_hu",
+    "warnings",
+)
 
 
 def row_of(name: str, given: str, views: dict[str, Radiograph], reconstructor: Reconstructor) -> dict[str, Any]:
@@ -36,12 +49,19 @@ def row_of(name: str, given: str, views: dict[str, Radiograph], reconstructor: R
     return {
         **row,
         "facing": "".join(sides),
+        "not_sure": " ".join(view for view, note in zip(views, result.notes) if "not sure" in note),
         "width_mm": " ".join(widths),
         "residual": f"{result.residual:.3f}",
         "median_body_hu": f"{float(body.median()):.0f}",
         "interval_hu": f"{result.mean_width_hu or 0:.0f}",
         "warnings": len(result.warnings),
     }
+
+
+def mirrored(radiograph: Radiograph) -> Radiograph:
+    """The radiograph mirrored left-right."""
+    valid = radiograph.valid
+    return replace(radiograph, image=radiograph.image.flip(-1), valid=None if valid is None else valid.flip(-1))
 
 
 def main(radiographs: str, output: str, method: str = "any_view+small") -> None:
@@ -61,6 +81,7 @@ def main(radiographs: str, output: str, method: str = "any_view+small") -> None:
             ("frontal alone", {"pa": pa}),
             ("exchanged", {"pa": lat, "lat": pa}),
             ("lateral as frontal", {"pa": lat}),
+            ("mirrored frontal", {"pa": mirrored(pa)}),
         ):
             rows.append(row_of(folder.name, given, views, reconstructor))
             print(" | ".join(str(rows[-1].get(column, ""))[:90] for column in COLUMNS), flush=True)

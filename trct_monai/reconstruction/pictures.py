@@ -26,7 +26,14 @@ from trct_monai.reconstruction.checks import check_view
 from trct_monai.registration.chests.candidates import MIN_LENGTH
 from trct_monai.registration.chests.characteristic import Curve, apply_curve, curve_terms
 from trct_monai.registration.chests.model import ChestModel
-from trct_monai.registration.chests.plausible import NAMES, seems_mirrored, side_in_words, why_no_chest, wrong_views
+from trct_monai.registration.chests.plausible import (
+    NAMES,
+    frontal_in_words,
+    seems_mirrored,
+    side_in_words,
+    why_no_chest,
+    wrong_views,
+)
 from trct_monai.registration.chests.regions import find_regions
 from trct_monai.registration.chests.search import Found, Picture, find_together, find_view
 from trct_monai.resampling import resize_radiographs
@@ -287,10 +294,7 @@ def _turned(picture: Picture, model: ChestModel) -> str:
 
 
 def _described(kind: str, found: Found) -> str:
-    if kind == "lat":
-        return f"a lateral, {side_in_words(found)}"
-    turned = "upright" if found.orientation == "identity" else IN_WORDS[found.orientation]
-    return f"a frontal, {turned}"
+    return f"a lateral, {side_in_words(found)}" if kind == "lat" else f"a frontal, {frontal_in_words(found)}"
 
 
 def _are_same(one: Tensor, other: Tensor) -> bool:

@@ -32,7 +32,7 @@ SURE_SIDE = 8.0
 """Difference of scores from which on the side to which a lateral faces is sure."""
 
 MIRRORED = 4.0
-"""Difference of scores from which on a mirrored frontal is named."""
+"""Difference of scores from which on it is sure whether a frontal is mirrored."""
 
 UPSIDE_DOWN = {
     "identity": ("flip_rows", "rotate_180"), "flip_columns": ("flip_rows", "rotate_180"),
@@ -98,8 +98,14 @@ def wrong_views(pictures: Sequence[Picture], found: Sequence[Found], model: Ches
 
 def seems_mirrored(found: Found) -> bool:
     """Whether a frontal would fit better mirrored left-right."""
-    mirrored = {"identity": "flip_columns", "rotate_180": "flip_rows"}.get(found.orientation, "")
-    return found.scores.get((found.azimuth, mirrored), -1e4) > found.score + MIRRORED
+    return _gain_of_mirroring(found) > MIRRORED
+
+
+def frontal_in_words(found: Found) -> str:
+    """How a frontal was understood, in words."""
+    turned = "upright" if found.orientation == "identity" else IN_WORDS[found.orientation]
+    sure = abs(_gain_of_mirroring(found)) > MIRRORED
+    return turned + ("" if sure else ", whether mirrored left-right is not sure")
 
 
 def side_in_words(found: Found) -> str:
@@ -109,6 +115,12 @@ def side_in_words(found: Found) -> str:
     values = sorted(_by_azimuth(found).values())
     sure = len(values) < 2 or values[-1] - values[0] > SURE_SIDE
     return f"facing {side}{turned}" + ("" if sure else ", which is not sure")
+
+
+def _gain_of_mirroring(found: Found) -> float:
+    """By how much the score of a frontal rises if it is mirrored left-right."""
+    mirrored = {"identity": "flip_columns", "rotate_180": "flip_rows"}.get(found.orientation, "")
+    return found.scores.get((found.azimuth, mirrored), -1e4) - found.score
 
 
 def _by_azimuth(found: Found) -> dict[float, float]:
