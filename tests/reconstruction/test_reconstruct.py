@@ -193,8 +193,8 @@ def test_a_radiograph_is_not_written_over(pictures: Path) -> None:
     assert (pictures / "pa.png").read_bytes() == before
 
 
-def test_finer_voxels_fill_the_same_cube(unseen: dict[str, str], tmp_path: Path) -> None:
-    size = 128
+@pytest.mark.parametrize("size", [128, 256])
+def test_finer_voxels_fill_the_same_cube(size: int, unseen: dict[str, str], tmp_path: Path) -> None:
     reconstruct(str(tmp_path / "ct.nii.gz"), pa=unseen["pa"], lat=unseen["lat"], size=size)
     ct, quantiles = nibabel.load(tmp_path / "ct.nii.gz"), nibabel.load(tmp_path / "ct_quantiles.nii.gz")
     assert ct.shape == (size,) * 3 and quantiles.shape == (size, size, size, 4)
