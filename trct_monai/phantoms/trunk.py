@@ -117,9 +117,9 @@ def plane_waves(canvas: Canvas, rng: np.random.Generator, number: int, shortest:
         start = rng.uniform(0, 2 * np.pi)
         px, py, pz = (np.exp(1j * w * canvas.axis.astype(float)) for w in wave)
         blur = np.prod(np.sinc(wave * canvas.spacing / (2 * np.pi)))  # mean of the wave over a voxel
-        plane = (px[:, None] * py[None, :] * (blur * np.exp(1j * start) * np.sqrt(2 / number)))[..., None]
-        a, b, c, d = (part.astype(np.float32) for part in (plane.real, pz.real, plane.imag, pz.imag))
-        result += a * b - c * d
+        plane = px[:, None] * py[None, :] * (blur * np.exp(1j * start) * np.sqrt(2 / number))
+        plane, pz = plane[..., None].astype(np.complex64), pz.astype(np.complex64)
+        result += plane.real * pz.real - plane.imag * pz.imag
     return result
 
 

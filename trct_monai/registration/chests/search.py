@@ -229,8 +229,9 @@ def _refined(
         )
         candidates = torch.cat([kept, drawn.flatten(0, 1)])
         scores = _score(upright, model, candidates, FINE, distance, beside)
-        kept, spread = candidates[scores.topk(3 if 2 * step < rounds else 2).indices], spread * 0.6
-    return kept[0].tolist(), float(_score(upright, model, kept[:1], FINE, distance, beside)[0])
+        best = scores.topk(3 if 2 * step < rounds else 2)
+        kept, spread = candidates[best.indices], spread * 0.6
+    return kept[0].tolist(), float(best.values[0])
 
 
 def _score(
