@@ -272,7 +272,7 @@ class AnyView(Plain):
         errors = torch.einsum("bvehw,vu->bveuhw", terms, torch.eye(views)).flatten(1, 2)
         h = (torch.cat([projected[:, 1:], errors], dim=1) * counted[:, None]).flatten(2)
         right = ((measured - projected[:, 0]) * counted).flatten(1)
-        system = h @ h.transpose(1, 2) + linear.noise**2 * torch.eye(h.shape[1])
+        system = h @ h.transpose(1, 2) + linear.noise[0] ** 2 * torch.eye(h.shape[1])
         solution = torch.linalg.solve(system, (h @ right[..., None])[..., 0])
         added = torch.einsum("bk,kcxyz->bcxyz", solution[:, :number], linear.modes)
         fine = torch.stack([image, image.square() / top], dim=2) * exposure

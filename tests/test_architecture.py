@@ -16,7 +16,7 @@ FLOORS = [
     ["physics", "resampling"],
     ["projector"],
     ["io"],
-    ["phantoms", "registration", "preprocessing", "networks", "losses", "metrics", "baselines", "figures"],
+    ["phantoms", "registration", "preprocessing", "variation", "networks", "losses", "metrics", "baselines", "figures"],
     ["transforms"],
     ["datasets", "training"],
     ["bundles"],

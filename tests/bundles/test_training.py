@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.bundles.miniature import (
     CHECKPOINT,
     OVERLAY_MINIATURE,
     RECONSTRUCTION,
+    SIZES,
     DataOf,
     Trained,
     arguments,
@@ -24,15 +26,18 @@ from tests.bundles.miniature import (
     without_pictures,
 )
 from tests.bundles.processes import Warm, shell, warm
-from tests.bundles.sources import BUNDLES, COMMON, PHASES, name, overlays, read
+from tests.bundles.sources import BUNDLES, COMMON, PHASES, RADIOGRAPHS, name, overlays, read
 from trct_monai.io.datalist import load_datalist
 
 pytestmark = pytest.mark.slow
 
+ANY_VIEW = RECONSTRUCTION.with_name("any_view")
+
 OWN_OVERLAYS = [
     pair
     for pair in overlays("train.json")
-    if pair[1].parent.name == "configs" and pair[1].stem != "train_intervals"  # which needs a trained network
+    # The intervals need a trained network, patients a folder of CTs.
+    if pair[1].parent.name == "configs" and pair[1].stem not in ("train_intervals", "from_patients")
 ]
 
 
@@ -69,6 +74,59 @@ def test_every_overlay_of_its_own_trains(
     config = files(bundle, "train.json", overlay, smoke(bundle))
     run(config, **arguments(bundle, data(bundle), tmp_path) | without_pictures(config) | changes)
     assert load(tmp_path / CHECKPOINT)["epoch"] == 2
+
+
+def from_cts(bundle: Path, datalist: Path, folder: Path, output: Path, *more: Path, **changes: Any) -> dict[str, Any]:
+    """Train a miniature from CTs; returns the last checkpoint."""
+    config = files(bundle, "train.json", smoke(bundle), *more[:1], COMMON / "from_cts.json", *more[1:])
+    options = arguments(bundle, datalist, output) | without_pictures(config)
+    few = {"cts": str(folder), "warps": 1, "phantoms": 2, "validation_phantoms": 1, "num_workers": 0}
+    run(config, **options | few | changes)
+    return load(output / CHECKPOINT)
+
+
+@pytest.mark.parametrize("bundle", RADIOGRAPHS, ids=name)
+def test_every_radiograph_bundle_trains_from_cts(bundle: Path, phantoms: Path, ct_folder: Path, tmp_path: Path) -> None:
+    state = from_cts(bundle, phantoms, ct_folder, tmp_path / "one", held_out="p2")
+    assert state["epoch"] == 2 and state["best_metric"] > 5
+    if bundle == RECONSTRUCTION:
+        assert_same_weights(from_cts(bundle, phantoms, ct_folder, tmp_path / "two", held_out="p2"), state)
+
+
+def test_a_model_of_patients_stands_beside_that_of_phantoms(
+    trained: Trained, phantoms: Path, ct_folder: Path, tmp_path: Path
+) -> None:
+    bundle = ANY_VIEW
+    overlays = [bundle / "configs" / f"{overlay}.json" for overlay in ("mixture", "from_patients")]
+    views = {"geometry": "x2ct", "usual_views": [0, 1], "fitted_warps": 2, "start_path": trained(bundle) / "model.pt"}
+    state = from_cts(bundle, phantoms, ct_folder, tmp_path, *overlays, **views)["network"]
+    before = load(trained(bundle) / "model.pt")
+    number = len(before["linear_start.modes"])
+    assert torch.equal(state["linear_start.modes"][:number], before["linear_start.modes"])
+    assert torch.equal(state["linear_start.mean"][:1], before["linear_start.mean"])
+    assert state["linear_start.modes"][96:].any() and not state["linear_start.modes"][number:96].any()
+    assert not torch.equal(state["initial_volume"][0], state["initial_volume"][1])
+    config = files(bundle, "inference.json", *overlays[:1])
+    run(config, **arguments(bundle, phantoms, tmp_path) | SIZES | {"max_cases": 1})
+    assert list(tmp_path.glob("*.nii.gz"))
+
+
+def test_training_from_cts_says_what_is_missing(phantoms: Path, ct_folder: Path, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"cts": ""}, "no folder of CTs was given: pass --cts FOLDER"),
+        ({"held_out": "p3"}, "p3: no such case or patient to hold out; there are p1, p2"),
+        ({"held_out": "p1,p2"}, "all 2 CTs are held out"),
+    ):
+        with pytest.raises(RuntimeError) as error:
+            from_cts(RECONSTRUCTION, phantoms, ct_folder, tmp_path, **changes)
+        assert message in str(innermost(error.value))
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)

@@ -141,3 +141,27 @@ def test_real_cts_come_out_the_right_way_round(shared, tmp_path):
     heart, liver = pa[40:48], pa[50:56]
     assert heart[:, 36:46].mean() > 1.2 * heart[:, 18:28].mean()
     assert liver[:, 12:26].mean() > liver[:, 38:52].mean()
+
+
+def test_radiographs_of_the_whole_ct_show_what_is_outside_the_cube(tmp_path, phantom):
+    (tmp_path / "cts").mkdir()
+    wide = np.pad(phantom.ct_hu, ((10, 10), (0, 0), (0, 0)), constant_values=-1000)
+    wide[:5] = 0  # a wall of water at the patient's left, outside the cube
+    affine = phantom.affine.copy()
+    affine[0, 3] -= 10 * affine[0, 0]
+    save_nifti(tmp_path / "cts" / "p1.nii.gz", wide, affine)
+    for name, options in (("cube", {}), ("whole", {"whole": True})):
+        prepare(str(tmp_path / "cts"), str(tmp_path / name), **{**SMALL, **options}, center="body")
+    cases = [load_datalist(tmp_path / name / "datalist.json", "training")[0] for name in ("cube", "whole")]
+    cube, whole = (LoadRadiographsd()(case)["image"] for case in cases)
+    labels = [nibabel.load(case["label"]).get_fdata() for case in cases]
+    np.testing.assert_array_equal(*labels)
+    difference = whole - cube
+    assert difference.min() > -0.05 and difference[1].mean() > 0.5  # the lateral looks through the wall
+    assert difference[0, :, : difference.shape[-1] // 2].mean() < 0.05  # the frontal has it at its right edge alone
+
+
+def test_what_the_cube_is_centred_on_must_be_known(ct_folder, tmp_path):
+    with pytest.raises(ValueError, match="center must be body or lungs, got 'liver'"):
+        prepare(str(ct_folder), str(tmp_path / "out"), **SMALL, center="liver")
+    assert not (tmp_path / "out").exists()

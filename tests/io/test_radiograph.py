@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
-from trct_monai.io.radiograph import read_radiograph, save_radiograph
+from trct_monai.io.radiograph import Radiograph, read_radiograph, save_radiograph
 from trct_monai.resampling import resize_radiographs
 from trct_monai.transforms import CameraMatricesd, LoadRadiographsd
 
@@ -139,7 +140,14 @@ def test_float_files_are_line_integrals_only_if_a_datalist_says_so(tmp_path):
             LoadRadiographsd()(item)
         known = LoadRadiographsd()(item | {"intensity": [{"quantitative": True, "gain": None, "offset": None}]})
         torch.testing.assert_close(known["image"][0], image)
-        assert known["calibrated"].tolist() == [True]
+        assert known["calibrated"].tolist() == known["exposed"].tolist() == [True]
+
+
+def test_a_scale_that_was_estimated_is_no_known_exposure():
+    given = Radiograph(random_image(8, 8), True, None, Path("a.png"))
+    estimated = Radiograph(random_image(8, 8), True, None, Path("b.png"), exposed=False)
+    item = LoadRadiographsd()({"image": [given, estimated]})
+    assert item["calibrated"].tolist() == [True, True] and item["exposed"].tolist() == [True, False]
 
 
 def test_unquantitative_pictures_are_refused_unless_allowed(tmp_path):

@@ -1,8 +1,11 @@
 """AnyView with a coarser start than its volume."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from trct_monai.networks import AnyView
+from trct_monai.projector import Projector
 
 SMALL = {
     "encoder_channels": [4, 4],
@@ -42,3 +45,62 @@ def test_components_of_cases_that_share_their_cameras_are_projected_once() -> No
     shared, own = network.project_modes(network.matrices[None], 3), network.project_modes(network.matrices[None], 1)
     assert len({id(case) for case in shared}) == 1
     torch.testing.assert_close(shared[2].modes, own[0].modes)
+
+
+def test_a_known_exposure_is_told_to_the_linear_start() -> None:
+    torch.manual_seed(0)
+    network = AnyView(16, **SMALL).eval()
+    network.linear_start.fit(0.3 + 0.4 * torch.rand(4, 1, 16, 16, 16))
+    image = 2 * torch.rand(1, 2, 32, 32)
+    known = torch.ones(1, 2, dtype=torch.bool)
+    with torch.no_grad():
+        one, other = (network(image, exposed=exposed) for exposed in (known, ~known))
+        assert torch.equal(other, network(image)) and not torch.allclose(one, other)
+        corrected = network.linear(image, network.project_modes(network.matrices[None], 1), known)[1]
+    assert torch.equal(corrected, image)
+
+
+@torch.no_grad()
+def test_every_model_has_its_own_initial_volume() -> None:
+    torch.manual_seed(0)
+    network = AnyView(16, num_models=2, **SMALL).eval()
+    for model, level in enumerate((0.3, 0.6)):
+        volumes = level + 0.1 * torch.rand(4, 1, 16, 16, 16)
+        network.start_from(volumes.mean(dim=0, keepdim=True), model=model)
+        network.linear_start.fit(volumes, model=model)
+    projections = network.project_modes(network.matrices[None], 1)
+    for level in (0.3, 0.6):
+        truth = torch.full((1, 1, 16, 16, 16), level + 0.05)
+        image = network._project(truth, Projector(network.cameras(network.matrices[None], 1), (16,) * 3, 20.0))
+        image = F.interpolate(image * network.image_scale + network.image_mean, size=(32, 32), mode="bilinear")
+        start, _ = network.linear(image, projections, torch.ones(1, 2, dtype=torch.bool))
+        assert abs(float(start.mean()) - level - 0.05) < 0.02
+    network.initial_volume[0] += 1  # what belongs to the other model changes nothing
+    assert abs(float(network.linear(image, projections)[0].mean()) - 0.65) < 0.03
+
+
+def test_weights_of_one_model_are_the_first_of_two() -> None:
+    torch.manual_seed(0)
+    one, two = AnyView(16, **SMALL).eval(), AnyView(16, **{**SMALL, "num_modes": 3}, num_models=2).eval()
+    one.linear_start.fit(torch.rand(4, 1, 16, 16, 16))
+    one.start_from(torch.rand(1, 1, 16, 16, 16))
+    two.start_from_coarser(one.state_dict())
+    image = 2 * torch.rand(1, 2, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(two(image), one(image), atol=1e-5, rtol=1e-4)
+    assert two.linear_start.fitted.tolist() == [True, False] and two.linear_start.last == 0
+
+
+def test_some_batches_train_without_the_steps() -> None:
+    torch.manual_seed(0)
+    network = AnyView(16, step_share=0.5, deep_supervision=True, **SMALL)
+    image = torch.rand(1, 2, 32, 32)
+    lengths = [len(network(image)) for _ in range(20)]
+    assert set(lengths) == {2, 3}
+    network.deep_supervision = False
+    assert {tuple(network(image).shape) for _ in range(20)} == {(1, 1, 16, 16, 16)}
+    network.eval()
+    with torch.no_grad():
+        assert torch.equal(network(image), network(image))
+    with pytest.raises(ValueError, match=r"step_share must lie in \(0, 1\], got 0"):
+        AnyView(16, step_share=0, **SMALL)

@@ -5,7 +5,8 @@ import torch
 
 from trct_monai.geometry import Camera, preset
 from trct_monai.intensity import HU_WINDOW, unit_to_attenuation
-from trct_monai.networks.linear_start import LinearStart, solve
+from trct_monai.networks.linear_start import LinearStart
+from trct_monai.networks.normal_equation import solve
 from trct_monai.projector import project
 from trct_monai.resampling import resize_radiographs
 
@@ -32,7 +33,7 @@ def solved(
     start: LinearStart, image: torch.Tensor, cameras: list[Camera] = CAMERAS[0]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What is added to the mean and to the radiographs of one case with all its views."""
-    return start(image, [start.project(cameras)], torch.ones(1, len(cameras), dtype=torch.bool))
+    return start(image, [start.project(cameras)], torch.ones(1, len(cameras), dtype=torch.bool))[:2]
 
 
 def test_modes_have_the_covariance_of_the_training_volumes() -> None:
@@ -59,6 +60,60 @@ def test_gain_and_hardening_are_found_with_the_volume_and_taken_off() -> None:
     assert (wrong + correction - right).square().mean() < 0.02 * (wrong - right).square().mean()
     without = solved(fitted(), wrong)[0]
     assert (start.mean + added - truth).square().mean() < 0.1 * (start.mean + without - truth).square().mean()
+
+
+def test_a_known_exposure_is_believed() -> None:
+    start, truth = fitted(noise=0.05, exposure=(0.1, 0.1)), volumes()[2:3]
+    image, known = radiographs(truth), torch.tensor([[True, False, True, True]])
+    off = image.clone()
+    off[:, 1] *= 1.08
+    one = start(off, [start.project(CAMERAS[0])], ALL, known)
+    assert not one.correction[known].any() and one.correction[~known].abs().max() > 0.05
+    sure = start(image, [start.project(CAMERAS[0])], ALL, ALL)
+    without = fitted(noise=0.05)(image, [start.project(CAMERAS[0])], ALL)
+    torch.testing.assert_close(sure.added, without.added, atol=1e-5, rtol=1e-4)
+    deviations = [start.standard_deviation(image, [start.project(CAMERAS[0])], ALL, e).mean() for e in (ALL, None)]
+    assert deviations[0] < deviations[1]
+
+
+def test_the_evidence_is_the_density_of_the_radiographs() -> None:
+    start, image = fitted(noise=0.3, exposure=(0.1, 0.05)), radiographs(volumes()[:2])
+    projections = start.project(CAMERAS[0])
+    equations = list(start._equations(image, [projections] * 2, ALL.expand(2, -1), ALL.expand(2, -1)))
+    inside = start._unsaturated(image)
+    for case in range(2):
+        h = projections.modes[0, :, inside[case]].double()
+        covariance = h.T @ h + 0.3**2 * torch.eye(h.shape[1], dtype=torch.float64)
+        normal = torch.distributions.MultivariateNormal(projections.mean[0, inside[case]].double(), covariance)
+        expected = normal.log_prob(image[case][inside[case]].double())
+        torch.testing.assert_close(equations[case][0].evidence.double(), expected, atol=0.1, rtol=1e-4)
+
+
+def test_each_case_follows_the_model_that_explains_its_radiographs() -> None:
+    other = 0.2 + 0.1 * volumes(12)[6:].flip(-1)
+    start = LinearStart(
+        5, num_models=3, size=SIZE, image_size=PIXELS, extent=EXTENT, noise=(0.01, 0.02, 0.1), exposure=(0.0, 0.0)
+    )
+    image = radiographs(torch.stack([volumes()[2], other[3]]))
+    projections = [start.project(CAMERAS[0])] * 2
+    assert start(image, projections, ALL.expand(2, -1)).weights.tolist() == [[1, 0, 0]] * 2  # before any is fitted
+    start.fit(volumes())
+    start.fit(other, model=1)
+    assert start.fitted.tolist() == [True, True, False]
+    projections = [start.project(CAMERAS[0])] * 2
+    found = start(image, projections, ALL.expand(2, -1))
+    torch.testing.assert_close(found.weights, torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    truth = torch.stack([volumes()[2], other[3]]) - start.mean[:2]
+    torch.testing.assert_close(found.added, truth, atol=5e-3, rtol=0)
+    alone = fitted(noise=0.01)
+    one = [alone.project(CAMERAS[0])]
+    spread = start.standard_deviation(image, projections, ALL.expand(2, -1))
+    torch.testing.assert_close(spread[:1], alone.standard_deviation(image[:1], one, ALL), atol=1e-4, rtol=1e-3)
+    scale = [(0.5, 0.1), (2.0, -0.2), (1.0, 0.0), (3.0, 0.3)]
+    gain, offset = torch.tensor(scale).T[:, :, None, None]
+    for case in range(2):
+        gains = torch.tensor(start.calibrate((image[case] - offset) / gain, projections[0], [False] * 4))
+        torch.testing.assert_close(gains, torch.tensor(scale), atol=0.05, rtol=0.05)
 
 
 def test_what_lies_under_a_shutter_does_not_count() -> None:
@@ -122,8 +177,12 @@ def test_before_it_is_fitted_and_beyond_the_rank_it_adds_nothing() -> None:
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_modes and noise must be positive, got 0 and 0.2"):
+    with pytest.raises(ValueError, match="num_modes and noise must be positive, .* 1 models .*, got 0 and 0.2"):
         LinearStart(0, extent=EXTENT)
+    with pytest.raises(ValueError, match=r"one noise for all of 2 models or one for each, got 64 and \(0.1,\)"):
+        LinearStart(num_models=2, noise=(0.1,), extent=EXTENT)
+    with pytest.raises(ValueError, match="num_models must be positive, got 0"):
+        LinearStart(num_models=0, extent=EXTENT)
     with pytest.raises(ValueError, match=r"exposure must be two numbers that are not negative, got \(0.1, -1.0\)"):
         LinearStart(extent=EXTENT, exposure=(0.1, -1.0))
 
@@ -133,5 +192,6 @@ def test_the_solution_by_elimination_is_that_of_the_solver(monkeypatch: pytest.M
     half = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
     matrix, right = half @ half.T + 0.1 * torch.eye(7), half[:, 0]
     expected = solve(matrix, right)
+    torch.testing.assert_close(expected[1], torch.logdet(matrix))
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     torch.testing.assert_close(solve(matrix, right), expected, atol=1e-4, rtol=1e-4)

@@ -210,3 +210,63 @@ def test_prediction_without_label_is_centred_and_named_by_its_case():
     assert pred.meta["filename_or_obj"] == "abc"
     with pytest.raises(ValueError, match="must be"):
         UnitToHUd()({"pred": torch.rand(16, 16, 16)})
+
+
+def make_whole_body() -> MetaTensor:
+    """The chest of `make_ct` between a neck with trachea and an abdomen with much gas in the bowel, 900 mm long."""
+    chest = make_ct(shape=(60, 50, 150), table=True)
+    ct, affine = chest.as_tensor()[0].clone(), chest.affine
+    x, y, z = ((torch.arange(n) * affine[i, i] + affine[i, 3]).float() for i, n in enumerate(ct.shape))
+    x, y, z = x[:, None, None], y[:, None], z + 0 * x[:, None, None]
+    ct[(x**2 + y**2 < 9**2).expand_as(ct) & (z > 0) & (z < 400)] = -1000  # the trachea, and on to the throat
+    ct[(((x / 70) ** 2 + ((y - 20) / 40) ** 2).expand_as(ct) < 1) & (z < -180) & (z > -400)] = -990  # bowel
+    return MetaTensor(ct[None], affine=affine, meta={})
+
+
+def test_a_cube_on_the_lungs_is_the_same_from_the_whole_body_and_from_a_tight_chest():
+    whole = make_whole_body()
+    protocol = CTPreprocessing(size=32, extent=320.0, center="lungs")
+    tight = MetaTensor(whole[:, 5:-8, 6:-6, 56:94], affine=whole.affine.clone(), meta={})
+    tight.affine[:3, 3] += whole.affine.diagonal()[:3] * torch.tensor([5.0, 6.0, 56.0])
+    cubes = [protocol.cubes(ct, [32])[0] for ct in (whole, tight)]
+    for cube in cubes:
+        middle = cube.affine.numpy()[:3] @ np.array([15.5, 15.5, 15.5, 1.0])
+        np.testing.assert_allclose(middle, (0, 0, 0), atol=8.0)
+    np.testing.assert_allclose(cubes[0].affine, cubes[1].affine, atol=6.0)
+    body = CTPreprocessing(size=32, extent=320.0, center="body").cubes(tight, [32])[0]
+    scan = float(tight.affine[2, 3]) + 6 * (tight.shape[3] - 1) / 2
+    assert abs(float(body.affine[2, 3]) + 15.5 * 10 - scan) < 1e-3  # the published protocols' centre
+
+
+def test_lungs_that_the_scan_cuts_are_warned_of(caplog):
+    chest = make_ct(table=False)
+    cut = MetaTensor(chest[..., 18:], affine=chest.affine.clone(), meta={})
+    cut.affine[2, 3] += 18 * 6
+    with caplog.at_level(logging.WARNING):
+        CTPreprocessing(size=32, center="lungs").cubes(chest, [32])
+        assert not caplog.records
+        CTPreprocessing(size=32, center="lungs").cubes(cut, [32])
+    assert "the scan ends within the lungs" in caplog.text
+
+
+def test_a_ct_without_lungs_has_no_cube_on_them():
+    ct = make_ct()
+    solid = MetaTensor(ct.clamp(min=40).where(ct > -1000, -1000.0), affine=ct.affine, meta={})
+    with pytest.raises(ValueError, match="no lungs found .at least 0.3 litres between -960 and -500 HU"):
+        CTPreprocessing(size=32, center="lungs").cubes(solid, [32])
+    with pytest.raises(ValueError, match="center must be body or lungs, got 'heart'"):
+        CTPreprocessing(center="heart")
+
+
+def test_a_box_around_the_cube_reaches_as_far_as_it_is_told_or_as_the_ct_goes():
+    ct = make_ct(shape=(90, 50, 80))
+    protocol = CTPreprocessing(size=32, extent=320.0)
+    cube, box, whole = protocol.cubes(ct, [32])[0], protocol.box(ct, (60, 20, 40)), protocol.box(ct)
+    assert box.shape == (1, 44, 36, 40)
+    torch.testing.assert_close(box[:, 6:-6, 2:-2, 4:-4].as_tensor(), cube.as_tensor())
+    margin = [(n - 32) // 2 for n in whole.shape[1:]]
+    assert all(32 + 2 * m == n for m, n in zip(margin, whole.shape[1:]))
+    inner = whole[:, margin[0] : -margin[0], :, margin[2] : -margin[2]].as_tensor()
+    torch.testing.assert_close(inner[:, :, margin[1] : inner.shape[2] - margin[1]], cube.as_tensor())
+    mass = [float((volume.as_tensor() + 1000).sum() * side) for volume, side in ((ct, 5 * 5 * 6), (whole, 1000))]
+    assert mass[0] == pytest.approx(mass[1], rel=1e-3)

@@ -35,6 +35,24 @@ def test_gain_is_a_factor_for_each_view() -> None:
     assert len(set(factors.tolist())) == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"gain": 0.1}, False),
+        ({"gamma": 0.1}, False),
+        ({"hardening": 0.1}, False),
+        ({"kvp": (80, 120)}, False),
+        ({"scatter": 0.1}, False),
+        ({"photons": 1e4, "blur": 1.0, "collimation": 0.1, "window": 0.05}, True),
+    ],
+)
+def test_only_a_changed_exposure_is_no_fact_any_more(options: dict[str, object], kept: bool) -> None:
+    known = torch.tensor([True, True, False])
+    transform = RandRadiographd(**{**OFF, "prob": 1.0, **options})  # type: ignore[arg-type]
+    result = transform({"image": image(), "exposed": known})["exposed"]
+    assert result.tolist() == [kept, kept, False] and known.tolist() == [True, True, False]
+
+
 def test_gamma_keeps_order_and_largest_value() -> None:
     result = changed(gamma=0.3)
     torch.testing.assert_close(result.amax(dim=(1, 2)), image().amax(dim=(1, 2)))

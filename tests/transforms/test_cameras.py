@@ -56,6 +56,17 @@ def test_training_draws_numbers_and_subsets_and_keeps_cameras_with_their_views()
         PrepareViews(9)(batch(), "cpu", False)
 
 
+def test_known_exposures_stay_with_their_views() -> None:
+    image = torch.arange(4.0)[None, :, None, None].expand(2, 4, 3, 3)
+    batch = {"image": image, "matrices": torch.rand(1, 4, 3, 4).expand(2, -1, -1, -1)}
+    exposed = torch.tensor([[True, False, True, False]] * 2)
+    assert "exposed" not in PrepareViews()(batch, "cpu", False)[3]
+    torch.manual_seed(0)
+    for _ in range(10):
+        found, _, _, named = PrepareViews(min_views=1)({**batch, "exposed": exposed}, "cpu", False)
+        assert torch.equal(named["exposed"], found[:, :, 0, 0] % 2 == 0)
+
+
 def test_evaluation_takes_all_views_with_or_without_a_label() -> None:
     image, label, _, kwargs = PrepareViews()(batch(), "cpu", False)
     assert image.shape[1] == 8 and label is not None and kwargs["matrices"].shape == (3, 8, 3, 4)

@@ -8,11 +8,12 @@ from monai.transforms import MapTransform
 
 from tests.devices.accelerator import ACCELERATOR, accelerator
 from trct_monai.datasets import EndlessPhantoms
-from trct_monai.geometry import preset, projection_matrices
+from trct_monai.geometry import Camera, preset, projection_matrices
 from trct_monai.intensity import hu_to_unit
 from trct_monai.phantoms import thorax_phantom
 from trct_monai.projector import project_hu
 from trct_monai.transforms import DrawPhantomd, RenderViews
+from trct_monai.transforms.rendering import farther
 
 
 def test_a_drawn_phantom_is_the_phantom_of_its_seed() -> None:
@@ -39,6 +40,39 @@ def test_rendered_views_change_by_chance_and_are_drawn() -> None:
     assert named["matrices"].shape == (2, 8, 3, 4)
     few = RenderViews("circle-8", 16, min_views=1, usual_views=[0, 4], usual_share=1.0)(batch, "cpu", False)
     assert torch.equal(few[0], plain[:, [0, 4]])
+
+
+def test_random_cameras_are_those_that_the_matrices_tell() -> None:
+    torch.manual_seed(0)
+    phantom = torch.from_numpy(thorax_phantom(7, 16).ct_hu)[None].clamp(-1024, 1476)
+    render = RenderViews("circle-8", 16, min_views=2, camera_share=1.0)
+    image, _, _, named = render({"label": hu_to_unit(phantom)[None]}, "cpu", False)
+    cameras = [Camera.from_world_to_detector(matrix.double(), (16, 16)) for matrix in named["matrices"][0]]
+    torch.testing.assert_close(image[0], project_hu(phantom, cameras, 20.0), atol=2e-2, rtol=1e-2)
+    distances = {round(sum(side**2 for side in camera.source or ()) ** 0.5, 1) for camera in cameras}
+    assert len(distances) == 1 and 541 < distances.pop() < 1600
+
+
+def test_a_camera_that_goes_farther_sees_as_much_of_the_isocentres_plane() -> None:
+    camera = preset("x2ct", 16)[0]
+    other = farther(camera, 1600.0)
+    corners = torch.tensor([[140.0, 0, 100, 1], [-140, 0, -100, 1]], dtype=torch.float64)
+    one, two = (corners @ projection_matrices([one])[0].double().T for one in (camera, other))
+    torch.testing.assert_close(one[:, :2] / one[:, 2:], two[:, :2] / two[:, 2:], atol=1e-5, rtol=0)
+    assert other.source == (0.0, -1600.0, 0.0) and farther(preset("parallel")[0], 1000.0) == preset("parallel")[0]
+
+
+def test_a_changed_exposure_is_no_fact() -> None:
+    batch = {"label": torch.rand(4, 1, 8, 8, 8)}
+    assert bool(RenderViews("circle-8", 16)(batch, "cpu", False)[3]["exposed"].all())
+    assert not RenderViews("circle-8", 16, augmentation=1.0)(batch, "cpu", False)[3]["exposed"].any()
+
+
+def test_wrong_shares_and_distances_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"whole_share and camera_share must lie in \[0, 1\], got 2 and 0.0"):
+        RenderViews(whole_share=2)
+    with pytest.raises(ValueError, match="camera_distances must be two in mm, the shorter one first"):
+        RenderViews(camera_distances=(1600.0, 541.0))
 
 
 def test_rendered_views_stay_on_the_device_of_the_network() -> None:

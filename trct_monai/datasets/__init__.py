@@ -1,6 +1,7 @@
 """Data sets: what turns a folder of CTs, or seeds, into cases and a datalist."""
 
 from trct_monai.datasets.check import check
+from trct_monai.datasets.ct_cases import ct_cases, hold_out
 from trct_monai.datasets.defaults import default_datalist, default_phases
 from trct_monai.datasets.endless import EndlessPhantoms
 from trct_monai.datasets.phantom_sets import phantoms
@@ -14,9 +15,11 @@ __all__ = [
     "EndlessPhantoms",
     "PhaseSlices",
     "check",
+    "ct_cases",
     "default_datalist",
     "default_phases",
     "find_volumes",
+    "hold_out",
     "load_phases",
     "phantoms",
     "plant",

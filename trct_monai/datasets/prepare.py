@@ -36,6 +36,8 @@ def prepare(
     photons: float | None = None,
     scatter_fraction: float = 0.0,
     kvp: float | None = None,
+    center: str = "lungs",
+    whole: bool = False,
     min_correlation: float = MIN_CORRELATION,
     min_slices: int = 16,
     h5_axes: str = "SPL",
@@ -72,6 +74,8 @@ def prepare(
         photons: Detected photons per pixel in the open beam, for quantum noise in rendered radiographs.
         scatter_fraction: Share of scatter in rendered radiographs.
         kvp: Tube voltage in kV of rendered radiographs, for beam hardening; one energy of 60 keV without it.
+        center: What the cube is centred on: lungs (a CT without any is refused), or body, as published protocols do.
+        whole: Render radiographs from all of the CT, as in life: what lies outside the cube casts its shadow, too.
         min_correlation: A radiograph that correlates less than this with our projection is refused.
         min_slices: Shorter DICOM series are skipped and listed.
         h5_axes: Where the axes of X2CT's arrays point.
@@ -86,7 +90,7 @@ def prepare(
     window = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
     options = Options(
         size, float(extent), geometry, radiograph_size, (window[0], window[1]), remove_table, nifti, dicom, photons,
-        scatter_fraction, min_correlation, h5_axes, kvp,
+        scatter_fraction, min_correlation, h5_axes, kvp, center, whole,
     )  # fmt: skip
     shares = check_fractions(fractions)
     parse_shard(shard)

@@ -1,7 +1,7 @@
 """One CT into one case: its cube and its radiographs, rendered or given."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
@@ -57,9 +57,12 @@ class Options:
     min_correlation: float
     h5_axes: str
     kvp: float | None = None
+    center: str = "lungs"
+    whole: bool = False
 
     def __post_init__(self) -> None:
         check_hu_window(self.hu_window)
+        CTPreprocessing(center=self.center)
         self.cameras(self.radiograph_size)
         if self.size < 8 or self.radiograph_size < 8 or not (isfinite(self.extent) and self.extent > 0):
             raise ValueError(
@@ -113,11 +116,15 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         ValueError: If the CT or a radiograph is refused.
     """
     ct = read_ct(source.path, source.files, options.h5_axes)
-    protocol = CTPreprocessing(options.size, options.extent, remove_table=options.remove_table)
+    where = partial(CTPreprocessing, extent=options.extent, remove_table=options.remove_table, center=options.center)
+    protocol = where(options.size)
     rendered = not source.radiographs and source.format != "HDF5"
     fine_size = max(options.size, round(options.extent / max(RENDER_SPACING, min(ct.spacing))))
+    in_cube = rendered and not options.whole
     try:
-        cube, *fine = protocol.cubes(ct.ct_hu, [options.size, *([fine_size] if rendered else [])], ct.affine)
+        cube, *fine = protocol.cubes(ct.ct_hu, [options.size, *([fine_size] if in_cube else [])], ct.affine)
+        if rendered and options.whole:
+            fine = [where(fine_size).box(ct.ct_hu, affine=ct.affine)]
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
     label = write_ct(folder, source.case_id, cube, cube.affine, options.hu_window)
@@ -126,7 +133,8 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         study = {"PatientID": source.patient_id}
         write_ct_series(stored, cube.affine.numpy(), folder / f"{source.case_id}_dicom", study, RESAMPLED)
     if rendered:
-        radiographs = _write_rendered(source, fine[0], cube, options, refused, folder)
+        images = render(fine[0], options.extent / fine_size, options, source.case_id)
+        radiographs = _write_rendered(source, images, cube, options, refused, folder)
     else:
         radiographs = write_given_radiographs(
             source, ct, cube, folder, cameras=options.cameras(), measured=options.geometry == MEASURED,
@@ -150,16 +158,16 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
     }
 
 
-def render(fine: MetaTensor, cameras: Sequence[Camera], options: Options, case_id: str) -> Float[Tensor, "V H W"]:
+def render(fine: MetaTensor, spacing: float, options: Options, case_id: str) -> Float[Tensor, "V H W"]:
     """Radiographs of a CT as line integrals, with the physics that the options ask for.
 
     Args:
-        fine: The case's cube (1, X, X, X) in HU, at `RENDER_SPACING`.
-        cameras: The views, all with pixels of one size.
+        fine: The case's cube (1, X, Y, Z) in HU, or all of the CT with that cube in its middle.
+        spacing: Its voxel side in mm.
         options: How to make the case.
         case_id: The case: its name decides the noise.
     """
-    spacing = options.extent / fine.shape[-1]
+    cameras = options.cameras(options.radiograph_size)
     if options.kvp is None:
         images = project_hu(fine, cameras, spacing)
     else:
@@ -169,11 +177,10 @@ def render(fine: MetaTensor, cameras: Sequence[Camera], options: Options, case_i
 
 
 def _write_rendered(
-    source: Source, fine: MetaTensor, cube: MetaTensor, options: Options, refused: Path, folder: Path
+    source: Source, images: Float[Tensor, "V H W"], cube: MetaTensor, options: Options, refused: Path, folder: Path
 ) -> dict[str, Any]:
-    """Render and write radiographs; their fields of `Case`."""
+    """Write rendered radiographs; their fields of `Case`."""
     cameras = options.cameras(options.radiograph_size)
-    images = render(fine, cameras, options, source.case_id)
     matches = [measure(image, cube, options.extent, camera) for image, camera in zip(images, cameras)]
     for match in matches:
         check_fits(source, match, options.min_correlation, refused)

@@ -55,6 +55,7 @@ class Radiograph:
         pixel_spacing: Height and width of a pixel on the detector in mm, if a DICOM header states it.
         valid: The pixels that hold a measurement, not those that are padding, transparent or marked with a colour; None
             for all of them. Padding and transparent pixels are as dark as the darkest of the others.
+        exposed: Whether the exposure of line integrals is a fact; not if their scale was estimated from the picture.
     """
 
     image: Float[Tensor, "H W"]
@@ -65,6 +66,7 @@ class Radiograph:
     view_position: str = ""
     pixel_spacing: tuple[float, float] | None = None
     valid: Bool[Tensor, "H W"] | None = None
+    exposed: bool = True
 
     def taken_by(self, camera: Camera) -> "Radiograph":
         """The radiograph with its camera: its own if it has one, else this one with the picture's pixels.

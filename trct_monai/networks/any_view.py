@@ -1,6 +1,6 @@
 """A network around the physics: views lifted along their rays, merged without order, and made to agree with them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -39,12 +39,17 @@ class AnyView(ReconstructionNetwork):
         decoder_channels: Channels of each level, the coarsest first; at most as many as `encoder_channels`.
         num_blocks: Residual blocks of a stage and of a level.
         view_channels: Channels of a view's features, at every scale, when they are lifted.
-        num_modes: Principal components of the linear start; see `LinearStart`.
+        num_modes: Principal components of each model of the linear start; see `LinearStart`.
+        num_models: Models of the linear start, such as one of phantoms and one of patients, each with its own initial
+            volume: `start_from` and `linear_start.fit` set one of them.
+        start_noise: What the components of each model leave unexplained in a line integral.
         start_size: Voxels along each side of the initial volume; the linear start's components have half as many.
             `volume_size` if None; a coarser start keeps a fine network's weights small.
         num_steps: Steps toward agreement.
         step_channels: Channels of a step, which works on every voxel of the volume.
         step_size: Rows and columns of the projections in a step.
+        step_share: Share of the batches in training that take the steps, which are most of the work; the others train
+            the levels alone (after Huang et al., Deep networks with stochastic depth, ECCV 2016).
         num_rounds: Rounds of SIRT in a step. They are no learning: they bring even an untrained network's volume closer
             to the radiographs.
         max_views: Largest number of views.
@@ -71,10 +76,13 @@ class AnyView(ReconstructionNetwork):
         num_blocks: int = 2,
         view_channels: int = 64,
         num_modes: int = 64,
+        num_models: int = 1,
+        start_noise: float | Sequence[float] = 0.2,
         start_size: int | None = None,
         num_steps: int = 2,
         step_channels: int = 32,
         step_size: int = 128,
+        step_share: float = 1.0,
         num_rounds: int = 4,
         max_views: int = 8,
         deep_supervision: bool = False,
@@ -88,6 +96,8 @@ class AnyView(ReconstructionNetwork):
                 f"decoder_channels must be at most as many as encoder_channels, and volume_size a multiple of 2 ** "
                 f"len(decoder_channels), got {tuple(decoder_channels)}, {tuple(encoder_channels)} and {volume_size}"
             )
+        if not 0 < step_share <= 1:
+            raise ValueError(f"step_share must lie in (0, 1], got {step_share}")
         start_size = volume_size if start_size is None else start_size
         super().__init__(
             volume_size,
@@ -102,8 +112,12 @@ class AnyView(ReconstructionNetwork):
             image_scale=image_scale,
         )
         self.sizes = (*self.sizes, *(volume_size,) * num_steps)
-        self.hu_window, self.step_size = check_hu_window(hu_window), step_size
-        self.linear_start = LinearStart(num_modes, size=start_size // 2, extent=extent, hu_window=hu_window)
+        self.hu_window, self.step_size, self.step_share = check_hu_window(hu_window), step_size, step_share
+        self.linear_start = LinearStart(
+            num_modes, num_models=num_models, size=start_size // 2, extent=extent, hu_window=hu_window,
+            noise=start_noise,
+        )  # fmt: skip
+        self.initial_volume = nn.Parameter(torch.zeros(num_models, 1, *(start_size,) * 3))
         self.encoder = FeaturePyramid(2, 2, encoder_channels, view_channels, num_levels, num_blocks)
         self.positions = FourierFeatures(num_bands)
         self.merges, self.carries, self.levels = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -127,20 +141,48 @@ class AnyView(ReconstructionNetwork):
     def forward(
         self,
         image: Float[Tensor, "B V H W"],
-        matrices: Float[Tensor, "B _ 3 4"] | None = None,
+        matrices: Float[Tensor, "_ _ 3 4"] | None = None,
         projections: Sequence[Projections] | None = None,
+        *,
+        exposed: Bool[Tensor, "B V"] | None = None,
     ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """See `ReconstructionNetwork.forward`; a missing view is NaN.
 
         Args:
             image: Radiographs as line integrals.
-            matrices: World-to-detector matrices of each case, in place of the preset's.
+            matrices: World-to-detector matrices of each case, or one set for all, in place of the preset's.
             projections: What `project_modes` gives for these matrices, if it is known already.
+            exposed: Which views have a known exposure; see `LinearStart.forward`.
         """
         matrices = self.check_views(image, matrices)
         if projections is None:
             projections = self.project_modes(matrices, len(image))
-        return self.corrected(*self.linear(image, projections), matrices)
+        return self.corrected(*self.linear(image, projections, exposed), matrices)
+
+    @torch.no_grad()
+    def start_from(self, volume: Float[Tensor, "1 1 X Y Z"], model: int = 0) -> None:
+        """Set the initial volume of one model; see `ReconstructionNetwork.start_from`.
+
+        Args:
+            volume: Values in [0, 1], at least as fine as the initial volume.
+            model: Which of the linear start's models.
+        """
+        self.initial_volume[model] = resize_cube(volume, self.initial_volume.shape[-1])[0]
+
+    def start_from_coarser(self, state: Mapping[str, Tensor]) -> None:
+        """See `ReconstructionNetwork.start_from_coarser`; models that the weights lack are left without a fit."""
+        if isinstance(state, Mapping) and "linear_start.mean" in state:
+            state, start = dict(state), self.linear_start
+            number = len(state["linear_start.mean"])
+            per_model = len(state["linear_start.modes"]) // number
+            if number <= start.num_models and per_model <= start.num_modes:
+                more = start.num_models - number
+                modes = state["linear_start.modes"].view(number, per_model, *start.mean.shape[1:])
+                padding = (0, 0) * 4 + (0, start.num_modes - per_model, 0, more)
+                state["linear_start.modes"] = F.pad(modes, padding).flatten(0, 1)
+                for name in ("linear_start.mean", "initial_volume"):
+                    state[name] = F.pad(state[name], (0, 0) * 4 + (0, more))
+        super().start_from_coarser(state)
 
     def project_modes(self, matrices: Float[Tensor, "_ V 3 4"], batch: int) -> list[Projections]:
         """The linear start's mean and components as the cameras of each case of a batch see them."""
@@ -152,7 +194,10 @@ class AnyView(ReconstructionNetwork):
         return [found[case] for case in cases]
 
     def linear(
-        self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections]
+        self,
+        image: Float[Tensor, "B V H W"],
+        projections: Sequence[Projections],
+        exposed: Bool[Tensor, "B V"] | None = None,
     ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
         """The volume that is corrected: the initial volume with what a linear model adds to it; and the radiographs
         without what that model takes for errors of their exposure.
@@ -160,10 +205,12 @@ class AnyView(ReconstructionNetwork):
         Args:
             image: Radiographs as line integrals; a missing view is NaN.
             projections: What `project_modes` gives.
+            exposed: Which views have a known exposure.
         """
-        added, correction = self.linear_start(image.nan_to_num(0.0), projections, are_present(image))
-        volume = resize_cube(self.initial_volume, self.volume_size) + resize_cube(added, self.volume_size)
-        return volume, image + correction
+        start = self.linear_start(image.nan_to_num(0.0), projections, are_present(image), exposed)
+        initial = torch.tensordot(start.weights, self.initial_volume, dims=1)
+        volume = resize_cube(initial, self.volume_size) + resize_cube(start.added, self.volume_size)
+        return volume, image + start.correction
 
     @torch.no_grad()
     def calibrate(
@@ -180,8 +227,7 @@ class AnyView(ReconstructionNetwork):
         image, present = image.clone(), are_present(image)
         for case, found, own, views in zip(image, projections, calibrated, present):
             if not bool((own | ~views).all()):
-                part = Projections(found.mean[views], found.modes[:, views])
-                scales = self.linear_start.calibrate(case[views], part, own[views].tolist())
+                scales = self.linear_start.calibrate(case[views], found.of(views), own[views].tolist())
                 gain, offset = case.new_tensor(scales).T[:, :, None, None]
                 case[views] = case[views] * gain + offset
         return image, projections
@@ -211,6 +257,8 @@ class AnyView(ReconstructionNetwork):
             update = CORRECTION_SCALE * self.heads[level](x)
             correction = resize_cube(correction, update.shape[-1]) + update if level else update
             yield update
+        if self.training and self.step_share < 1 and float(torch.rand(())) >= self.step_share:
+            return
         measured = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
         x = F.interpolate(self.finer(x), scale_factor=2, mode="trilinear") if self.steps else x
         centers = self.get_buffer("centers")

@@ -58,25 +58,28 @@ class IntervalNetwork(nn.Module):
     def forward(
         self,
         image: Float[Tensor, "B V H W"],
-        matrices: Float[Tensor, "B _ 3 4"] | None = None,
+        matrices: Float[Tensor, "_ _ 3 4"] | None = None,
         projections: Sequence[Projections] | None = None,
+        *,
+        exposed: Bool[Tensor, "B V"] | None = None,
     ) -> Float[Tensor, "B _ X Y Z"]:
         """Volume and spread while training, else volume and quantiles.
 
         Args:
             image: Radiographs as line integrals; a missing view is NaN.
-            matrices: World-to-detector matrices of each case, in place of the preset's.
+            matrices: World-to-detector matrices of each case, or one set for all, in place of the preset's.
             projections: What `AnyView.project_modes` gives for these matrices, if it is known already.
+            exposed: Which views have a known exposure; see `trct_monai.networks.linear_start.LinearStart.forward`.
         """
         network, present = self.network, are_present(image)
         with torch.no_grad():
             matrices = network.check_views(image, matrices)
             if projections is None:
                 projections = network.project_modes(matrices, len(image))
-            start, corrected = network.linear(image, projections)
+            start, corrected = network.linear(image, projections, exposed)
             volume = network.corrected(start, corrected, matrices)
             assert isinstance(volume, Tensor)  # in evaluation mode
-            known = network.linear_start.standard_deviation(image.nan_to_num(0.0), projections, present)
+            known = network.linear_start.standard_deviation(image.nan_to_num(0.0), projections, present, exposed)
             known = resize_cube(known, volume.shape[-1]) + LEAST_SPREAD
             features = torch.cat([2 * volume - 1, 10 * (volume - start), known.log() + 3], dim=1)
             count = present.sum(dim=1).view(-1, 1, 1, 1, 1) / self.num_views

@@ -1,6 +1,7 @@
-"""Where a reconstruction from any views can start: the most probable volume of a linear model."""
+"""Where a reconstruction from any views can start: the most probable volume of a linear model, or of several."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf, log
 from typing import NamedTuple
 
 import torch
@@ -10,20 +11,39 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
+from trct_monai.networks.normal_equation import NormalEquation, cholesky, normal_equation
 from trct_monai.projector import project
 from trct_monai.resampling import resize_radiographs
 
 
 class Projections(NamedTuple):
-    """Line integrals of a linear model from the cameras of one case; see `LinearStart.project`.
+    """Line integrals of a linear start's models from the cameras of one case; see `LinearStart.project`.
 
     Attributes:
-        mean: Of the mean volume (V, h, w).
-        modes: Of each principal component (K, V, h, w).
+        mean: Of the mean volume of each of M models (M, V, h, w).
+        modes: Of each of their K principal components (M, K, V, h, w).
     """
 
     mean: Tensor
     modes: Tensor
+
+    def of(self, views: Tensor) -> "Projections":
+        """Those of some of the views, by their mask (V,)."""
+        return Projections(self.mean[:, views], self.modes[:, :, views])
+
+
+class Start(NamedTuple):
+    """What a linear start makes of the radiographs of a batch; see `LinearStart.forward`.
+
+    Attributes:
+        added: What to add to the models' means (B, 1, X, Y, Z).
+        correction: What to add to the radiographs to correct their exposure (B, V, H, W).
+        weights: In which share the case follows each model (B, M).
+    """
+
+    added: Tensor
+    correction: Tensor
+    weights: Tensor
 
 
 class LinearStart(nn.Module):
@@ -34,17 +54,24 @@ class LinearStart(nn.Module):
     projected modes (Tarantola, Inverse Problem Theory, 2005, section 3.2), for any number of views from anywhere, and
     the more they are the more is known. Before `fit` it adds nothing.
 
+    One normal distribution for phantoms and warped CTs of patients would describe neither. There may be several, each
+    of its own training volumes, equally probable beforehand: a case follows them in the shares of their evidence, the
+    density of its radiographs with c integrated out (MacKay, Neural Comput. 4, 1992), which for a thousand pixels is
+    almost always that of one model alone.
+
     The exposure of a radiograph may be off: for each view a gain and a quadratic term (by which beam hardening is
-    corrected: Brooks and Di Chiro, Phys. Med. Biol. 21, 1976) are unknowns of the same equation. Pixels at its upper
-    end, which lie under a shutter or were cut off, do not count.
+    corrected: Brooks and Di Chiro, Phys. Med. Biol. 21, 1976) are unknowns of the same equation, unless its exposure is
+    a fact. Pixels at its upper end, which lie under a shutter or were cut off, do not count.
 
     Args:
-        num_modes: Principal components.
+        num_modes: Principal components of a model.
+        num_models: Models; those that were not fitted take no part.
         size: Voxels along each side of the modes.
         image_size: Rows and columns to which radiographs are averaged.
         extent: Side of the volume in mm.
         hu_window: HU of 0 and 1.
-        noise: Standard deviation of what the components cannot explain in a line integral.
+        noise: Standard deviation of what the components cannot explain in a line integral, one for all models or one
+            for each.
         exposure: Standard deviations of the unknown gain and quadratic term of each view, the latter as a share of the
             largest line integral (that of the averaged radiograph: one hot pixel does not count).
     """
@@ -56,45 +83,68 @@ class LinearStart(nn.Module):
         self,
         num_modes: int = 64,
         *,
+        num_models: int = 1,
         size: int = 32,
         image_size: int = 32,
         extent: float,
         hu_window: Sequence[float] = HU_WINDOW,
-        noise: float = 0.2,
+        noise: float | Sequence[float] = 0.2,
         exposure: Sequence[float] = (0.1, 0.1),
     ) -> None:
         super().__init__()
-        if num_modes < 1 or noise <= 0:
-            raise ValueError(f"num_modes and noise must be positive, got {num_modes} and {noise}")
+        if num_models < 1:
+            raise ValueError(f"num_models must be positive, got {num_models}")
+        noises = [float(one) for one in ([noise] * num_models if isinstance(noise, int | float) else noise)]
+        if num_modes < 1 or len(noises) != num_models or min(noises) <= 0:
+            raise ValueError(
+                f"num_modes and noise must be positive, with one noise for all of {num_models} models or one for each, "
+                f"got {num_modes} and {noise}"
+            )
         if len(exposure) != 2 or min(exposure) < 0:
             raise ValueError(f"exposure must be two numbers that are not negative, got {tuple(exposure)}")
-        self.image_size, self.extent, self.noise = image_size, extent, noise
+        self.num_modes, self.num_models, self.noise = num_modes, num_models, tuple(noises)
+        self.image_size, self.extent = image_size, extent
         self.exposure = tuple(float(deviation) for deviation in exposure)
         self.hu_window = check_hu_window(hu_window)
-        self.register_buffer("mean", torch.zeros(1, 1, size, size, size))
-        self.register_buffer("modes", torch.zeros(num_modes, 1, size, size, size))
+        self.register_buffer("mean", torch.zeros(num_models, 1, size, size, size))
+        self.register_buffer("modes", torch.zeros(num_models * num_modes, 1, size, size, size))
 
     @torch.no_grad()
-    def fit(self, volumes: Iterable[Float[Tensor, "1 X X X"]]) -> None:
-        """Mean and principal components of the training volumes; modes beyond their rank stay zero.
+    def fit(self, volumes: Iterable[Float[Tensor, "1 X X X"]], model: int = 0) -> None:
+        """Mean and principal components of the training volumes of a model; modes beyond their rank stay zero.
 
         Args:
             volumes: Values in [0, 1] of the window.
+            model: Which of the models.
         """
-        size = self.mean.shape[-1]
+        size, (mean, modes) = self.mean.shape[-1], self.model(model)
         small = torch.stack([F.adaptive_avg_pool3d(v.as_subclass(Tensor).float(), size) for v in volumes])
-        mean = small.mean(dim=0, keepdim=True)
-        centred = (small - mean).flatten(1).double()
+        middle = small.mean(dim=0, keepdim=True)
+        centred = (small - middle).flatten(1).double()
         values, vectors = torch.linalg.eigh(centred @ centred.T)  # N x N, whatever the number of voxels
-        number = min(len(self.modes), max(len(small) - 1, 0))
-        modes = vectors[:, -number:].T @ centred if number else centred[:0]
-        self.mean.copy_(mean)
-        self.modes.zero_()
-        self.modes[:number] = (modes / len(small) ** 0.5).unflatten(1, self.mean.shape[1:]).to(self.modes)
+        number = min(len(modes), max(len(small) - 1, 0))
+        found = vectors[:, -number:].T @ centred if number else centred[:0]
+        mean.copy_(middle)
+        modes.zero_()
+        modes[:number] = (found / len(small) ** 0.5).unflatten(1, mean.shape[1:]).to(modes)
+
+    def model(self, index: int) -> tuple[Float[Tensor, "1 1 X Y Z"], Float[Tensor, "K 1 X Y Z"]]:
+        """Mean and components of one of the models."""
+        return self.mean[index, None], self.modes.view(self.num_models, self.num_modes, *self.mean.shape[1:])[index]
+
+    @property
+    def fitted(self) -> Bool[Tensor, " M"]:
+        """Which of the models were fitted."""
+        return self.modes.view(self.num_models, -1).abs().amax(dim=1) > 0
+
+    @property
+    def last(self) -> int:
+        """The last model that was fitted: that of patients, where there is one."""
+        return max(self.fitted.nonzero()[:, 0].tolist(), default=0)
 
     @torch.no_grad()
     def project(self, cameras: Sequence[Camera]) -> Projections:
-        """Line integrals of the mean and of the components: what one case needs them for, it is projected once.
+        """Line integrals of the means and of the components: what one case needs them for, it is projected once.
 
         Args:
             cameras: The views of one case.
@@ -103,45 +153,62 @@ class LinearStart(nn.Module):
         modes = self.modes * attenuation_per_unit(self.hu_window)
         volumes = torch.cat([unit_to_attenuation(self.mean, self.hu_window), modes])
         images = project(volumes, views, self.extent / self.mean.shape[-1])
-        return Projections(images[0], images[1:])
+        number = self.num_models
+        return Projections(images[:number], images[number:].view(number, self.num_modes, *images.shape[1:]))
 
     @torch.no_grad()
     def forward(
-        self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections], present: Bool[Tensor, "B V"]
-    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
-        """What to add to the mean of the training volumes, and to the radiographs to correct their exposure.
+        self,
+        image: Float[Tensor, "B V H W"],
+        projections: Sequence[Projections],
+        present: Bool[Tensor, "B V"],
+        exposed: Bool[Tensor, "B V"] | None = None,
+    ) -> Start:
+        """The most probable volume and exposures, and the models that they follow.
 
         Args:
             image: Line integrals.
             projections: Those of each case.
             present: Which views are present.
+            exposed: Which views have a known exposure: their line integrals are a fact. None of them if None.
         """
         with torch.autocast(image.device.type, enabled=False):
             image = image.float()
-            solutions = [solve(matrix, right) for matrix, right in self._equations(image, projections, present)]
-            number = len(self.modes)
-            added: Tensor = torch.tensordot(torch.stack([c[:number] for c in solutions]), self.modes, dims=1)
-            errors = torch.stack([c[number:] for c in solutions]).view(len(image), -1, 2, 1, 1)
-            fitted = self.modes.abs().amax() > 0  # before `fit` there is nothing by which to judge an exposure
-            return added, -(fitted * errors * self._exposures(image)).sum(dim=2)
+            added, errors, weights = [], [], []
+            for equations in self._equations(image, projections, present, exposed):
+                solutions = torch.stack([one.solution for one in equations])
+                share = self._shares(equations)
+                weighted = share[:, None] * solutions
+                added.append(torch.tensordot(weighted[:, : self.num_modes].flatten(), self.modes, dims=1))
+                errors.append((self.fitted[:, None] * weighted)[:, self.num_modes :].sum(dim=0).view(-1, 2, 1, 1))
+                weights.append(share)
+            correction = -(torch.stack(errors) * self._exposures(image, exposed)).sum(dim=2)
+            return Start(torch.stack(added), correction, torch.stack(weights))
 
     @torch.no_grad()
     def standard_deviation(
-        self, image: Float[Tensor, "B V H W"], projections: Sequence[Projections], present: Bool[Tensor, "B V"]
+        self,
+        image: Float[Tensor, "B V H W"],
+        projections: Sequence[Projections],
+        present: Bool[Tensor, "B V"],
+        exposed: Bool[Tensor, "B V"] | None = None,
     ) -> Float[Tensor, "B 1 X Y Z"]:
         """What the views leave open within the components: large in their null space, less with every view.
 
         The covariance of all unknowns is noise^2 (H^T H + noise^2)^-1 (Tarantola, section 3.2). Arguments as in
         `forward`.
         """
-        number = len(self.modes)
         with torch.autocast(image.device.type, enabled=False):
-            deviations = []
-            for matrix, _ in self._equations(image.float(), projections, present):
-                unknown = F.pad(self.modes.flatten(1), (0, 0, 0, len(matrix) - number))
-                root = torch.linalg.solve_triangular(_cholesky(matrix), unknown, upper=False)
-                deviations.append(root.square().sum(dim=0).sqrt() * self.noise)
-            return torch.stack(deviations).view(-1, *self.mean.shape[1:])
+            variances = []
+            for equations in self._equations(image.float(), projections, present, exposed):
+                variance = torch.zeros((), device=image.device)
+                for index, (one, share) in enumerate(zip(equations, self._shares(equations))):
+                    modes = self.model(index)[1].flatten(1)
+                    unknown = F.pad(modes, (0, 0, 0, len(one.matrix) - len(modes)))
+                    root = torch.linalg.solve_triangular(cholesky(one.matrix), unknown, upper=False)
+                    variance = variance + share * root.square().sum(dim=0) * self.noise[index] ** 2
+                variances.append(variance)
+            return torch.stack(variances).sqrt().view(-1, *self.mean.shape[1:])
 
     @torch.no_grad()
     def calibrate(
@@ -151,7 +218,8 @@ class LinearStart(nn.Module):
 
         They are found together with the volume: c, gains and offsets solve one linear least-squares problem,
         gain * picture + offset = projected mean + H c + noise. Pixels at the upper end of a picture's range, which may
-        have been cut off, do not count.
+        have been cut off, do not count. Of several models that one counts under which the pictures are most probable;
+        since a gain is a change of variables, the density has the factor gain for each pixel.
 
         Args:
             pictures: In their own scale.
@@ -161,7 +229,25 @@ class LinearStart(nn.Module):
         Returns:
             Gain and offset of each picture.
         """
-        mean, modes = (images.double().cpu() for images in projections)
+        best, found = -inf, [(1.0, 0.0)] * len(pictures)
+        for index in self.fitted.nonzero()[:, 0].tolist() or [0]:
+            scales = self._scales(pictures, projections, calibrated, index)
+            gain, offset = pictures.new_tensor(scales).T[:, :, None, None]
+            everything = torch.ones(1, len(pictures), dtype=torch.bool, device=pictures.device)
+            image = (pictures * gain + offset)[None].float()
+            (equations,) = self._equations(image, [projections], everything, everything)
+            counted = self._unsaturated(image)[0].sum(dim=(-2, -1)).tolist()
+            evidence = float(equations[index].evidence)
+            evidence += sum(number * log(max(abs(scale[0]), 1e-12)) for number, scale in zip(counted, scales))
+            if evidence > best:
+                best, found = evidence, scales
+        return found
+
+    def _scales(
+        self, pictures: Float[Tensor, "V H W"], projections: Projections, calibrated: Sequence[bool], model: int
+    ) -> list[tuple[float, float]]:
+        """Gain and offset of each picture under one of the models."""
+        mean, modes = (images[model].double().cpu() for images in projections)
         pictures = pictures.double().cpu()
         images = resize_radiographs(pictures, self.image_size)
         counted = self._unsaturated(pictures) | torch.tensor(calibrated)[:, None, None]
@@ -177,56 +263,43 @@ class LinearStart(nn.Module):
             targets.append(target)
         a, b = torch.cat(blocks), torch.cat(targets)
         prior = torch.zeros(a.shape[1], dtype=torch.float64)
-        prior[: len(modes)] = self.noise**2
+        prior[: len(modes)] = self.noise[model] ** 2
         prior[len(modes) :] = 1e-9  # for views that have no unknowns
         solution = torch.linalg.solve(a.T @ a + prior.diag(), a.T @ b)[len(modes) :].view(-1, 2).tolist()
         return [(1.0, 0.0) if known else (gain, offset) for known, (gain, offset) in zip(calibrated, solution)]
 
     def _equations(
-        self, image: Tensor, projections: Sequence[Projections], present: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """H^T H + noise^2 and H^T (radiographs - projected mean) of each case: modes first, then 2 rows a view."""
+        self, image: Tensor, projections: Sequence[Projections], present: Tensor, exposed: Tensor | None
+    ) -> Iterator[list[NormalEquation]]:
+        """The solved equation of each model, for each case; unknowns are the modes first, then 2 of each view."""
         radiographs = resize_radiographs(image, self.image_size)
-        counted = self._unsaturated(image) & present[:, :, None, None]
-        for (mean, modes), measured, mask in zip(projections, radiographs, counted.float(), strict=True):
+        counted = (self._unsaturated(image) & present[:, :, None, None]).float()
+        exposures = self._exposures(radiographs, exposed)
+        for case, measured, errors, mask in zip(projections, radiographs, exposures, counted, strict=True):
             each = torch.eye(len(measured), device=measured.device)[:, None, :, None, None]
-            errors = (self._exposures(measured)[:, :, None] * each).flatten(0, 1)  # a view's do not change the others
-            h = (torch.cat([modes, errors]) * mask).flatten(1)
-            identity = torch.eye(len(h), device=h.device)
-            yield h @ h.T + self.noise**2 * identity, h @ ((measured - mean) * mask).flatten()
+            own = (errors[:, :, None] * each).flatten(0, 1)  # a view's do not change the others
+            yield [
+                normal_equation(
+                    (torch.cat([modes, own]) * mask).flatten(1), ((measured - mean) * mask).flatten(), mask, noise
+                )
+                for mean, modes, noise in zip(case.mean, case.modes, self.noise, strict=True)
+            ]
 
-    def _exposures(self, image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 2 H W"]:
-        """What one standard deviation of gain and quadratic term adds to each view."""
+    def _shares(self, equations: Sequence[NormalEquation]) -> Float[Tensor, " M"]:
+        """The models' shares of the evidence; the first model's is all before any is fitted."""
+        evidence = torch.stack([one.evidence for one in equations])
+        never = -1e30 * torch.arange(1, 1 + len(evidence), device=evidence.device)
+        return evidence.where(self.fitted, never).softmax(dim=0)
+
+    def _exposures(self, image: Float[Tensor, "B V H W"], exposed: Tensor | None) -> Float[Tensor, "B V 2 H W"]:
+        """What one standard deviation of gain and quadratic term adds to each view, nothing where they are known."""
         top = resize_radiographs(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
         gain, quadratic = self.exposure
-        return torch.stack([gain * image, quadratic * (image.square() / top)], dim=-3)
+        errors = torch.stack([gain * image, quadratic * (image.square() / top)], dim=-3)
+        return errors if exposed is None else errors * ~exposed.to(image.device)[:, :, None, None, None]
 
     def _unsaturated(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
         """Where no pixel lies at the upper end of its view."""
         low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         inside = (image < high - 1e-4 * (high - low)).float()  # resampling has rounded what was one value
         return resize_radiographs(inside, self.image_size) > 0.999
-
-
-def solve(matrix: Float[Tensor, "K K"], right: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """The solution of a positive definite system. ONNX has no solver: there it is Gauss and Jordan's elimination.
-
-    Raises:
-        torch.linalg.LinAlgError: On the CPU, if it is singular; on a GPU, which is not waited for, the result is NaN.
-    """
-    if not torch.onnx.is_in_onnx_export():
-        return _valid(*torch.linalg.solve_ex(matrix, right, check_errors=matrix.device.type == "cpu"))
-    both, one = torch.cat([matrix, right[:, None]], dim=1), torch.eye(len(matrix), device=matrix.device)
-    for k in range(len(matrix)):
-        both = both - (both[:, k : k + 1] - one[:, k : k + 1]) * (both[k : k + 1] / both[k : k + 1, k : k + 1])
-    return both[:, -1]
-
-
-def _cholesky(matrix: Float[Tensor, "K K"]) -> Float[Tensor, "K K"]:
-    """The lower factor; raises and gives NaN as `solve` does."""
-    return _valid(*torch.linalg.cholesky_ex(matrix, check_errors=matrix.device.type == "cpu"))
-
-
-def _valid(result: Tensor, info: Tensor) -> Tensor:
-    """A result, or NaN where a factorisation has failed."""
-    return result if result.device.type == "cpu" else result.where(info == 0, torch.nan)

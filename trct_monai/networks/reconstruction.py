@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -128,7 +128,11 @@ class ReconstructionNetwork(nn.Module, ABC):
         logger.info("started from coarser weights; %d tensors of finer scales stay", len(own) - len(state))
 
     def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ _ 3 4"] | None = None
+        self,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "_ _ 3 4"] | None = None,
+        *,
+        exposed: Bool[Tensor, "B V"] | None = None,
     ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).
 
@@ -139,6 +143,8 @@ class ReconstructionNetwork(nn.Module, ABC):
                 of views, one that is missing is NaN.
             matrices: World-to-detector matrices of each case, or one set for all, in place of the preset's; on any
                 device. A network that reads cameras from them waits for a GPU to have them back, and not for the CPU.
+            exposed: Which views have a known exposure, so that their line integrals are a fact; None if that is not
+                known. A network that does not correct exposures takes no notice.
 
         Raises:
             ValueError: If the number of views or the size of the radiographs does not fit.
@@ -183,7 +189,7 @@ class ReconstructionNetwork(nn.Module, ABC):
         last = len(self.sizes) - 1 - self.sizes[::-1].index(self.output_size)  # a size may come more than once
         for number, (size, residual) in enumerate(zip(self.sizes, residuals)):
             correction = resize_cube(correction, size) + residual if correction.ndim else residual
-            if self.training and (self.deep_supervision or number == last):
+            if self.training:
                 volumes.append(resize_cube(start, size) + correction)
             if number == last:
                 break

@@ -17,6 +17,12 @@ MIN_BODY_LITRES = 0.5
 MIN_LUNG_LITRES = 0.3
 """Smaller components are no body and no lungs."""
 
+LUNG_AIR_HU = -960.0
+"""Below it there is no lung but plain air: trachea, bowel, stomach."""
+
+CUT_MM2 = 2000.0
+"""Lung in the first or last slice from which on the scan ends within the lungs."""
+
 
 @dataclass(frozen=True)
 class Body:
@@ -26,13 +32,19 @@ class Body:
         mask: The body with its interior, lungs included (X, Y, Z), on the coarse grid.
         affine: From the mask's voxel index to world mm, diagonal.
         center: Middle of the body's bounding box in world mm.
-        lungs_z: Lowest and highest z of the lungs in mm; None without lungs.
+        lungs_z: Lowest and highest z in mm of the air within the body; None without lungs. The trachea counts, which
+            reaches up into the neck.
+        lungs: Lowest and highest corner (2, 3) in world mm of the lungs' bounding box, without the trachea; None
+            without lungs.
+        lungs_are_cut: Whether the scan ends within the lungs.
     """
 
     mask: np.ndarray
     affine: np.ndarray
     center: np.ndarray
     lungs_z: tuple[float, float] | None
+    lungs: np.ndarray | None
+    lungs_are_cut: bool
 
 
 def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
@@ -68,7 +80,13 @@ def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
         return None
     low, high = _bounding_box(mask)
     center = coarse_affine[:3, 3] + step * (low + high) / 2
-    return Body(mask, coarse_affine, center, _lungs_z(mask & (coarse < LUNG_HU), coarse_affine, litres))
+    lungs_z = _lungs_z(mask & (coarse < LUNG_HU), coarse_affine, litres)
+    lungs = _lungs(mask & (coarse < LUNG_HU) & (coarse > LUNG_AIR_HU), litres)
+    if lungs is None:
+        return Body(mask, coarse_affine, center, lungs_z, None, False)
+    corners = np.stack(_bounding_box(lungs)) + [[-0.5], [0.5]]
+    ends = lungs[:, :, [0, -1]].sum(axis=(0, 1)) * step[0] * step[1]
+    return Body(mask, coarse_affine, center, lungs_z, coarse_affine[:3, 3] + step * corners, bool(ends.max() > CUT_MM2))
 
 
 def outside_body(body: Body, shape: tuple[int, ...], affine: np.ndarray) -> Tensor:
@@ -91,6 +109,18 @@ def _lungs_z(air: np.ndarray, affine: np.ndarray, litres: float) -> tuple[float,
     lungs = np.isin(labels, [i + 1 for i in largest if volumes[i] > 0.2 * volumes.max()])
     low, high = _bounding_box(lungs)
     return affine[2, 3] + affine[2, 2] * (low[2] - 0.5), affine[2, 3] + affine[2, 2] * (high[2] + 0.5)
+
+
+def _lungs(lung: np.ndarray, litres: float) -> np.ndarray | None:
+    """Of voxels as dense as lung the components that are lungs: the largest, and each of at least a fifth of it.
+
+    The opening takes off what is thinner than three voxels: the rims of trachea, bowel and skin folds.
+    """
+    labels, count = ndimage.label(ndimage.binary_opening(lung))
+    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * litres
+    if count == 0 or volumes.max() < MIN_LUNG_LITRES:
+        return None
+    return np.isin(labels, 1 + np.flatnonzero(volumes > 0.2 * volumes.max()))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from trct_monai.geometry.grids import voxel_to_world
 from trct_monai.geometry.presets import DEFAULT_EXTENT
-from trct_monai.intensity import AIR_HU, HU_WINDOW, PADDING_HU, check_hu_window, hu_to_unit
-from trct_monai.preprocessing.body import find_body, outside_body
+from trct_monai.intensity import AIR_HU, HU_WINDOW, LUNG_HU, PADDING_HU, check_hu_window, hu_to_unit
+from trct_monai.preprocessing.body import LUNG_AIR_HU, MIN_LUNG_LITRES, find_body, outside_body
 from trct_monai.resampling import is_aligned, resample, to_ras, to_world_axes
 
 EXTENT_TOLERANCE = 1e-3
 """Relative difference of its sides from `extent` up to which a CT already is the cube."""
+
+CENTERS = ("body", "lungs")
+"""What a cube may be centred on."""
 
 UPSAMPLING_WARNING = 1.5
 """Ratio of the CT's voxel side to the target's, along every axis, from which on the log has a warning."""
@@ -30,9 +33,14 @@ class CTPreprocessing(Transform):
     """Any CT as a cube around the body in [0, 1] of a HU window.
 
     1. Axes to RAS; a tilted or oblique volume is resampled to the world axes; padding below -1024 HU becomes air.
-    2. A cube of `extent` mm: in x and y around the middle of the body's bounding box (without the table); in z around
-       the middle of the scan or, if the scan is longer than the cube, around the middle of the lungs if it has lungs,
-       moved as little as needed to stay within the scan. Outside of the scan is air.
+    2. A cube of `extent` mm around `center`. Outside of the scan is air.
+
+       ``lungs``: around the middle of the lungs' bounding box (see `find_body`). A scan of the whole body and one of
+       the chest alone give the same cube.
+
+       ``body``, as published protocols do: in x and y around the middle of the body's bounding box (without the table);
+       in z around the middle of the scan or, if the scan is longer than the cube, around the middle of the lungs if it
+       has lungs, moved as little as needed to stay within the scan.
     3. Antialiased resampling to size^3 voxels; see `trct_monai.resampling`.
     4. Clip to the HU window, scale to [0, 1].
 
@@ -43,9 +51,10 @@ class CTPreprocessing(Transform):
         extent: Side of the cube in mm.
         hu_window: Lowest and highest HU.
         remove_table: Replace voxels more than 4 mm outside the body by air, and log their volume.
+        center: ``body`` or ``lungs``.
 
     Raises:
-        ValueError: If a size or the window is out of range.
+        ValueError: If a size or the window is out of range, or the center is unknown.
     """
 
     def __init__(
@@ -54,13 +63,16 @@ class CTPreprocessing(Transform):
         extent: float = DEFAULT_EXTENT,
         hu_window: Sequence[float] = HU_WINDOW,
         remove_table: bool = False,
+        center: str = "body",
     ) -> None:
+        if center not in CENTERS:
+            raise ValueError(f"center must be {' or '.join(CENTERS)}, got {center!r}")
         if size < 1 or extent <= 0:
             raise ValueError(f"size and extent must be positive, got {size} voxels and {extent} mm")
         self.size = int(size)
         self.extent = float(extent)
         self.hu_window = check_hu_window(hu_window)
-        self.remove_table = remove_table
+        self.remove_table, self.center = remove_table, center
         self._warned = False
 
     def __call__(self, ct_hu: Tensor, affine: Tensor | None = None) -> Tensor:
@@ -88,10 +100,7 @@ class CTPreprocessing(Transform):
         Raises:
             ValueError: As in a call.
         """
-        volume, source_affine = standardize(ct_hu, affine)
-        center = self._locate(volume, source_affine)
-        if self.remove_table:
-            volume = _without_table(volume, source_affine)
+        volume, source_affine, center = self._located(ct_hu, affine)
         results = []
         finest = float(np.diag(source_affine)[:3].min())
         if finest > UPSAMPLING_WARNING * self.extent / max(sizes) and not self._warned:
@@ -104,11 +113,39 @@ class CTPreprocessing(Transform):
         for size in sizes:
             target = voxel_to_world((size,) * 3, self.extent / size).numpy()
             target[:3, 3] += center
-            result = resample(volume, source_affine, (size,) * 3, target, AIR_HU)
-            if not bool(torch.isfinite(result).all()):
-                raise ValueError("the CT holds values that are not finite (NaN or infinite)")
+            result = _finite(resample(volume, source_affine, (size,) * 3, target, AIR_HU))
             results.append(as_case(result[None], target, getattr(ct_hu, "meta", {})))
         return results
+
+    def box(self, ct_hu: Tensor, margin: Sequence[float] | None = None, affine: Tensor | None = None) -> MetaTensor:
+        """The cube with what is around it, in HU: a MetaTensor (1, X, Y, Z) with the voxels of a cube of `size`.
+
+        Args:
+            ct_hu: As in a call.
+            margin: How far the box goes beyond the cube at either end of x, y and z, in mm; rounded to whole voxels.
+                None for as far as the CT goes.
+            affine: As in a call.
+
+        Raises:
+            ValueError: As in a call.
+        """
+        volume, source_affine, center = self._located(ct_hu, affine)
+        spacing = self.extent / self.size
+        if margin is None:
+            voxel, first = np.diag(source_affine)[:3], source_affine[:3, 3] - center
+            reach = np.maximum(voxel / 2 - first, first + voxel * (np.array(volume.shape) - 0.5))
+            margin = (spacing * np.ceil((reach - self.extent / 2).clip(0) / spacing - 1e-6)).tolist()
+        shape = [self.size + 2 * round(side / spacing) for side in margin]
+        target = voxel_to_world(shape, spacing).numpy()
+        target[:3, 3] += center
+        result = _finite(resample(volume, source_affine, shape, target, AIR_HU))
+        return as_case(result[None], target, getattr(ct_hu, "meta", {}))
+
+    def _located(self, ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """The CT (X, Y, Z), its affine, and the middle of the cube in world mm."""
+        volume, matrix = standardize(ct_hu, affine)
+        center = self._locate(volume, matrix)
+        return (_without_table(volume, matrix) if self.remove_table else volume), matrix, center
 
     def _locate(self, volume: Tensor, affine: np.ndarray) -> np.ndarray:
         """Middle of the cube in world mm; see the class for the rule."""
@@ -118,6 +155,15 @@ class CTPreprocessing(Transform):
         if np.abs(reach / self.extent - 1).max() <= EXTENT_TOLERANCE:
             return middle
         body = find_body(volume, affine)
+        if self.center == "lungs":
+            if body is None or body.lungs is None:
+                raise ValueError(
+                    f"no lungs found (at least {MIN_LUNG_LITRES:g} litres between {LUNG_AIR_HU:g} and {LUNG_HU:g} HU "
+                    "within a body), on which the cube is centred: give a CT of the chest, or center body"
+                )
+            if body.lungs_are_cut:
+                logger.warning("the scan ends within the lungs: the cube is centred on the part that it shows")
+            return np.asarray(body.lungs.mean(axis=0))
         if body is None:
             return middle
         center = body.center.copy()
@@ -126,6 +172,12 @@ class CTPreprocessing(Transform):
         if slack > 0 and body.lungs_z is not None:
             center[2] = np.clip(sum(body.lungs_z) / 2, middle[2] - slack, middle[2] + slack)
         return center
+
+
+def _finite(volume: Tensor) -> Tensor:
+    if not bool(torch.isfinite(volume).all()):
+        raise ValueError("the CT holds values that are not finite (NaN or infinite)")
+    return volume
 
 
 def resample_like(ct_hu: MetaTensor, reference: MetaTensor) -> MetaTensor:

@@ -146,7 +146,7 @@ class Taken:
         measured = apply_curve(self.values, curve) * self.body
         image = torch.where(self.known, measured, expected)
         given = self.source.radiograph
-        return Radiograph(image, True, self.source.camera, given.path)
+        return Radiograph(image, True, self.source.camera, given.path, exposed=False)
 
     def fitted(self, projection: Float[Tensor, "h w"], curve: Curve) -> Curve:
         """The curve that brings the picture nearest to a projection, which stays as it is: no gain can collapse.

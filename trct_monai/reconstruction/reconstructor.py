@@ -94,7 +94,7 @@ class Reconstructor:
         warnings = []
         if isinstance(self.network, IntervalNetwork):
             model = self.network.network
-            mean = unit_to_hu(model.initial_volume.detach()[0].cpu(), model.hu_window)
+            mean = unit_to_hu(model.initial_volume.detach()[model.linear_start.last].cpu(), model.hu_window)
             warnings = [line for one in radiographs for line in check_radiograph(one, mean, self.extent)]
             warnings += check_residual(self._residual(estimate), self._usual_residual(len(radiographs)) or 0.0)
         return self._result(estimate, name, warnings)
@@ -123,7 +123,7 @@ class Reconstructor:
             )
         understood = understand(radiographs, self.chest, force)
         start = self.network.network.linear_start
-        own = ChestModel(start.mean, start.modes, start.extent, start.hu_window)
+        own = ChestModel(*start.model(start.last), start.extent, start.hu_window)
         sources = understood.pictures
         explained = explain([one.picture for one in sources], [one.found for one in sources], own)
         curves: list[Curve] = [(a, b, c, d) for a, b, c, d in explained.curves[0].tolist()]
@@ -147,7 +147,7 @@ class Reconstructor:
         """The network's own volume of some radiographs, and its projections."""
         with unwrapped():
             item = self.preprocessing({"case_id": name, "image": list(radiographs)})
-        batch = {key: item[key][None] for key in ("image", "matrices", "calibrated") if key in item}
+        batch = {key: item[key][None] for key in ("image", "matrices", "calibrated", "exposed") if key in item}
         image, _, *rest = self.prepare_batch(batch, self.device, False)
         args, kwargs = rest or ((), {})
         refines = isinstance(self.inferer, TwoStageInferer)

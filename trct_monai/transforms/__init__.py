@@ -7,18 +7,32 @@ from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
 from trct_monai.transforms.rendering import DrawPhantomd, RenderViews
 from trct_monai.transforms.save import SaveChangedCTd, SaveCTd, UnitToHUd
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
+from trct_monai.transforms.variation import (
+    CutCubed,
+    LoadPatientd,
+    RandScanLimitsd,
+    RandSurroundingsd,
+    RandTissued,
+    RandWarpd,
+)
 
 __all__ = [
     "ApplyNetworkd",
     "CTPreprocessingd",
     "CameraMatricesd",
+    "CutCubed",
     "DrawPhantomd",
     "LoadCTd",
+    "LoadPatientd",
     "LoadRadiographsd",
     "PrepareViews",
     "RandPosed",
     "RandRadiographd",
+    "RandScanLimitsd",
+    "RandSurroundingsd",
+    "RandTissued",
     "RandTwoScaleCropd",
+    "RandWarpd",
     "RenderViews",
     "SaveCTd",
     "SaveChangedCTd",

@@ -15,6 +15,8 @@ from trct_monai.physics import add_scatter, degrade, harden
 class RandRadiographd(Randomizable, MapTransform):
     """Random changes of line integrals (V, H, W), drawn for each view by itself.
 
+    An item ``exposed`` (V,), which views have a known exposure, loses those whose gain, gamma, beam or scatter changed.
+
     Gain and gamma stand for what a display or a wrong calibration does to line integrals, hardening and tube voltage
     for another beam, scatter, noise and blur for patient and detector, collimation for shutters, behind which there is
     no signal. The window is that of an 8-bit picture: values outside are clipped, the others have 256 steps.
@@ -80,11 +82,15 @@ class RandRadiographd(Randomizable, MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = torch.as_tensor(result[key]).as_subclass(Tensor)
-            result[key] = torch.stack([view if view.isnan().any() else self.change(view) for view in image])
+            changed = [(view, True) if view.isnan().any() else self.change(view) for view in image]
+            result[key] = torch.stack([view for view, _ in changed])
+            if "exposed" in result:
+                result["exposed"] = result["exposed"] & torch.tensor([kept for _, kept in changed])
         return result
 
-    def change(self, view: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
-        """One radiograph, changed on its device; none of its numbers is read."""
+    def change(self, view: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], bool]:
+        """One radiograph, changed on its device, and whether it has kept its exposure; none of its numbers is read."""
+        before = view
         if self._drawn(self.gain):
             view = view * float(self.R.lognormal(0, self.gain))
         if self._drawn(self.gamma):
@@ -97,6 +103,7 @@ class RandRadiographd(Randomizable, MapTransform):
         if self._drawn(self.scatter):
             share, width = self.scatter * float(self.R.random()), view.shape[-1] / 10
             view = add_scatter(view[None, None], (1.0, 1.0), share, sigma_mm=width)[0, 0]
+        kept = view is before
         photons = (
             self.photons * 100 ** float(self.R.random()) if self.photons and self._drawn(self.photons) else torch.inf
         )
@@ -110,7 +117,7 @@ class RandRadiographd(Randomizable, MapTransform):
             view = collimate(view, [self.collimation * float(self.R.random()) for _ in range(4)])
         if self._drawn(self.window):
             view = in_eight_bits(view, *(self.window * float(self.R.random()) for _ in range(2)))
-        return view
+        return view, kept
 
     def _drawn(self, strength: float) -> bool:
         return strength > 0 and bool(self.R.random() < self.prob)

@@ -5,6 +5,7 @@ from math import radians
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from monai.config import KeysCollection
 from monai.engines.utils import default_prepare_batch
 from monai.transforms import MapTransform, Randomizable
@@ -127,6 +128,8 @@ class RandPosed(Randomizable, MapTransform):
 class PrepareViews:
     """MONAI's `prepare_batch` for networks that take any views: matrices go along, and training draws views by chance.
 
+    With an item ``exposed`` the network is told which views have a known exposure, too.
+
     The number of views is drawn for each batch, and which they are for each case, from PyTorch's generator.
     The matrices stay on the CPU: networks read cameras from them, and would wait for a GPU to have them back.
 
@@ -167,19 +170,33 @@ class PrepareViews:
         """
         prepared = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
         image, label = prepared if isinstance(prepared, tuple | list) else (prepared, None)
-        matrices = batchdata[self.matrices_key]
+        of_views = {"matrices": batchdata[self.matrices_key]}
+        if "exposed" in batchdata:
+            of_views["exposed"] = batchdata["exposed"]
         if self.network is not None:
-            image, projections = self.network.calibrate(image, matrices, batchdata["calibrated"])
-            return image, label, (), {"matrices": matrices, "projections": projections}
+            image, projections = self.network.calibrate(image, of_views["matrices"], batchdata["calibrated"])
+            return image, label, (), {**of_views, "projections": projections}
         if self.min_views is not None:
-            image, matrices = self._drawn(image, matrices)
+            chosen, cases = self.draw(*image.shape[:2]), torch.arange(len(image))[:, None]
+            there, where = (index.to(image.device, non_blocking=True) for index in (cases, chosen))
+            image, of_views = image[there, where], {name: value[cases, chosen] for name, value in of_views.items()}
+        matrices = of_views["matrices"]
         if self.share and bool((matrices == matrices[:1]).all()):
-            matrices = matrices[:1]
-        return image, label, (), {"matrices": matrices}
+            of_views["matrices"] = matrices[:1]
+        return image, label, (), of_views
 
-    def _drawn(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
-        """As many views of each case as were drawn."""
-        batch, views = image.shape[:2]
+    def draw(self, batch: int, views: int) -> Int64[Tensor, "B N"]:
+        """Which views of each case a network sees, by their indices; all of them without `min_views`.
+
+        Args:
+            batch: Cases.
+            views: Views of each.
+
+        Raises:
+            ValueError: If they are fewer than `min_views`, or some of `usual_views` are not among them.
+        """
+        if self.min_views is None:
+            return torch.arange(views).expand(batch, -1)
         if not 1 <= int(self.min_views or 1) <= views or max(self.usual_views, default=0) >= views:
             raise ValueError(
                 f"min_views must be 1 to the data's {views} views, and usual_views below {views}, "
@@ -189,6 +206,4 @@ class PrepareViews:
         chosen = torch.rand(batch, views).argsort(dim=1)[:, :number]
         if self.usual_share and float(torch.rand(())) < self.usual_share:
             chosen = torch.tensor(self.usual_views).expand(batch, -1)
-        cases = torch.arange(batch)[:, None]
-        there, where = (index.to(image.device, non_blocking=True) for index in (cases, chosen))
-        return image[there, where], matrices[cases, chosen]
+        return chosen

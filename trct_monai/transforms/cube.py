@@ -20,6 +20,7 @@ class CTPreprocessingd(MapTransform):
         extent: As in `CTPreprocessing`.
         hu_window: As in `CTPreprocessing`.
         remove_table: As in `CTPreprocessing`.
+        center: As in `CTPreprocessing`.
         allow_missing_keys: Ignore a missing key.
     """
 
@@ -30,10 +31,11 @@ class CTPreprocessingd(MapTransform):
         extent: float = DEFAULT_EXTENT,
         hu_window: Sequence[float] = HU_WINDOW,
         remove_table: bool = False,
+        center: str = "body",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.protocol = CTPreprocessing(size, extent, hu_window, remove_table)
+        self.protocol = CTPreprocessing(size, extent, hu_window, remove_table, center)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, each CT as `CTPreprocessing` gives it."""

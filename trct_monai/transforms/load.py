@@ -33,7 +33,8 @@ class LoadRadiographsd(MapTransform):
     the `geometry` that has its place in the list (see `Radiograph.taken_by`). The item gets
 
     - ``cameras``: as dictionaries, one for each view, where they are known;
-    - ``calibrated``: a bool tensor (V,): which views hold line integrals. The others are on a scale of their own.
+    - ``calibrated``: a bool tensor (V,): which views hold line integrals. The others are on a scale of their own;
+    - ``exposed``: a bool tensor (V,): those whose line integrals are a fact, as rendered ones are, and not an estimate.
 
     Nothing happens to a value that is a tensor already.
 
@@ -83,6 +84,8 @@ class LoadRadiographsd(MapTransform):
                     result["cameras"] = [one and one.camera and one.camera.to_dict() for one in radiographs]
             images = self._line_integrals(radiographs, data.get("orientation"), data.get("intensity"))
             result["calibrated"] = torch.tensor([image is None or image[1] for image in images])
+            exposed = torch.tensor([one is not None and one.exposed for one in radiographs])
+            result["exposed"] = result["calibrated"] & exposed
             result[key] = self._stacked([image and image[0] for image in images], radiographs)
         return result
 

@@ -1,0 +1,258 @@
+"""A patient's CT as a box around the chest, and that box as another patient's: random, on the device where it is."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
+
+from trct_monai.geometry import DEFAULT_EXTENT
+from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_unit
+from trct_monai.io.ct import read_ct
+from trct_monai.preprocessing import CTPreprocessing
+from trct_monai.resampling import resize_cube
+from trct_monai.variation import (
+    Strengths,
+    draw_lattice,
+    enhanced,
+    limited,
+    recoloured,
+    tissue_curve,
+    warped,
+    with_arms,
+    with_table,
+)
+
+HEART = (-15.0, 25.0, -20.0)
+"""Where contrast agent is, in mm from the middle of the lungs."""
+
+
+class LoadPatientd(MapTransform):
+    """Read CTs, each as a box around the cube of `CTPreprocessing`: (1, X, Y, Z) in HU, int16; air beyond the scan.
+
+    A radiograph shows what is outside the cube as well: shoulders, arms, the body's sides. All boxes have one shape.
+
+    Args:
+        keys: Keys of paths, of files in any format or folders with one DICOM series; the boxes take their place.
+        files_key: Key of all files of the CT, where they are known, such as those of one of a folder's series.
+        spacing: Voxel side in mm.
+        extent: Side of the cube in mm.
+        margin: How far the box goes beyond the cube at either end of x, y and z, in mm.
+        center: As in `CTPreprocessing`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "patient",
+        files_key: str = "files",
+        spacing: float = 2.5,
+        extent: float = DEFAULT_EXTENT,
+        margin: Sequence[float] = (60.0, 20.0, 40.0),
+        center: str = "lungs",
+    ) -> None:
+        super().__init__(keys)
+        self.files_key, self.spacing, self.margin = files_key, float(spacing), tuple(float(side) for side in margin)
+        self.protocol = CTPreprocessing(max(1, round(extent / self.spacing)), extent, center=center)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items with boxes.
+
+        Raises:
+            ValueError: If a CT cannot be read, or has no lungs to be centred on.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            ct = read_ct(result[key], [Path(file) for file in result.get(self.files_key) or ()])
+            try:
+                box = self.protocol.box(ct.ct_hu, self.margin, ct.affine)
+            except ValueError as error:
+                raise ValueError(f"{result[key]}: {error}") from error
+            result[key] = box.as_tensor().round().clamp(-1024, 3071).to(torch.int16)
+        return result
+
+
+class RandWarpd(Randomizable, MapTransform):
+    """The CT of another patient, by a random warp; see `trct_monai.variation.draw_lattice`. No CT is mirrored.
+
+    Args:
+        keys: Keys of CTs (1, X, Y, Z) in HU; the results are float32.
+        spacing: Voxel side in mm.
+        strengths: Arguments of `trct_monai.variation.Strengths`.
+        prob: Probability that a CT is warped.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "patient",
+        spacing: float = 2.5,
+        strengths: Mapping[str, Any] | None = None,
+        prob: float = 0.95,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        self.spacing, self.prob = float(spacing), prob
+        self.strengths = Strengths(**{name: _fixed(value) for name, value in (strengths or {}).items()})
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items, warped."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = result[key].as_subclass(Tensor).float()
+            if self.R.random() < self.prob:
+                lattice = draw_lattice(self.R, result[key].shape[1:], self.spacing, self.strengths)
+                result[key] = warped(result[key], self.spacing, lattice)
+        return result
+
+
+class RandTissued(Randomizable, MapTransform):
+    """Other densities of lung, fat, muscle and bone, and contrast agent.
+
+    Args:
+        keys: Keys of CTs (1, X, Y, Z) in HU.
+        spacing: Voxel side in mm.
+        strength: Factor on the standard deviations of `trct_monai.variation.TISSUES`.
+        contrast_hu: Most that contrast agent adds; the least is -30, for blood without any.
+        prob: Probability of each of the two.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "patient",
+        spacing: float = 2.5,
+        strength: float = 1.0,
+        contrast_hu: float = 150.0,
+        prob: float = 0.5,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        self.spacing, self.strength, self.contrast_hu, self.prob = float(spacing), strength, contrast_hu, prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items with other HU."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if self.R.random() < self.prob:
+                result[key] = recoloured(result[key], *tissue_curve(self.R, self.strength))
+            if self.R.random() < self.prob:
+                center = [middle + 15 * float(shift) for middle, shift in zip(HEART, self.R.normal(size=3))]
+                size, hu = float(self.R.uniform(25, 50)), float(self.R.uniform(-30, self.contrast_hu))
+                result[key] = enhanced(result[key], self.spacing, center, size, hu)
+        return result
+
+
+class RandSurroundingsd(Randomizable, MapTransform):
+    """A table behind the body, and arms beside it.
+
+    Args:
+        keys: Keys of CTs (1, X, Y, Z) in HU.
+        spacing: Voxel side in mm.
+        prob: Probability of each of the two.
+    """
+
+    def __init__(self, keys: KeysCollection = "patient", spacing: float = 2.5, prob: float = 0.2) -> None:
+        MapTransform.__init__(self, keys)
+        self.spacing, self.prob = float(spacing), prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items with what was added."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if self.R.random() < self.prob:
+                gap, curvature = float(self.R.uniform(0, 15)), float(self.R.uniform(0, 0.003))
+                thickness, hu = float(self.R.uniform(15, 40)), float(self.R.uniform(-300, 200))
+                result[key] = with_table(result[key], self.spacing, gap, curvature, thickness, hu)
+            if self.R.random() < self.prob:
+                radius, bone_hu = float(self.R.uniform(35, 55)), float(self.R.uniform(500, 900))
+                offset = [float(self.R.uniform(0, 30)), float(self.R.normal(-20, 30))]
+                sides = [bool(side) for side in self.R.random(2) < 0.8]
+                result[key] = with_arms(result[key], self.spacing, radius, offset, sides, bone_hu)
+        return result
+
+
+class RandScanLimitsd(Randomizable, MapTransform):
+    """A scan that ends within the cube, as many do: below, above, or in a circular field of view.
+
+    Args:
+        keys: Keys of CTs (1, X, Y, Z) in HU.
+        spacing: Voxel side in mm.
+        low_mm: Highest z at which a scan may begin.
+        high_mm: Lowest z at which it may end.
+        radius_mm: Smallest radius of a field of view.
+        extent: Side of the cube in mm: beyond it nothing changes.
+        prob: Probability of each of the three.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "patient",
+        spacing: float = 2.5,
+        low_mm: float = -110.0,
+        high_mm: float = 110.0,
+        radius_mm: float = 150.0,
+        extent: float = DEFAULT_EXTENT,
+        prob: float = 0.2,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        self.spacing, self.prob, self.half = float(spacing), prob, extent / 2
+        self.low_mm, self.high_mm, self.radius_mm = low_mm, high_mm, radius_mm
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items, air beyond the limits."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            ends = {"low_mm": (-self.half, self.low_mm), "high_mm": (self.high_mm, self.half)}
+            ends["radius_mm"] = (self.radius_mm, 1.4 * self.half)
+            drawn = {name: float(self.R.uniform(*ends[name])) for name in ends if self.R.random() < self.prob}
+            if drawn:
+                result[key] = limited(result[key], self.spacing, **drawn)
+        return result
+
+
+class CutCubed(MapTransform):
+    """The cube in the middle of a box as a label: (1, X, X, X) in [0, 1] of the HU window, beside the box itself.
+
+    Args:
+        keys: Keys of boxes (1, X, Y, Z) in HU.
+        label_key: Where the cube goes.
+        size: Voxels along each side of the cube, averaged from the box's.
+        spacing: Voxel side of the box in mm.
+        extent: Side of the cube in mm.
+        hu_window: HU of 0 and 1.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "patient",
+        label_key: str = "label",
+        size: int = 64,
+        spacing: float = 2.5,
+        extent: float = DEFAULT_EXTENT,
+        hu_window: Sequence[float] = HU_WINDOW,
+    ) -> None:
+        super().__init__(keys)
+        self.label_key, self.size, self.hu_window = label_key, size, check_hu_window(hu_window)
+        self.number = round(extent / spacing)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items with their labels."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            cube = middle_cube(result[key].as_subclass(Tensor).float(), self.number)
+            result[self.label_key] = resize_cube(hu_to_unit(cube, self.hu_window)[None], self.size)[0]
+        return result
+
+
+def middle_cube(volume: Tensor, number: int) -> Tensor:
+    """The middle (..., N, N, N) of a volume (..., X, Y, Z) whose sides are longer by even numbers of voxels."""
+    for axis in (-3, -2, -1):
+        before, odd = divmod(volume.shape[axis] - number, 2)
+        if before < 0 or odd:
+            raise ValueError(f"a volume of {tuple(volume.shape[-3:])} voxels has no cube of {number} in its middle")
+        volume = volume.narrow(axis, before, number)
+    return volume
+
+
+def _fixed(value: Any) -> Any:
+    """A list of a configuration as a tuple."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,20 @@
+"""One patient's CT as that of another patient, in another scanner: warps, tissues, surroundings, limits of the scan."""
+
+from trct_monai.variation.scan import limited
+from trct_monai.variation.surroundings import with_arms, with_table
+from trct_monai.variation.tissue import TISSUES, enhanced, recoloured, tissue_curve
+from trct_monai.variation.warp import Strengths, draw_lattice, identity_lattice, warped
+
+__all__ = [
+    "TISSUES",
+    "Strengths",
+    "draw_lattice",
+    "enhanced",
+    "identity_lattice",
+    "limited",
+    "recoloured",
+    "tissue_curve",
+    "warped",
+    "with_arms",
+    "with_table",
+]

@@ -1,0 +1,26 @@
+"""Where a scan ends: air beyond its first and last slice and its circular field of view."""
+
+from math import inf
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trct_monai.intensity import AIR_HU
+
+
+def limited(
+    ct_hu: Float[Tensor, "1 X Y Z"], spacing: float, low_mm: float = -inf, high_mm: float = inf, radius_mm: float = inf
+) -> Float[Tensor, "1 X Y Z"]:
+    """A CT as a scan would show it that ends there.
+
+    Args:
+        ct_hu: CT numbers in HU.
+        spacing: Voxel side in mm.
+        low_mm: Lowest z of the scan, from the middle of the volume.
+        high_mm: Highest z.
+        radius_mm: Radius of the field of view about the middle.
+    """
+    x, y, z = (spacing * (torch.arange(n, device=ct_hu.device) - (n - 1) / 2) for n in ct_hu.shape[1:])
+    seen = (x[:, None, None] ** 2 + y[:, None] ** 2 <= radius_mm**2) & (z >= low_mm) & (z <= high_mm)
+    return ct_hu.where(seen, AIR_HU)
