@@ -92,6 +92,7 @@ CHANGED = {
     "data.plant.AIR_HU": "use trct_monai.intensity.BODY_HU, which has its value of -950",
     "data.predictions.load_ct": "use trct_monai.io.nifti.read_volume(path), whose axes are in RAS order",
     "data.readers.read_ct": "use trct_monai.io.ct.read_ct(path, files)",
+    "networks.linear_start.solve": "use trct_monai.networks.normal_equation.solve, which gives the determinant too",
     "evaluate.digest": "use trct_monai.io.provenance.digest_values(values)",
     "figures.SOFT_TISSUE": "write (-160.0, 240.0)",
     "intensity.is_finite": "use torch.isfinite(image).all()",

@@ -82,14 +82,18 @@ class RandRadiographd(Randomizable, MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = torch.as_tensor(result[key]).as_subclass(Tensor)
-            changed = [(view, True) if view.isnan().any() else self.change(view) for view in image]
+            changed = [(view, True) if view.isnan().any() else self.changed(view) for view in image]
             result[key] = torch.stack([view for view, _ in changed])
             if "exposed" in result:
                 result["exposed"] = result["exposed"] & torch.tensor([kept for _, kept in changed])
         return result
 
-    def change(self, view: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], bool]:
-        """One radiograph, changed on its device, and whether it has kept its exposure; none of its numbers is read."""
+    def change(self, view: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+        """One radiograph, changed on its device; none of its numbers is read."""
+        return self.changed(view)[0]
+
+    def changed(self, view: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], bool]:
+        """As `change`, and whether the view has kept its exposure."""
         before = view
         if self._drawn(self.gain):
             view = view * float(self.R.lognormal(0, self.gain))

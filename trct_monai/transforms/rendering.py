@@ -148,7 +148,7 @@ class RenderViews:
         images = project(attenuation, cameras, spacing)
         exposed = torch.ones(images.shape[:2], dtype=torch.bool)
         if self.augment.prob:
-            changed = [[self.augment.change(view) for view in image] for image in images]
+            changed = [[self.augment.changed(view) for view in image] for image in images]
             images = torch.stack([torch.stack([view for view, _ in case]) for case in changed])
             exposed = torch.tensor([[kept for _, kept in case] for case in changed])
         matrices = torch.stack([self.pose({"matrices": projection_matrices(case)})["matrices"] for case in cameras])

@@ -1,0 +1,48 @@
+"""Each patient is left out once, by every method, and a run that was stopped goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.leave_one_patient_out import leave_one_patient_out
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "encoder_channels": [4, 8],
+    "decoder_channels": [8, 4],
+    "view_channels": 4,
+    "num_modes": 4,
+    "step_size": 16,
+    "start_path": "",
+    "fitted_warps": 2,
+    "validation_phantoms": 1,
+    "patient_spacing": 10.0,
+}
+
+
+def test_every_method_is_scored_on_every_patient_that_it_has_not_seen(
+    ct_folder: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(methods: str) -> str:
+        leave_one_patient_out(
+            str(tmp_path / "out"), str(ct_folder), str(phantoms), methods, also=str(ct_folder), warps=1,
+            num_phantoms=2, epochs=1, size=16, radiograph_size=32, threads=1, **TINY,
+        )  # fmt: skip
+        return capsys.readouterr().out
+
+    run("ridge_pca,linear_start")
+    before = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+    assert before.count("\n") == 1 + 2 * 2 * (2 + 2)  # two methods, two numbers of views, two patients and two others
+    printed = run("ridge_pca,linear_start,any_view")
+    after = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+    assert after.startswith(before.rstrip("\n")) and after.count("any_view") == 2 * (2 + 2)
+    for method in ("ridge_pca", "linear_start", "any_view"):
+        assert f"| {method} | 2 | 2 left out |" in printed and f"| {method} | 1 | 2 others |" in printed
+
+
+def test_options_that_a_bundle_lacks_are_refused(ct_folder: Path, phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no_such: no such options of any_view's training"):
+        leave_one_patient_out(
+            str(tmp_path / "out"), str(ct_folder), str(phantoms), "any_view", size=16, radiograph_size=32, no_such=1
+        )
