@@ -28,6 +28,7 @@ def save_series(
     slopes: Sequence[float] = (1.0,),
     intercept: float = 0.0,
     dtype: type[np.integer] = np.int16,
+    description: str = "",
 ) -> list[Path]:
     """Write a RAS volume as DICOM slices, tilted as its affine says.
 
@@ -42,6 +43,7 @@ def save_series(
         slopes: RescaleSlope of the slices in turn.
         intercept: RescaleIntercept of all.
         dtype: Type of the stored pixels, which are (HU - intercept) / slope.
+        description: SeriesDescription.
     """
     import itk
 
@@ -70,6 +72,7 @@ def save_series(
             "0020|0037": "\\".join(f"{value:.6f}" for value in (*row, *column)),
             "0028|1052": "0",
             "0028|1053": "1",
+            **({"0008|103e": description} if description else {}),
         }.items():
             header[tag] = value
         image.SetSpacing(spacing.tolist())

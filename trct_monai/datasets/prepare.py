@@ -11,6 +11,7 @@ from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.driver import Job, Recipe, make_data_set
 from trct_monai.datasets.phases import is_phase_layout
 from trct_monai.datasets.prepare_case import MEASURED, RENDERED, Options, products
+from trct_monai.datasets.prepare_cycles import prepare_cycles
 from trct_monai.datasets.prepare_phases import prepare_phases
 from trct_monai.datasets.sources import LAYOUTS, Found, find_sources
 from trct_monai.datasets.split import Sections, check_fractions, split_by_hash
@@ -38,6 +39,7 @@ def prepare(
     kvp: float | None = None,
     center: str = "lungs",
     whole: bool = False,
+    phases: bool = False,
     min_correlation: float = MIN_CORRELATION,
     min_slices: int = 16,
     h5_axes: str = "SPL",
@@ -56,7 +58,8 @@ def prepare(
     The run can be interrupted; the same command goes on where it stopped and does nothing twice.
 
     A folder with trainA, trainB, testA and testB holds pairs of a time average and phase 0 for the phase generator:
-    they keep their voxels and their sections, and the options of cubes and radiographs do not apply.
+    they keep their voxels and their sections, and the options of cubes and radiographs do not apply. Of 4-D CTs such
+    pairs are made with --phases True.
 
     Args:
         input: Folder to read.
@@ -75,6 +78,8 @@ def prepare(
         scatter_fraction: Share of scatter in rendered radiographs.
         kvp: Tube voltage in kV of rendered radiographs, for beam hardening; one energy of 60 keV without it.
         center: What the cube is centred on: lungs (a CT without any is refused), or body, as published protocols do.
+        phases: The input holds 4-D CTs, all phases of a breath or heart beat each: make pairs of their time average and
+            phase 0, for the phase generator.
         whole: Render radiographs from all of the CT, as in life: what lies outside the cube casts its shadow, too.
         min_correlation: A radiograph that correlates less than this with our projection is refused.
         min_slices: Shorter DICOM series are skipped and listed.
@@ -97,8 +102,9 @@ def prepare(
     root, target = Path(input), Path(output)
     if target.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {target} must not be inside input {root}, which is searched for CTs")
-    if is_phase_layout(root):
-        prepare_phases(
+    if phases or is_phase_layout(root):
+        prepare_pairs = prepare_cycles if phases else prepare_phases
+        prepare_pairs(
             root, target, min_slices=min_slices, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
             fractions=shares, seed=seed,
         )  # fmt: skip

@@ -96,39 +96,49 @@ def _prepare(pair: Pair, root: Path, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: If one cannot be read, or they are not on one grid.
     """
-    cts = [read_ct(source.path, source.files) for source in (pair.average, pair.phase)]
-    _check_grids(pair, *cts)
-    digests = []
-    for name, ct in zip(("average", "phase"), cts):
-        hu = ct.ct_hu[0].clamp(*HU_INT16) if ct.ct_hu.is_floating_point() else ct.ct_hu[0]
-        numbers = write_hu(folder / f"{pair.case_id}_{name}.nii", hu.numpy(), ct.affine.numpy())
-        digests.append(digest_voxels(numbers))
+    average, phase = (read_ct(source.path, source.files) for source in (pair.average, pair.phase))
+    check_grids(pair.average.path, average, pair.phase.path, phase)
     return {
         "case_id": pair.case_id,
         "patient_id": pair.average.patient_id,
-        "label": f"{pair.case_id}_phase.nii",
-        "image": [f"{pair.case_id}_average.nii"],
-        "voxels": digests[1],
-        "pixels": digests[:1],
+        **write_pair(folder, pair.case_id, average, phase),
         "provenance": {
             "section": pair.section,
             "average": pair.average.location(root),
             "phase": pair.phase.location(root),
             "format": pair.average.format,
             "layout": "pairs of phases",
-            **cts[0].header,
+            **average.header,
         },
     }
 
 
-def _check_grids(pair: Pair, average: CT, phase: CT) -> None:
-    """Refuse two CTs that are not on one grid."""
-    shapes = [tuple(ct.ct_hu.shape[1:]) for ct in (average, phase)]
+def write_pair(folder: Path, case_id: str, average: CT, phase: CT) -> dict[str, Any]:
+    """Write a time average and phase 0 into a case's folder; their fields of `Case`."""
+    digests = []
+    for name, ct in (("average", average), ("phase", phase)):
+        hu = ct.ct_hu[0].clamp(*HU_INT16) if ct.ct_hu.is_floating_point() else ct.ct_hu[0]
+        numbers = write_hu(folder / f"{case_id}_{name}.nii", hu.numpy(), ct.affine.numpy())
+        digests.append(digest_voxels(numbers))
+    return {
+        "label": f"{case_id}_phase.nii",
+        "image": [f"{case_id}_average.nii"],
+        "voxels": digests[1],
+        "pixels": digests[:1],
+    }
+
+
+def check_grids(path: Path, ct: CT, other_path: Path, other: CT) -> None:
+    """Refuse two CTs that are not on one grid.
+
+    Raises:
+        ValueError: If their shapes differ, or they lie elsewhere.
+    """
+    shapes = [tuple(one.ct_hu.shape[1:]) for one in (ct, other)]
     if shapes[0] != shapes[1]:
-        both = f"{shapes[0]} and {shapes[1]}"
-        raise ValueError(f"{pair.average.path}: this and {pair.phase.path} have different shapes, {both}")
+        raise ValueError(f"{path}: this and {other_path} have different shapes, {shapes[0]} and {shapes[1]}")
     corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
     corners[:, :3] *= np.array(shapes[0]) - 1
-    apart = np.abs(corners @ (average.affine - phase.affine).numpy().T).max()
+    apart = np.abs(corners @ (ct.affine - other.affine).numpy().T).max()
     if apart > MAX_DISTANCE_MM:
-        raise ValueError(f"{pair.average.path}: this and {pair.phase.path} are {apart:.1f} mm apart; register them")
+        raise ValueError(f"{path}: this and {other_path} are {apart:.1f} mm apart; register them")
