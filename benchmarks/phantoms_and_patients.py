@@ -136,7 +136,9 @@ def unexplained(volumes: Sequence[Tensor], others: Sequence[Tensor]) -> list[flo
     return shares
 
 
-def phantoms_and_patients(cts: str | Sequence[str], output: str, phantoms: int = 60, seed: int = 700_000) -> None:
+def phantoms_and_patients(
+    cts: str | Sequence[str], output: str, phantoms: int = 60, seed: int = 700_000, version: int = 1
+) -> None:
     """Measure, write and print.
 
     Args:
@@ -144,6 +146,7 @@ def phantoms_and_patients(cts: str | Sequence[str], output: str, phantoms: int =
         output: Folder to write.
         phantoms: How many are drawn.
         seed: Of the first one.
+        version: Of the phantoms.
     """
     protocol = CTPreprocessing(SIZE, center="lungs")
     rows: list[dict[str, object]] = []
@@ -159,7 +162,7 @@ def phantoms_and_patients(cts: str | Sequence[str], output: str, phantoms: int =
         take("patient", case["case_id"], ct.ct_hu, ct.affine)
     # A phantom is a cube already, which the protocol would leave where it is: one voxel more, and it is not.
     for index in tqdm(range(phantoms), desc="phantoms", unit="phantom"):
-        phantom = thorax_phantom(seed + index, SIZE, findings=[])
+        phantom = thorax_phantom(seed + index, SIZE, findings=[], version=version)
         ct_hu = torch.nn.functional.pad(torch.from_numpy(phantom.ct_hu)[None].float(), (0, 1), value=-1000.0)
         take("phantom", str(seed + index), ct_hu, torch.from_numpy(phantom.affine))
     for kind, other in (("patient", "phantom"), ("phantom", "patient")):

@@ -50,6 +50,21 @@ def test_healthy_phantoms_have_no_masks_and_finished_ones_stay(tmp_path, capsys)
     assert "1 of 1 phantoms are done already" in capsys.readouterr().out
 
 
+def test_the_second_version_of_the_anatomy_is_another_data_set(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, options in ((first, {}), (second, {"version": 2})):
+        phantoms(str(folder), size=8, radiograph_size=16, split="1/0/0", num_workers=0, **options)
+    one, two = (read_datalist(folder / "datalist.json") for folder in (first, second))
+    assert two["name"] == "PhantomThorax-8 version 2" and one["name"] == "PhantomThorax-8"
+    assert two["training"][0]["provenance"]["description"]["version"] == 2
+    assert "version" not in one["training"][0]["provenance"]["options"]
+    phantoms(str(first), size=8, radiograph_size=16, split="1/0/0", num_workers=0, version=2)  # made again
+    assert read_datalist(first / "datalist.json")["training"][0]["voxels"] == two["training"][0]["voxels"]
+    phantoms(str(tmp_path / "pairs"), size=8, split="1/0/0", phases=2, num_workers=0, version=2)
+    with pytest.raises(ValueError, match="other options"):
+        phantoms(str(tmp_path / "pairs"), size=8, split="1/0/0", phases=2, num_workers=0)
+
+
 def test_counts_add_up():
     assert split_counts(None, 500) == (400, 50, 50) and split_counts("6/2/2", 10) == (6, 2, 2)
     assert sum(split_counts(None, 7)) == 7
@@ -66,6 +81,7 @@ def test_counts_add_up():
         ({"count": 0}, "count must be positive"),
         ({"geometry": "cone"}, "geometry must be one of"),
         ({"shard": "3/2"}, "shard must be i/n"),
+        ({"version": 3}, "version must be 1 or 2, got 3"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path, arguments, message):

@@ -120,6 +120,26 @@ def test_organs_are_inside_the_body_and_disjoint(seed):
     assert 1.5 < litres < 9
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+def test_version_2_is_a_larger_and_more_bent_patient_of_the_same_seed(seed):
+    first, second = (thorax_phantom(seed, 48, findings=[], version=version) for version in (1, 2))
+    assert second.description["version"] == 2 and "version" not in first.description
+    assert second.description["sex"] == first.description["sex"]
+    assert second.masks["lungs"].sum() > 1.1 * first.masks["lungs"].sum()
+    curves = []
+    for phantom in (first, second):
+        index = np.argwhere(phantom.masks["spine"])
+        curves.append(np.ptp([index[index[:, 2] == z, 1].mean() for z in range(6, 42)]))
+    assert curves[1] > 1.3 * curves[0]
+    x, _, _ = np.argwhere(second.masks["heart"]).mean(axis=0)
+    right, _, _ = np.argwhere(second.masks["liver"]).mean(axis=0)
+    assert x < 23.5 < right
+    soft = [np.median(p.ct_hu[p.masks["liver"]]) for p in (first, second)]
+    assert -15 < soft[1] - soft[0] < -4
+    inside = ~second.masks["body"]
+    assert all(not (second.masks[name] & inside).any() for name in ("lungs", "heart", "liver", "spine", "bone"))
+
+
 def test_phase_moves_heart_and_diaphragm_alone():
     rest, moved = healthy(2), healthy(2, phase=0.5)
     assert moved.masks["lungs"].sum() < 0.97 * rest.masks["lungs"].sum()
@@ -207,6 +227,7 @@ def test_mean_of_other_patients_has_a_low_psnr():
         ({"phase": 1.0}, r"phase must be within \[0, 1\), got 1.0"),
         ({"findings": ["fracture"]}, "unknown findings fracture; choose from nodule"),
         ({"findings": "nodule"}, "findings must be a sequence of names"),
+        ({"version": 3}, "version must be 1 or 2, got 3"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, message):

@@ -27,6 +27,7 @@ def write_phases(
     size: int,
     extent: float,
     findings: Sequence[str] | None = None,
+    version: int = 1,
     num_workers: int = 2,
     shard: str = "1/1",
 ) -> None:
@@ -42,6 +43,7 @@ def write_phases(
         size: Voxels along each side.
         extent: Side of the cube in mm.
         findings: Findings to show; drawn if None.
+        version: Of the anatomy; see `trct_monai.phantoms.thorax_phantom`.
         num_workers: Number of processes.
         shard: Part i/n of the phantoms.
 
@@ -50,7 +52,7 @@ def write_phases(
     """
     if phases < 2:
         raise ValueError(f"phases must be 2 or more, got {phases}")
-    options = {"phases": phases, "size": size, "extent": extent, "findings": findings}
+    options = {"phases": phases, "size": size, "extent": extent, "findings": findings, **other_version(version)}
     pairs = {number: _pair(output, section, number) for section, numbers in seeds.items() for number in numbers}
     _refuse_others(output, pairs.values(), options)
     recipe = Recipe(partial(_products, options=options), options, "phantoms", "phantoms")
@@ -58,6 +60,11 @@ def write_phases(
     run_jobs(output, jobs, recipe, num_workers=num_workers, shard=shard)
     folders = sorted({Path(file).parts[0] for pair in pairs.values() for file in pair.files.values()})
     print(f"wrote {output}: {', '.join(folders)}")
+
+
+def other_version(version: int) -> dict[str, int]:
+    """What options say of the anatomy's version: nothing of the first, which had no number."""
+    return {} if version == 1 else {"version": version}
 
 
 def _pair(output: Path, section: str, number: int) -> FilePair:
@@ -86,8 +93,8 @@ def _products(source: tuple[int, FilePair], options: Mapping[str, Any]) -> Itera
 
 
 def _make(number: int, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    size, extent = options["size"], options["extent"]
-    series = phantom_series(number, size, options["phases"], extent, options["findings"])
+    size, extent, version = options["size"], options["extent"], options.get("version", 1)
+    series = phantom_series(number, size, options["phases"], extent, options["findings"], version)
     affine = voxel_to_world((size,) * 3, extent / size).numpy()
     for side, volume in ((AVERAGE, series.mean(axis=0)), (PHASE, series[0])):
         write_hu(folder / f"{side}.nii.gz", volume, affine)

@@ -14,7 +14,7 @@ from trct_monai.arguments import parse_counts
 from trct_monai.datasets.cases import CaseFolder, write_ct, write_radiographs
 from trct_monai.datasets.checksum import describe_checksum
 from trct_monai.datasets.driver import Job, Product, Recipe, make_data_set
-from trct_monai.datasets.phantom_phases import phantom_name, write_phases
+from trct_monai.datasets.phantom_phases import other_version, phantom_name, write_phases
 from trct_monai.datasets.split import DATALIST, Sections
 from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry import DEFAULT_EXTENT, preset
@@ -24,6 +24,7 @@ from trct_monai.io.datalist import SECTIONS, read_datalist
 from trct_monai.io.nifti import write_nifti
 from trct_monai.phantoms import Phantom, thorax_phantom
 from trct_monai.phantoms.findings import FINDINGS
+from trct_monai.phantoms.patient import VERSIONS
 from trct_monai.preprocessing.cube import CTPreprocessing
 from trct_monai.projector import project_hu
 from trct_monai.registration.orientation import measure
@@ -45,9 +46,12 @@ class PhantomOptions:
     geometry: str
     radiograph_size: int
     findings: tuple[str, ...] | None
+    version: int = 1
 
     def __post_init__(self) -> None:
         preset(self.geometry, self.radiograph_size)
+        if self.version not in VERSIONS:
+            raise ValueError(f"version must be {' or '.join(map(str, VERSIONS))}, got {self.version}")
         unknown = [name for name in self.findings or () if name not in FINDINGS]
         if unknown:
             raise ValueError(f"findings must be out of {', '.join(FINDINGS)}, got {', '.join(unknown)}")
@@ -66,6 +70,7 @@ def phantoms(
     findings: str | Sequence[str] | None = None,
     split: str | None = None,
     phases: int | None = None,
+    version: int = 1,
     num_workers: int = 2,
     shard: str = "1/1",
 ) -> None:
@@ -87,6 +92,7 @@ def phantoms(
         extent: Side of the cube in mm.
         findings: Findings to show in every phantom, separated by commas; none for healthy; drawn if not given.
         split: Numbers of training/validation/test phantoms in the order of their seeds; 80, 10 and 10 % if not given.
+        version: 1, the anatomy of the benchmark PhantomThorax-64; or 2, chests and spines shaped more like patients'.
         phases: Phases of a cycle, for pairs of an average and phase 0 in place of radiographs.
         num_workers: Number of processes.
         shard: Part i/n of the phantoms, to share the work between n machines.
@@ -95,14 +101,14 @@ def phantoms(
     count = sum(counts)
     if count < 1 or seed < 0:
         raise ValueError(f"count must be positive and seed not negative, got {count} and {seed}")
-    options = PhantomOptions(size, float(extent), geometry, radiograph_size, _findings(findings))
+    options = PhantomOptions(size, float(extent), geometry, radiograph_size, _findings(findings), version)
     parse_shard(shard)
     target, bounds = Path(output), [seed, seed + counts[0], seed + counts[0] + counts[1], seed + count]
     seeds = {section: range(*bounds[i : i + 2]) for i, section in enumerate(SECTIONS)}
     if phases is not None:
         write_phases(
             target, seeds, phases=phases, size=size, extent=options.extent, findings=options.findings,
-            num_workers=num_workers, shard=shard,
+            version=version, num_workers=num_workers, shard=shard,
         )  # fmt: skip
         return
 
@@ -113,7 +119,7 @@ def phantoms(
             for section, numbers in seeds.items()
         }
         return sections, {
-            "name": f"PhantomThorax-{size}",
+            "name": f"PhantomThorax-{size}" + (f" version {version}" if version != 1 else ""),
             "description": f"{count} thorax phantoms from seed {seed}; no clinical claim can be read from them",
             "geometry": geometry,
             "extent": options.extent,
@@ -124,7 +130,8 @@ def phantoms(
 
     jobs = [Job((phantom_name(number),), number) for numbers in seeds.values() for number in numbers]
     products = partial(_products, options=options, output=target)
-    recipe = Recipe(products, asdict(options), "phantoms", "phantoms")
+    stamped = {key: value for key, value in asdict(options).items() if key != "version"} | other_version(version)
+    recipe = Recipe(products, stamped, "phantoms", "phantoms")
     make_data_set(target, jobs, recipe, arrange, num_workers=num_workers, shard=shard)
     print(describe_checksum(read_datalist(target / DATALIST)))
 
@@ -157,7 +164,8 @@ def make_phantom(number: int, options: PhantomOptions, folder: Path) -> dict[str
         The fields of `Case` but for the digests of the files.
     """
     case_id = phantom_name(number)
-    phantom = thorax_phantom(number, OVERSAMPLING * options.size, options.extent, findings=options.findings)
+    size, version = OVERSAMPLING * options.size, options.version
+    phantom = thorax_phantom(number, size, options.extent, findings=options.findings, version=version)
     fine = MetaTensor(torch.from_numpy(phantom.ct_hu)[None], affine=torch.from_numpy(phantom.affine))
     cube = CTPreprocessing(options.size, options.extent).cubes(fine, [options.size])[0]
     cameras = list(preset(options.geometry, options.radiograph_size))

@@ -7,7 +7,7 @@ from the isocentre. `Patient.to_world` turns and leans them into the world and l
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,32 @@ LEVELS = (-0.4, 0.0, 0.2, 0.4, 0.6, 0.8, 0.92, 1.0, 1.12, 1.3)  # share of the c
 CAGE_WIDTH = (0.93, 1.0, 1.02, 1.0, 0.95, 0.83, 0.68, 0.56, 0.47, 0.44)
 CAGE_FRONT = (0.47, 0.5, 0.5, 0.48, 0.42, 0.3, 0.19, 0.13, 0.08, 0.08)
 SIDES = {"right": 1, "left": -1}
+
+
+class Means(NamedTuple):
+    """What patients are drawn around, in mm and HU; kyphosis as mean, standard deviation, least and most.
+
+    Attributes:
+        width: Half width of the rib cage, inside.
+        depth: Its depth.
+        height: Lung apex to the deepest costophrenic angle.
+        kyphosis: Forward displacement of the upper spine.
+        soft_hu: What is added to soft tissue.
+    """
+
+    width: float
+    depth: float
+    height: float
+    kyphosis: tuple[float, float, float, float]
+    soft_hu: float
+
+
+VERSIONS = {
+    1: Means(117, 166, 243, (22, 8, 6, 38), 0.0),
+    2: Means(127, 184, 258, (48, 12, 18, 80), -9.0),
+}
+"""Version 1 is that of PhantomThorax-64. Version 2 is as large and as bent as patients are, by
+`benchmarks/phantoms_and_patients.py`."""
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -168,17 +194,18 @@ def _draw(rng: np.random.Generator, mean: Number, deviation: Number, low: Number
     return float(np.clip(rng.normal(mean, deviation), low, high))
 
 
-def draw_patient(seed: int) -> Patient:
-    """A healthy patient at rest (phase 0), drawn from the seed."""
+def draw_patient(seed: int, version: int = 1) -> Patient:
+    """A healthy patient at rest (phase 0), drawn from the seed around the means of one of `VERSIONS`."""
+    means = VERSIONS[version]
     body, posture, heart = stream(seed, "body"), stream(seed, "posture"), stream(seed, "heart")
     abdomen, skeleton = stream(seed, "abdomen"), stream(seed, "skeleton")
     female = bool(body.random() < 0.48)
     stature = _draw(body, 0.955 if female else 1.03, 0.05, 0.85, 1.14)
     habitus = _draw(body, 0, 1, -1.9, 2.2)  # thin to obese
     barrel = _draw(body, 0, 1, -2, 2)
-    width = (117 + 4 * habitus + 3 * barrel) * stature
-    height = 243 * stature * _draw(body, 1, 0.03, 0.93, 1.07)
-    depth = (166 + 5 * habitus + 10 * barrel) * stature
+    width = (means.width + 4 * habitus + 3 * barrel) * stature
+    height = means.height * stature * _draw(body, 1, 0.03, 0.93, 1.07)
+    depth = (means.depth + 5 * habitus + 10 * barrel) * stature
     fat = float(np.exp(np.log(12) + 0.5 * habitus)) * (1.15 if female else 1.0)
     inspiration = float(posture.beta(2.2, 1.8))
     tilt = np.clip(heart.normal(0, 1), -2, 2) - 0.5 * habitus  # a vertical heart in the thin
@@ -199,7 +226,7 @@ def draw_patient(seed: int) -> Patient:
         rotation_deg=_draw(posture, 0, 2.5, -6, 6),
         lean=(_draw(posture, 0, 0.015, -0.04, 0.04), _draw(posture, 0, 0.022, -0.06, 0.06)),
         offset=(_draw(posture, 0, 3, -8, 8), _draw(posture, 0, 4, -10, 10)),
-        kyphosis=_draw(posture, 22, 8, 6, 38),
+        kyphosis=_draw(posture, *means.kyphosis),
         heart_scale=_draw(heart, 0.97, 0.06, 0.82, 1.12) * stature * (1 + 0.02 * habitus),
         heart_shift=(float(heart.normal(0, 4)), float(heart.normal(0, 3)), float(heart.normal(0, 5))),
         heart_axis=(float(axis[0]), float(axis[1]), float(axis[2])),

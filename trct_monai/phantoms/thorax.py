@@ -14,7 +14,7 @@ import numpy as np
 
 from trct_monai.phantoms.findings import FINDINGS, draw_findings, nodule_center, paint_findings
 from trct_monai.phantoms.heart import paint_heart, paint_vessels
-from trct_monai.phantoms.patient import draw_patient, stream
+from trct_monai.phantoms.patient import VERSIONS, draw_patient, stream
 from trct_monai.phantoms.shapes import Canvas
 from trct_monai.phantoms.skeleton import paint_skeleton
 from trct_monai.phantoms.trees import paint_lung_trees
@@ -47,6 +47,7 @@ def thorax_phantom(
     extent: float = 320.0,
     phase: float | None = 0.0,
     findings: Sequence[str] | None = None,
+    version: int = 1,
 ) -> Phantom:
     """A thorax phantom in HU.
 
@@ -57,6 +58,8 @@ def thorax_phantom(
         phase: Place in the cardiac and respiratory cycle in [0, 1): 0 is end-diastole in inspiration, 0.5 end-systole
             in expiration. None draws it from the seed.
         findings: Names out of `FINDINGS` to show; an empty sequence for a healthy patient; None draws them.
+        version: 1, the anatomy of PhantomThorax-64; or 2, chests as large, spines as bent and soft tissue as dense as
+            patients have them.
 
     Raises:
         ValueError: If a name is unknown or a number is out of range.
@@ -64,7 +67,9 @@ def thorax_phantom(
     _check(seed, size, extent, phase, findings)
     if phase is None:
         phase = float(stream(seed, "phase").random())
-    rest = draw_patient(seed)
+    if version not in VERSIONS:
+        raise ValueError(f"version must be {' or '.join(map(str, VERSIONS))}, got {version}")
+    rest = draw_patient(seed, version)
     patient = replace(draw_findings(rest, findings), phase=float(phase))
     canvas = Canvas(size, extent)
     fields = paint_trunk(canvas, patient)
@@ -76,14 +81,26 @@ def thorax_phantom(
     masks = {name: canvas.organ(name) > 0.5 for name in ORGANS} | found
     affine = np.diag([canvas.spacing] * 3 + [1.0])
     affine[:3, 3] = -(size - 1) / 2 * canvas.spacing
-    description = asdict(patient)
+    if VERSIONS[version].soft_hu:
+        canvas.ct_hu += np.interp(canvas.ct_hu, *_soft_tissue(VERSIONS[version].soft_hu)).astype(np.float32)
+    description = asdict(patient) if version == 1 else {"version": version, **asdict(patient)}
     if "nodule" in patient.findings:
         description["findings"]["nodule"]["center_mm"] = nodule_center(patient).tolist()
     return Phantom(canvas.ct_hu, affine, masks, description)
 
 
+def _soft_tissue(change: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """HU, and what is added to them: all of the change to muscle and organs, nothing to fat, contrast agent, bone."""
+    return (-60.0, 20.0, 70.0, 150.0), (0.0, change, change, 0.0)
+
+
 def phantom_series(
-    seed: int, size: int = 64, num_phases: int = 8, extent: float = 320.0, findings: Sequence[str] | None = None
+    seed: int,
+    size: int = 64,
+    num_phases: int = 8,
+    extent: float = 320.0,
+    findings: Sequence[str] | None = None,
+    version: int = 1,
 ) -> np.ndarray:
     """The 4-D CT of one phantom, (num_phases, X, Y, Z) float32 in HU, at phases 0, 1 / num_phases, ...
 
@@ -92,7 +109,7 @@ def phantom_series(
     if num_phases < 1:
         raise ValueError(f"num_phases must be at least 1, got {num_phases}")
     phases = [index / num_phases for index in range(num_phases)]
-    return np.stack([thorax_phantom(seed, size, extent, phase, findings).ct_hu for phase in phases])
+    return np.stack([thorax_phantom(seed, size, extent, phase, findings, version).ct_hu for phase in phases])
 
 
 def _check(seed: int, size: int, extent: float, phase: float | None, findings: Sequence[str] | None) -> None:

@@ -20,8 +20,8 @@ class CTPreprocessingd(MapTransform):
         extent: As in `CTPreprocessing`.
         hu_window: As in `CTPreprocessing`.
         remove_table: As in `CTPreprocessing`.
-        center: As in `CTPreprocessing`.
         allow_missing_keys: Ignore a missing key.
+        center: As in `CTPreprocessing`.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class CTPreprocessingd(MapTransform):
         extent: float = DEFAULT_EXTENT,
         hu_window: Sequence[float] = HU_WINDOW,
         remove_table: bool = False,
-        center: str = "body",
         allow_missing_keys: bool = False,
+        center: str = "body",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.protocol = CTPreprocessing(size, extent, hu_window, remove_table, center)

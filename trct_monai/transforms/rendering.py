@@ -26,6 +26,7 @@ class DrawPhantomd(MapTransform):
         size: Voxels along each side.
         extent: Side of the cube in mm.
         hu_window: HU of 0 and 1.
+        version: Of the anatomy; see `trct_monai.phantoms.thorax_phantom`.
         allow_missing_keys: Ignore a missing key.
     """
 
@@ -35,16 +36,18 @@ class DrawPhantomd(MapTransform):
         size: int = 64,
         extent: float = DEFAULT_EXTENT,
         hu_window: Sequence[float] = HU_WINDOW,
+        version: int = 1,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.size, self.extent, self.hu_window = size, extent, check_hu_window(hu_window)
+        self.version = version
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, with volumes in place of seeds."""
         result = dict(data)
         for key in self.key_iterator(result):
-            phantom = thorax_phantom(int(result[key]), self.size, self.extent)
+            phantom = thorax_phantom(int(result[key]), self.size, self.extent, version=self.version)
             result[key] = hu_to_unit(torch.from_numpy(phantom.ct_hu)[None], self.hu_window)
         return result
 
