@@ -158,6 +158,15 @@ def test_intervals_are_saved_as_configurations_of_0_1_0_do_it(tmp_path: Path) ->
     assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in new)
 
 
+def test_calibration_is_told_which_exposures_are_known() -> None:
+    factors = []
+    for known in (False, True):
+        network = IntervalNetwork(perturbed(any_view()), channels=4)
+        calibrate(network, [{**case, "exposed": torch.full((4,), known)} for case in cases()], usual_views=[0, 2])
+        factors.append(network.factors)
+    assert torch.equal(factors[0], calibrated().factors) and not torch.equal(factors[0], factors[1])
+
+
 def test_calibration_without_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="the validation section is empty"):
         calibrate(IntervalNetwork(any_view(), channels=4), [])

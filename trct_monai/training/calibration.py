@@ -35,7 +35,8 @@ def calibrate(
 
     Args:
         network: Network whose spread is trained; its buffers are set.
-        cases: Items ``image`` (V, H, W), ``matrices`` (V, 3, 4) and ``label`` (1, X, Y, Z), held out of training.
+        cases: Items ``image`` (V, H, W), ``matrices`` (V, 3, 4) and ``label`` (1, X, Y, Z), held out of training; and
+            perhaps ``exposed`` (V,), which views have a known exposure.
         usual_views: Views that are evaluated beside randomly drawn ones of the same number.
         device: Where to compute.
 
@@ -56,7 +57,8 @@ def calibrate(
                 choices.append([int(view) for view in usual_views])
             for chosen in choices:
                 views, where = image[chosen], matrices[chosen]
-                volume, spread = network(views[None].to(device), where[None].to(device))[0].cpu()
+                known = {"exposed": case["exposed"][chosen][None]} if "exposed" in case else {}
+                volume, spread = network(views[None].to(device), where[None].to(device), **known)[0].cpu()
                 ratios.setdefault(number, []).append(((label[0] - volume).abs() / spread).flatten()[inside])
                 residuals.setdefault(number, []).append(_residual(network, volume, views, where))
     network.eval()
