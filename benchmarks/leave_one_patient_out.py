@@ -117,15 +117,21 @@ def leave_one_patient_out(
     torch.set_num_threads(threads)
     folder = Path(output).absolute()
     found, others = ct_cases(listed(cts)), listed(also)
+    strangers = ct_cases(others) if others else []
+    both = {case[key] for case in found for key in ("case_id", "patient_id")}
+    if twice := [one for case in strangers for one in (case["case_id"], case["patient_id"]) if one in both]:
+        raise ValueError(f"{', '.join(sorted(set(twice)))}: in the folders of --cts and in those of --also")
     cases_of = _prepared([*listed(cts), *others], folder, size, radiograph_size)
     known = {case["case_id"]: case for case in cases_of}
+    if missing := [case["case_id"] for case in [*found, *strangers] if case["case_id"] not in known]:
+        raise ValueError(f"{', '.join(missing)}: refused by prepare; take them out of the folders")
     patients = sorted({case["patient_id"] for case in found})
     together = listed(left_out)
     folds = [(name, hold_out(found, [name])) for name in patients]
     if together:
         folds = [("together", hold_out(found, together))]
     if others:
-        folds.append(("all", (found, ct_cases(others))))
+        folds.append(("all", (found, strangers)))
     path = folder / "scores.csv"
     rows: list[Scores] = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
     names = listed(methods)
@@ -146,7 +152,7 @@ def leave_one_patient_out(
                     "val_interval": epochs, "seed": seed, "volume_size": size, "radiograph_size": radiograph_size,
                     "output_dir": str(run), "ckpt_path": str(run / "best.pt"),
                     "tensorboard_dir": str(run / "tensorboard"),
-                    **({"datalist": str(Path(phantoms).absolute())} if phantoms else {}), **options,
+                    **({"phantom_datalist": str(Path(phantoms).absolute())} if phantoms else {}), **options,
                 }  # fmt: skip
                 scores = _score_bundle(name, numbers, [known[case["case_id"]] for case in test], run)
             seconds = round(time.monotonic() - start)

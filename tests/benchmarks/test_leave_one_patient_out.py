@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.leave_one_patient_out import leave_one_patient_out
+from tests.files import save_nifti
+from trct_monai.phantoms import Phantom
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +24,15 @@ TINY = {
 
 
 def test_every_method_is_scored_on_every_patient_that_it_has_not_seen(
-    ct_folder: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ct_folder: Path, phantom: Phantom, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    others = tmp_path / "others"
+    for number in (3, 4):
+        save_nifti(others / f"p{number}.nii.gz", phantom.ct_hu, phantom.affine)
+
     def run(methods: str) -> str:
         leave_one_patient_out(
-            str(tmp_path / "out"), str(ct_folder), str(phantoms), methods, also=str(ct_folder), warps=1,
+            str(tmp_path / "out"), str(ct_folder), str(phantoms), methods, also=str(others), warps=1,
             num_phantoms=2, epochs=1, size=16, radiograph_size=32, threads=1, **TINY,
         )  # fmt: skip
         return capsys.readouterr().out
@@ -42,7 +48,16 @@ def test_every_method_is_scored_on_every_patient_that_it_has_not_seen(
 
 
 def test_options_that_a_bundle_lacks_are_refused(ct_folder: Path, phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="p1, p2: in the folders of --cts and in those of --also"):
+        leave_one_patient_out(str(tmp_path / "out"), str(ct_folder), also=str(ct_folder), threads=1)
     with pytest.raises(ValueError, match="no_such: no such options of any_view's training"):
         leave_one_patient_out(
-            str(tmp_path / "out"), str(ct_folder), str(phantoms), "any_view", size=16, radiograph_size=32, no_such=1
+            str(tmp_path / "out"),
+            str(ct_folder),
+            str(phantoms),
+            "any_view",
+            size=16,
+            radiograph_size=32,
+            threads=1,
+            no_such=1,
         )

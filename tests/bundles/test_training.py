@@ -79,7 +79,8 @@ def test_every_overlay_of_its_own_trains(
 def from_cts(bundle: Path, datalist: Path, folder: Path, output: Path, *more: Path, **changes: Any) -> dict[str, Any]:
     """Train a miniature from CTs; returns the last checkpoint."""
     config = files(bundle, "train.json", smoke(bundle), *more[:1], COMMON / "from_cts.json", *more[1:])
-    options = arguments(bundle, datalist, output) | without_pictures(config)
+    options = arguments(bundle, datalist, output) | without_pictures(config) | {"phantom_datalist": str(datalist)}
+    options["datalist"] = None
     few = {"cts": str(folder), "warps": 1, "phantoms": 2, "validation_phantoms": 1, "num_workers": 0}
     run(config, **options | few | changes)
     return load(output / CHECKPOINT)
@@ -116,6 +117,7 @@ def test_training_from_cts_says_what_is_missing(phantoms: Path, ct_folder: Path,
         ({"cts": ""}, "no folder of CTs was given: pass --cts FOLDER"),
         ({"held_out": "p3"}, "p3: no such case or patient to hold out; there are p1, p2"),
         ({"held_out": "p1,p2"}, "all 2 CTs are held out"),
+        ({"datalist": "a.json"}, "its phantoms from --phantom_datalist: --datalist cannot be given with it"),
     ):
         with pytest.raises(RuntimeError) as error:
             from_cts(RECONSTRUCTION, phantoms, ct_folder, tmp_path, **changes)

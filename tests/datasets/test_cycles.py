@@ -97,9 +97,11 @@ def test_phases_on_other_grids_are_refused(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_scans_of_one_patient_are_told_apart(tmp_path: Path) -> None:
-    for visit in ("may", "june"):
+    for visit in ("2020", "2021"):
         for number in range(4):
-            save_nifti(tmp_path / "anna" / visit / f"phase_{number}.nii.gz", phase(number), AFFINE)
+            path = tmp_path / "anna" / visit / "4d_ct_phases" / f"phase_{number}.nii.gz"
+            save_nifti(path, phase(number), AFFINE)
     cycles, refused = find_cycles(tmp_path)
-    assert not refused and [cycle.case_id for cycle in cycles] == ["anna_june", "anna_may"]
+    assert not refused
+    assert [cycle.case_id for cycle in cycles] == ["anna_2020_4d_ct_phases", "anna_2021_4d_ct_phases"]
     assert {cycle.patient_id for cycle in cycles} == {"anna"}

@@ -68,7 +68,7 @@ def test_the_original_layout_is_accepted_and_checked(tmp_path, capsys):
     save_original_layout(tmp_path / "in", hu, affine)
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 64})
     case = one_case(tmp_path / "out")
-    cube = CTPreprocessing(64).cubes(hu[None], [64], torch.from_numpy(affine))[0]
+    cube = CTPreprocessing(64, center="lungs").cubes(hu[None], [64], torch.from_numpy(affine))[0]
     middle = affine[:3, 3] + 5.0 * (np.array(hu.shape) - 1) / 2
     offset = middle - (cube.affine.numpy()[:3, 3] + 5.0 * 63 / 2)
     assert max(errors_mm(case, hu.shape, (5.0,) * 3, offset)) < 2
@@ -89,7 +89,7 @@ def test_the_original_layout_of_a_real_ct_is_accepted(shared, tmp_path, name):
     prepare(str(tmp_path / "in"), str(tmp_path / "out"), **{**SMALL, "size": 64})
     case = one_case(tmp_path / "out")
     spacing = np.diag(affine)[:3]
-    cube = CTPreprocessing(64).cubes(hu[None], [64], torch.from_numpy(affine))[0]
+    cube = CTPreprocessing(64, center="lungs").cubes(hu[None], [64], torch.from_numpy(affine))[0]
     middle = affine[:3, 3] + spacing * (np.array(hu.shape) - 1) / 2
     errors = errors_mm(case, hu.shape, spacing, middle - (cube.affine.numpy()[:3, 3] + 5.0 * 63 / 2))
     assert max(errors) < 3

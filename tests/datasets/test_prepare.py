@@ -161,6 +161,17 @@ def test_radiographs_of_the_whole_ct_show_what_is_outside_the_cube(tmp_path, pha
     assert difference[0, :, : difference.shape[-1] // 2].mean() < 0.05  # the frontal has it at its right edge alone
 
 
+def test_only_radiographs_of_one_energy_have_a_known_exposure(ct_folder, tmp_path):
+    for name, options, known in (
+        ("plain", {}, True),
+        ("hard", {"kvp": 100}, False),
+        ("soft", {"scatter_fraction": 0.2}, False),
+    ):
+        prepare(str(ct_folder), str(tmp_path / name), **{**SMALL, **options})
+        item = LoadRadiographsd()(load_datalist(tmp_path / name / "datalist.json", "training")[0])
+        assert item["calibrated"].all() and item["exposed"].tolist() == [known] * 2
+
+
 def test_what_the_cube_is_centred_on_must_be_known(ct_folder, tmp_path):
     with pytest.raises(ValueError, match="center must be body or lungs, got 'liver'"):
         prepare(str(ct_folder), str(tmp_path / "out"), **SMALL, center="liver")

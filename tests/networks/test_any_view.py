@@ -69,14 +69,15 @@ def test_every_model_has_its_own_initial_volume() -> None:
         network.start_from(volumes.mean(dim=0, keepdim=True), model=model)
         network.linear_start.fit(volumes, model=model)
     projections = network.project_modes(network.matrices[None], 1)
+    known = torch.ones(1, 2, dtype=torch.bool)
     for level in (0.3, 0.6):
         truth = torch.full((1, 1, 16, 16, 16), level + 0.05)
         image = network._project(truth, Projector(network.cameras(network.matrices[None], 1), (16,) * 3, 20.0))
         image = F.interpolate(image * network.image_scale + network.image_mean, size=(32, 32), mode="bilinear")
-        start, _ = network.linear(image, projections, torch.ones(1, 2, dtype=torch.bool))
+        start, _ = network.linear(image, projections, known)
         assert abs(float(start.mean()) - level - 0.05) < 0.02
     network.initial_volume[0] += 1  # what belongs to the other model changes nothing
-    assert abs(float(network.linear(image, projections)[0].mean()) - 0.65) < 0.03
+    assert abs(float(network.linear(image, projections, known)[0].mean()) - 0.65) < 0.03
 
 
 def test_weights_of_one_model_are_the_first_of_two() -> None:

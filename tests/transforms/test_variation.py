@@ -93,6 +93,11 @@ def test_a_batch_with_a_patient_needs_the_spacing(ct_folder: Path) -> None:
         RenderViews(radiograph_size=32)({name: case[name][None] for name in ("patient", "label")}, "cpu", False)
 
 
+def test_a_box_of_broken_voxels_is_refused() -> None:
+    with pytest.raises(ValueError, match="spacing must divide the cube of 320 mm into whole voxels, got 3"):
+        LoadPatientd(spacing=3)
+
+
 def test_a_box_whose_cube_is_not_in_the_middle_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a volume of \(33, 36, 40\) voxels has no cube of 32 in its middle"):
         CutCubed(size=16, spacing=SPACING)({"patient": torch.zeros(1, 33, 36, 40)})
@@ -115,6 +120,12 @@ def test_cts_are_found_named_and_held_out_by_patient(ct_folder: Path, phantom: P
     training, held_out = hold_out(same_patient, "p1")
     assert [case["case_id"] for case in held_out] == ["p1", "p2"] and len(training) == 1
     assert hold_out(cases)[1] == []
+    numbered = [dict(case, patient_id=str(100 + index)) for index, case in enumerate(cases)]
+    assert (
+        [case["case_id"] for case in hold_out(numbered, 101)[1]]
+        == ["p2"]
+        == [hold_out(numbered, (101,))[1][0]["case_id"]]
+    )
     with pytest.raises(ValueError, match="no such folder of CTs"):
         ct_cases(str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()

@@ -122,6 +122,7 @@ def write_radiographs(
     images: Float[Tensor, "V H W"],
     cameras: Sequence[Camera],
     orientation: Sequence[Orientation],
+    exposed: bool = True,
 ) -> dict[str, Any]:
     """Write radiographs of our own with their side-cars. They are in our convention: none is to be flipped or turned.
 
@@ -131,13 +132,14 @@ def write_radiographs(
         images: Line integrals.
         cameras: One for each.
         orientation: How well each fits a projection of the label.
+        exposed: As in `save_radiograph`.
 
     Returns:
         The fields of `view_fields`.
     """
     names = [f"{case_id}_{camera.name}_drr.png" for camera in cameras]
     for name, image, camera in zip(names, images, cameras):
-        save_radiograph(folder / name, image, camera)
+        save_radiograph(folder / name, image, camera, exposed=exposed)
     upright: list[Orientation] = [{**one, "transform": "identity"} for one in orientation]
     return view_fields(names, cameras, upright, [QUANTITATIVE] * len(names))
 

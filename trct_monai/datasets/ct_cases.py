@@ -11,6 +11,9 @@ from trct_monai.datasets.sources import find_sources
 def ct_cases(folders: str | os.PathLike[str] | Sequence[str] | None, min_slices: int = 16) -> list[dict[str, Any]]:
     """The CTs of some folders, for `trct_monai.transforms.LoadPatientd`.
 
+    Whose they are follows the rule of `prepare`: in DICOM by the PatientID; else each file directly in a folder is one
+    patient's, and each subfolder is.
+
     Args:
         folders: One folder or several, also as text with commas between; CTs in any format that `prepare` reads.
         min_slices: Shorter DICOM series are left out.
@@ -47,19 +50,20 @@ def ct_cases(folders: str | os.PathLike[str] | Sequence[str] | None, min_slices:
 
 
 def hold_out(
-    cases: Sequence[dict[str, Any]], names: str | Iterable[str] = ()
+    cases: Sequence[dict[str, Any]], names: str | int | Iterable[str | int] = ()
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Cases to train on, and those that are held out: all of a patient's, if one of them is.
 
     Args:
         cases: As `ct_cases` gives them.
-        names: ``case_id`` or ``patient_id`` of what is held out, also as text with commas between.
+        names: ``case_id`` or ``patient_id`` of what is held out, also as text with commas between, or as numbers, which
+            a command line makes of names of digits.
 
     Raises:
         ValueError: If a name is that of no case, or nothing is left to train on.
     """
-    wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    wanted = [name for name in wanted if name]
+    given = str(names).split(",") if isinstance(names, str | int) else names
+    wanted = [str(name).strip() for name in given if str(name).strip()]
     known = {case[key] for case in cases for key in ("case_id", "patient_id")}
     missing = [name for name in wanted if name not in known]
     if missing:

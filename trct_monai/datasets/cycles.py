@@ -1,5 +1,6 @@
 """4-D CTs: the phases of a breath or a heart beat, which belong together, and what each of them is called."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -59,15 +60,16 @@ def find_cycles(root: str | os.PathLike[str], min_slices: int = 16) -> tuple[lis
     for source in found.sources:
         groups.setdefault(_group(source), []).append(source)
     patients = [_patient(root, sources[0]) for sources in groups.values()]
-    cycles = []
+    cycles: dict[str, Cycle] = {}
     for (key, sources), patient in zip(groups.items(), patients):
-        alone = patients.count(patient) == 1
-        name = patient if alone else safe_name(f"{patient}_{Path(key[-1]).name[-12:]}")
+        name = patient if patients.count(patient) == 1 else safe_name(f"{patient}_{_place(root, key)}")
         try:
-            cycles.append(Cycle(name, patient, _in_order(sources)))
+            if name in cycles:
+                raise ValueError(f"{sources[0].path.parent}: another 4-D CT has the name {name}")
+            cycles[name] = Cycle(name, patient, _in_order(sources))
         except ValueError as error:
             refused.append(str(error))
-    return sorted(cycles, key=lambda cycle: cycle.case_id), refused
+    return [cycles[name] for name in sorted(cycles)], refused
 
 
 def phase_of(source: Source) -> int | None:
@@ -88,6 +90,13 @@ def _group(source: Source) -> tuple[str, ...]:
     if source.format == "DICOM":
         return ("study", source.patient_id, read_header(source.files[0], [STUDY_UID])[0])
     return ("folder", str(source.path.parent))
+
+
+def _place(root: Path, group: tuple[str, ...]) -> str:
+    """What tells a patient's 4-D CTs apart: the folders below the patient's, or a digest of the study."""
+    if group[0] == "study":
+        return hashlib.sha256(group[-1].encode()).hexdigest()[:6]
+    return "_".join(Path(group[-1]).relative_to(root).parts[1:])
 
 
 def _patient(root: Path, source: Source) -> str:

@@ -185,7 +185,8 @@ def _write_rendered(
     for match in matches:
         check_fits(source, match, options.min_correlation, refused)
     orientation = [match.orientation for match in matches]
-    fields = write_radiographs(folder, source.case_id, images, cameras, orientation)
+    exposed = options.kvp is None and options.scatter_fraction == 0
+    fields = write_radiographs(folder, source.case_id, images, cameras, orientation, exposed)
     if options.nifti:
         for name, image, camera in zip(fields["image"], images, cameras):
             height, width = camera.pixel_spacing

@@ -55,7 +55,8 @@ class Radiograph:
         pixel_spacing: Height and width of a pixel on the detector in mm, if a DICOM header states it.
         valid: The pixels that hold a measurement, not those that are padding, transparent or marked with a colour; None
             for all of them. Padding and transparent pixels are as dark as the darkest of the others.
-        exposed: Whether the exposure of line integrals is a fact; not if their scale was estimated from the picture.
+        exposed: Whether the exposure of line integrals is a fact; not if their scale was estimated from the picture, or
+            a side-car says ``"exposed": false``, as of a beam that has hardened or scattered.
     """
 
     image: Float[Tensor, "H W"]
@@ -87,7 +88,9 @@ class Radiograph:
         return replace(self, camera=camera)
 
 
-def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, "H W"], camera: Camera) -> None:
+def save_radiograph(
+    path: str | os.PathLike[str], line_integrals: Float[Tensor, "H W"], camera: Camera, *, exposed: bool = True
+) -> None:
     """Write line integrals as 16-bit PNG with its side-car JSON.
 
     The rounding error is at most half of the range / 65535. The side-car is written last and holds the digest of the
@@ -97,6 +100,7 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
         path: Where to write, ending in ``.png``; the side-car has the same name and ends in ``.json``.
         line_integrals: One radiograph (H, W), row 0 superior, without unit.
         camera: The view; its size must be (H, W).
+        exposed: Whether they are line integrals of one energy as they are: not if the beam has hardened, or scattered.
 
     Raises:
         ValueError: If the shape is not the camera's, a value is not finite, or the name does not end in ``.png``.
@@ -122,6 +126,7 @@ def save_radiograph(path: str | os.PathLike[str], line_integrals: Float[Tensor, 
         "offset": offset,
         "pixels_sha256": _digest_pixels(stored),
         "camera": camera.to_dict(),
+        **({} if exposed else {"exposed": False}),
     }
     write_json(path.with_suffix(".json"), side_car)
 
@@ -171,7 +176,8 @@ def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     header = picture if isinstance(picture, DicomRadiograph) and camera is None else None
     position, spacing = (header.view_position, header.pixel_spacing) if header else ("", None)
     valid = None if picture.valid is None or picture.valid.all() else torch.from_numpy(picture.valid)
-    return Radiograph(image.float(), quantitative, camera, path, full_scale is None, position, spacing, valid)
+    exposed = bool(side_car.get("exposed", True))
+    return Radiograph(image.float(), quantitative, camera, path, full_scale is None, position, spacing, valid, exposed)
 
 
 def digest_radiograph(path: str | os.PathLike[str]) -> str:

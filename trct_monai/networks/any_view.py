@@ -142,9 +142,8 @@ class AnyView(ReconstructionNetwork):
         self,
         image: Float[Tensor, "B V H W"],
         matrices: Float[Tensor, "_ _ 3 4"] | None = None,
-        projections: Sequence[Projections] | None = None,
-        *,
         exposed: Bool[Tensor, "B V"] | None = None,
+        projections: Sequence[Projections] | None = None,
     ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """See `ReconstructionNetwork.forward`; a missing view is NaN.
 
@@ -175,7 +174,8 @@ class AnyView(ReconstructionNetwork):
             state, start = dict(state), self.linear_start
             number = len(state["linear_start.mean"])
             per_model = len(state["linear_start.modes"]) // number
-            if number <= start.num_models and per_model <= start.num_modes:
+            same = state["linear_start.mean"].shape[1:] == start.mean.shape[1:]
+            if same and number <= start.num_models and per_model <= start.num_modes:
                 more = start.num_models - number
                 modes = state["linear_start.modes"].view(number, per_model, *start.mean.shape[1:])
                 padding = (0, 0) * 4 + (0, start.num_modes - per_model, 0, more)

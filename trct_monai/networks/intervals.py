@@ -59,9 +59,8 @@ class IntervalNetwork(nn.Module):
         self,
         image: Float[Tensor, "B V H W"],
         matrices: Float[Tensor, "_ _ 3 4"] | None = None,
-        projections: Sequence[Projections] | None = None,
-        *,
         exposed: Bool[Tensor, "B V"] | None = None,
+        projections: Sequence[Projections] | None = None,
     ) -> Float[Tensor, "B _ X Y Z"]:
         """Volume and spread while training, else volume and quantiles.
 

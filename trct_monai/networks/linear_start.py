@@ -296,7 +296,9 @@ class LinearStart(nn.Module):
         top = resize_radiographs(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
         gain, quadratic = self.exposure
         errors = torch.stack([gain * image, quadratic * (image.square() / top)], dim=-3)
-        return errors if exposed is None else errors * ~exposed.to(image.device)[:, :, None, None, None]
+        return (
+            errors if exposed is None else errors * ~exposed.to(image.device, non_blocking=True)[:, :, None, None, None]
+        )
 
     def _unsaturated(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
         """Where no pixel lies at the upper end of its view."""

@@ -38,9 +38,10 @@ def normal_equation(
     """
     matrix = h @ h.T + noise**2 * torch.eye(len(h), device=h.device)
     right = h @ difference
-    solution, log_determinant = solve(matrix / noise**2, right / noise**2)
+    solution, log_determinant = solve(matrix, right)
     misfit = (difference.square().sum() - right @ solution) / noise**2
-    evidence = -0.5 * (misfit + log_determinant + mask.sum() * log(2 * pi * noise**2))
+    log_determinant = log_determinant + mask.sum() * log(2 * pi * noise**2) - len(h) * log(noise**2)  # of all pixels
+    evidence = -0.5 * (misfit + log_determinant)
     return NormalEquation(matrix, solution, evidence)
 
 

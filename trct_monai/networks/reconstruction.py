@@ -131,7 +131,6 @@ class ReconstructionNetwork(nn.Module, ABC):
         self,
         image: Float[Tensor, "B V H W"],
         matrices: Float[Tensor, "_ _ 3 4"] | None = None,
-        *,
         exposed: Bool[Tensor, "B V"] | None = None,
     ) -> Float[Tensor, "B 1 X Y Z"] | list[Tensor]:
         """The volume that the radiographs show, in [0, 1] (unbounded while training, so that gradients pass).

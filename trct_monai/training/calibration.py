@@ -57,8 +57,8 @@ def calibrate(
                 choices.append([int(view) for view in usual_views])
             for chosen in choices:
                 views, where = image[chosen], matrices[chosen]
-                known = {"exposed": case["exposed"][chosen][None]} if "exposed" in case else {}
-                volume, spread = network(views[None].to(device), where[None].to(device), **known)[0].cpu()
+                told = {"exposed": case["exposed"][chosen][None]} if "exposed" in case else {}
+                volume, spread = network(views[None].to(device), where[None].to(device), **told)[0].cpu()
                 ratios.setdefault(number, []).append(((label[0] - volume).abs() / spread).flatten()[inside])
                 residuals.setdefault(number, []).append(_residual(network, volume, views, where))
     network.eval()

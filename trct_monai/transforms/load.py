@@ -34,7 +34,8 @@ class LoadRadiographsd(MapTransform):
 
     - ``cameras``: as dictionaries, one for each view, where they are known;
     - ``calibrated``: a bool tensor (V,): which views hold line integrals. The others are on a scale of their own;
-    - ``exposed``: a bool tensor (V,): those whose line integrals are a fact, as rendered ones are, and not an estimate.
+    - ``exposed``: a bool tensor (V,): those whose exposure is known: rendered without hardening and scatter, or with
+      gain and offset from their CT; not those whose scale was estimated from the picture (`Radiograph.exposed`).
 
     Nothing happens to a value that is a tensor already.
 

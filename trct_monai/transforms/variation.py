@@ -42,6 +42,9 @@ class LoadPatientd(MapTransform):
         extent: Side of the cube in mm.
         margin: How far the box goes beyond the cube at either end of x, y and z, in mm.
         center: As in `CTPreprocessing`.
+
+    Raises:
+        ValueError: If the cube is not so many whole voxels wide.
     """
 
     def __init__(
@@ -54,8 +57,11 @@ class LoadPatientd(MapTransform):
         center: str = "lungs",
     ) -> None:
         super().__init__(keys)
-        self.files_key, self.spacing, self.margin = files_key, float(spacing), tuple(float(side) for side in margin)
-        self.protocol = CTPreprocessing(max(1, round(extent / self.spacing)), extent, center=center)
+        number = max(1, round(extent / spacing))
+        if abs(number * spacing - extent) > 1e-6 * extent:
+            raise ValueError(f"spacing must divide the cube of {extent:g} mm into whole voxels, got {spacing} mm")
+        self.files_key, self.margin = files_key, tuple(float(side) for side in margin)
+        self.protocol = CTPreprocessing(number, extent, center=center)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items with boxes.
