@@ -29,6 +29,7 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from trct_monai.arguments import parse_names
 from trct_monai.baselines import RidgePCA, fit_baseline
 from trct_monai.datasets import ct_cases, hold_out, prepare
 from trct_monai.geometry import DEFAULT_EXTENT, preset
@@ -116,17 +117,17 @@ def leave_one_patient_out(
     """
     torch.set_num_threads(threads)
     folder = Path(output).absolute()
-    found, others = ct_cases(listed(cts)), listed(also)
+    found, others = ct_cases(parse_names(cts)), parse_names(also)
     strangers = ct_cases(others) if others else []
     both = {case[key] for case in found for key in ("case_id", "patient_id")}
     if twice := [one for case in strangers for one in (case["case_id"], case["patient_id"]) if one in both]:
         raise ValueError(f"{', '.join(sorted(set(twice)))}: in the folders of --cts and in those of --also")
-    cases_of = _prepared([*listed(cts), *others], folder, size, radiograph_size)
+    cases_of = _prepared([*parse_names(cts), *others], folder, size, radiograph_size)
     known = {case["case_id"]: case for case in cases_of}
     if missing := [case["case_id"] for case in [*found, *strangers] if case["case_id"] not in known]:
         raise ValueError(f"{', '.join(missing)}: refused by prepare; take them out of the folders")
     patients = sorted({case["patient_id"] for case in found})
-    together = listed(left_out)
+    together = parse_names(left_out)
     folds = [(name, hold_out(found, [name])) for name in patients]
     if together:
         folds = [("together", hold_out(found, together))]
@@ -134,7 +135,7 @@ def leave_one_patient_out(
         folds.append(("all", (found, strangers)))
     path = folder / "scores.csv"
     rows: list[Scores] = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
-    names = listed(methods)
+    names = parse_names(methods)
     for fold, (training, test) in folds:
         wanted = [name for name in names if not any(row["fold"] == fold and row["method"] == name for row in rows)]
         cases: list[dict[str, Any]] = []
@@ -148,7 +149,8 @@ def leave_one_patient_out(
                 run = folder / name / fold
                 held = ",".join(case["case_id"] for case in test) if fold != "all" else ""
                 numbers = {
-                    "cts": listed(cts), "held_out": held, "warps": warps, "phantoms": num_phantoms, "epochs": epochs,
+                    "cts": parse_names(cts), "held_out": held, "warps": warps, "phantoms": num_phantoms,
+                    "epochs": epochs,
                     "val_interval": epochs, "seed": seed, "volume_size": size, "radiograph_size": radiograph_size,
                     "output_dir": str(run), "ckpt_path": str(run / "best.pt"),
                     "tensorboard_dir": str(run / "tensorboard"),
@@ -159,12 +161,6 @@ def leave_one_patient_out(
             rows += [{"fold": fold, "method": name, **score, "seconds": seconds} for score in scores]
             write_csv(path, rows)
     print(table(rows, names, [fold for fold, _ in folds]))
-
-
-def listed(names: str | Sequence[str]) -> list[str]:
-    """Names that were given as text with commas, which Fire may have split already."""
-    parts = names.split(",") if isinstance(names, str) else names
-    return [str(part).strip() for part in parts if str(part).strip()]
 
 
 def _prepared(folders: Sequence[str], folder: Path, size: int, radiograph_size: int) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,10 @@
-"""Numbers as a user writes them."""
+"""Numbers and names as a user writes them."""
+
+from pathlib import Path
 
 import pytest
 
-from trct_monai.arguments import parse_counts, parse_numbers
+from trct_monai.arguments import parse_counts, parse_names, parse_numbers
 
 
 @pytest.mark.parametrize("text", ["0.5/1/2", "0.5,1,2", (0.5, 1, 2), [0.5, 1, 2]])
@@ -33,3 +35,19 @@ def test_counts_are_whole_and_not_negative() -> None:
     for text in ("1.9/0/1", "-1/1/1"):
         with pytest.raises(ValueError, match=f"split must be whole numbers of 0 or more, such as 4/1/1, got '{text}'"):
             parse_counts(text, 3, "split", "4/1/1")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a, b,,c", ["a", "b", "c"]),
+        (("a", "b"), ["a", "b"]),
+        ((100012, 7), ["100012", "7"]),
+        (0, ["0"]),
+        (Path("a/b"), ["a/b"]),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_names_are_separated_by_commas_or_given_one_by_one(text, names) -> None:
+    assert parse_names(text) == names

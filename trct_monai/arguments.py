@@ -1,7 +1,8 @@
-"""Texts of the command line as numbers."""
+"""Texts of the command line as numbers and names."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
 _WORDS = {1: "one number", 2: "two numbers", 3: "three numbers"}
@@ -46,3 +47,14 @@ def parse_counts(text: str | int | Sequence[int], count: int | None, name: str, 
     if not all(number == int(number) >= 0 for number in numbers):
         raise ValueError(f"{name} must be whole numbers of 0 or more{example and f', such as {example}'}, got {text!r}")
     return tuple(int(number) for number in numbers)
+
+
+def parse_names(text: str | os.PathLike[str] | int | Iterable[str | int] | None) -> list[str]:
+    """Names written as ``a,b,c``, or given one by one; empty ones are left out.
+
+    Args:
+        text: What the user wrote. A command line may have split it already, and made numbers of names of digits.
+    """
+    if isinstance(text, str | os.PathLike | int):
+        text = str(text).split(",")
+    return [name for name in (str(part).strip() for part in text or ()) if name]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trct_monai.arguments import parse_names
 from trct_monai.datasets.sources import find_sources
 
 
@@ -25,12 +26,11 @@ def ct_cases(folders: str | os.PathLike[str] | Sequence[str] | None, min_slices:
     Raises:
         ValueError: If there is no CT, one cannot be read as a whole, or two have one name.
     """
-    if isinstance(folders, str | os.PathLike):
-        folders = [part.strip() for part in os.fspath(folders).split(",") if part.strip()]
-    if not folders:
+    places = parse_names(folders)
+    if not places:
         raise ValueError("no folder of CTs was given: pass --cts FOLDER, or several with commas between them")
     cases: dict[str, dict[str, Any]] = {}
-    for folder in folders:
+    for folder in places:
         if not Path(folder).is_dir():
             raise ValueError(f"{folder}: no such folder of CTs")
         found = find_sources(Path(folder), min_slices)
@@ -45,7 +45,7 @@ def ct_cases(folders: str | os.PathLike[str] | Sequence[str] | None, min_slices:
                     f"two CTs are called {source.case_id}: {cases[source.case_id]['patient']}, {source.path}"
                 )
     if not cases:
-        raise ValueError(f"{', '.join(str(folder) for folder in folders)}: no CT found")
+        raise ValueError(f"{', '.join(places)}: no CT found")
     return [cases[name] for name in sorted(cases)]
 
 
@@ -62,8 +62,7 @@ def hold_out(
     Raises:
         ValueError: If a name is that of no case, or nothing is left to train on.
     """
-    given = str(names).split(",") if isinstance(names, str | int) else names
-    wanted = [str(name).strip() for name in given if str(name).strip()]
+    wanted = parse_names(names)
     known = {case[key] for case in cases for key in ("case_id", "patient_id")}
     missing = [name for name in wanted if name not in known]
     if missing:

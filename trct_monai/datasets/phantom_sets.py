@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from trct_monai.arguments import parse_counts
+from trct_monai.arguments import parse_counts, parse_names
 from trct_monai.datasets.cases import CaseFolder, write_ct, write_radiographs
 from trct_monai.datasets.checksum import describe_checksum
 from trct_monai.datasets.driver import Job, Product, Recipe, make_data_set
@@ -201,5 +201,4 @@ def _write_masks(phantom: Phantom, case_id: str, cube: MetaTensor, folder: Path)
 def _findings(findings: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if findings is None:
         return None
-    names = findings.split(",") if isinstance(findings, str) else [str(name) for name in findings]
-    return tuple(name.strip() for name in names if name.strip() and name.strip().lower() != "none")
+    return tuple(name for name in parse_names(findings) if name.lower() != "none")

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trct_monai.arguments import parse_names
 from trct_monai.baselines.fitting import BASELINES
 from trct_monai.bundles.find import bundle_files
 from trct_monai.evaluation.cohort import evaluate_predictions
@@ -65,8 +66,8 @@ def leaderboard(
         raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}")
     ranking_column(sort)
     to_read = _named_folders(methods)
-    to_run = dict(bundle_files(spec) for spec in _listed(bundles))
-    to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else _listed(baselines)
+    to_run = dict(bundle_files(spec) for spec in parse_names(bundles))
+    to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else parse_names(baselines)
     unknown = [name for name in to_fit if name not in BASELINES]
     names = [*to_fit, *to_run, *to_read]
     if unknown:
@@ -156,13 +157,9 @@ def compare(
     return lines
 
 
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 def _named_folders(methods: str | None) -> dict[str, Path]:
     folders: dict[str, Path] = {}
-    for part in _listed(methods):
+    for part in parse_names(methods):
         name, equals, path = part.partition("=")
         if not (name and equals and path) or name in folders:
             raise ValueError(f"methods must be name=FOLDER with different names, separated by commas, got {methods!r}")

@@ -173,14 +173,14 @@ class LinearStart(nn.Module):
             exposed: Which views have a known exposure: their line integrals are a fact. None of them if None.
         """
         with torch.autocast(image.device.type, enabled=False):
-            image = image.float()
+            image, fitted = image.float(), self.fitted
             added, errors, weights = [], [], []
             for equations in self._equations(image, projections, present, exposed):
                 solutions = torch.stack([one.solution for one in equations])
-                share = self._shares(equations)
+                share = _shares(equations, fitted)
                 weighted = share[:, None] * solutions
                 added.append(torch.tensordot(weighted[:, : self.num_modes].flatten(), self.modes, dims=1))
-                errors.append((self.fitted[:, None] * weighted)[:, self.num_modes :].sum(dim=0).view(-1, 2, 1, 1))
+                errors.append((fitted[:, None] * weighted)[:, self.num_modes :].sum(dim=0).view(-1, 2, 1, 1))
                 weights.append(share)
             correction = -(torch.stack(errors) * self._exposures(image, exposed)).sum(dim=2)
             return Start(torch.stack(added), correction, torch.stack(weights))
@@ -199,10 +199,10 @@ class LinearStart(nn.Module):
         `forward`.
         """
         with torch.autocast(image.device.type, enabled=False):
-            variances = []
+            variances, fitted = [], self.fitted
             for equations in self._equations(image.float(), projections, present, exposed):
                 variance = torch.zeros((), device=image.device)
-                for index, (one, share) in enumerate(zip(equations, self._shares(equations))):
+                for index, (one, share) in enumerate(zip(equations, _shares(equations, fitted))):
                     modes = self.model(index)[1].flatten(1)
                     unknown = F.pad(modes, (0, 0, 0, len(one.matrix) - len(modes)))
                     root = torch.linalg.solve_triangular(cholesky(one.matrix), unknown, upper=False)
@@ -229,8 +229,12 @@ class LinearStart(nn.Module):
         Returns:
             Gain and offset of each picture.
         """
-        best, found = -inf, [(1.0, 0.0)] * len(pictures)
-        for index in self.fitted.nonzero()[:, 0].tolist() or [0]:
+        models = self.fitted.nonzero()[:, 0].tolist() or [0]
+        found = self._scales(pictures, projections, calibrated, models[0])
+        if len(models) == 1:
+            return found
+        best = -inf
+        for index in models:
             scales = self._scales(pictures, projections, calibrated, index)
             gain, offset = pictures.new_tensor(scales).T[:, :, None, None]
             everything = torch.ones(1, len(pictures), dtype=torch.bool, device=pictures.device)
@@ -285,12 +289,6 @@ class LinearStart(nn.Module):
                 for mean, modes, noise in zip(case.mean, case.modes, self.noise, strict=True)
             ]
 
-    def _shares(self, equations: Sequence[NormalEquation]) -> Float[Tensor, " M"]:
-        """The models' shares of the evidence; the first model's is all before any is fitted."""
-        evidence = torch.stack([one.evidence for one in equations])
-        never = -1e30 * torch.arange(1, 1 + len(evidence), device=evidence.device)
-        return evidence.where(self.fitted, never).softmax(dim=0)
-
     def _exposures(self, image: Float[Tensor, "B V H W"], exposed: Tensor | None) -> Float[Tensor, "B V 2 H W"]:
         """What one standard deviation of gain and quadratic term adds to each view, nothing where they are known."""
         top = resize_radiographs(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
@@ -305,3 +303,10 @@ class LinearStart(nn.Module):
         low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         inside = (image < high - 1e-4 * (high - low)).float()  # resampling has rounded what was one value
         return resize_radiographs(inside, self.image_size) > 0.999
+
+
+def _shares(equations: Sequence[NormalEquation], fitted: Bool[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """The models' shares of the evidence; the first model's is all before any is fitted."""
+    evidence = torch.stack([one.evidence for one in equations])
+    never = -1e30 * torch.arange(1, 1 + len(evidence), device=evidence.device)
+    return evidence.where(fitted, never).softmax(dim=0)

@@ -80,13 +80,16 @@ def find_body(ct_hu: Tensor, affine: np.ndarray) -> Body | None:
         return None
     low, high = _bounding_box(mask)
     center = coarse_affine[:3, 3] + step * (low + high) / 2
-    lungs_z = _lungs_z(mask & (coarse < LUNG_HU), coarse_affine, litres)
-    lungs = _lungs(mask & (coarse < LUNG_HU) & (coarse > LUNG_AIR_HU), litres)
-    if lungs is None:
-        return Body(mask, coarse_affine, center, lungs_z, None, False)
-    corners = np.stack(_bounding_box(lungs)) + [[-0.5], [0.5]]
-    ends = lungs[:, :, [0, -1]].sum(axis=(0, 1)) * step[0] * step[1]
-    return Body(mask, coarse_affine, center, lungs_z, coarse_affine[:3, 3] + step * corners, bool(ends.max() > CUT_MM2))
+    air = mask & (coarse < LUNG_HU)
+    with_trachea, lungs = _lungs(air, litres, 2), _lungs(air & (coarse > LUNG_AIR_HU), litres)
+    lungs_z, box, are_cut = None, None, False
+    if with_trachea is not None:
+        bottom, top = _corners(with_trachea, coarse_affine)[:, 2].tolist()
+        lungs_z = bottom, top
+    if lungs is not None:
+        box = _corners(lungs, coarse_affine)
+        are_cut = bool((lungs[:, :, [0, -1]].sum(axis=(0, 1)) * step[0] * step[1]).max() > CUT_MM2)
+    return Body(mask, coarse_affine, center, lungs_z, box, are_cut)
 
 
 def outside_body(body: Body, shape: tuple[int, ...], affine: np.ndarray) -> Tensor:
@@ -99,28 +102,26 @@ def outside_body(body: Body, shape: tuple[int, ...], affine: np.ndarray) -> Tens
     return ~near
 
 
-def _lungs_z(air: np.ndarray, affine: np.ndarray, litres: float) -> tuple[float, float] | None:
-    """Extent in z of the one or two largest components of air inside the body, if they are large enough for lungs."""
+def _lungs(air: np.ndarray, litres: float, most: int | None = None) -> np.ndarray | None:
+    """The components of air inside the body that are lungs: the largest, and each of at least a fifth of it.
+
+    The opening takes off what is thinner than three voxels: the rims of trachea, bowel and skin folds.
+
+    Args:
+        air: Voxels as thin as air or lung.
+        litres: Volume of a voxel.
+        most: So many of the largest at most.
+    """
     labels, count = ndimage.label(ndimage.binary_opening(air))
     volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * litres
     if count == 0 or volumes.max() < MIN_LUNG_LITRES:
         return None
-    largest = np.argsort(-volumes)[:2]
-    lungs = np.isin(labels, [i + 1 for i in largest if volumes[i] > 0.2 * volumes.max()])
-    low, high = _bounding_box(lungs)
-    return affine[2, 3] + affine[2, 2] * (low[2] - 0.5), affine[2, 3] + affine[2, 2] * (high[2] + 0.5)
+    return np.isin(labels, [1 + i for i in np.argsort(-volumes)[:most] if volumes[i] > 0.2 * volumes.max()])
 
 
-def _lungs(lung: np.ndarray, litres: float) -> np.ndarray | None:
-    """Of voxels as dense as lung the components that are lungs: the largest, and each of at least a fifth of it.
-
-    The opening takes off what is thinner than three voxels: the rims of trachea, bowel and skin folds.
-    """
-    labels, count = ndimage.label(ndimage.binary_opening(lung))
-    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * litres
-    if count == 0 or volumes.max() < MIN_LUNG_LITRES:
-        return None
-    return np.isin(labels, 1 + np.flatnonzero(volumes > 0.2 * volumes.max()))
+def _corners(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Lowest and highest corner (2, 3) in world mm of the box around a mask."""
+    return np.asarray(affine[:3, 3] + np.diag(affine)[:3] * (np.stack(_bounding_box(mask)) + [[-0.5], [0.5]]))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

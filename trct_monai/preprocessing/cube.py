@@ -101,7 +101,6 @@ class CTPreprocessing(Transform):
             ValueError: As in a call.
         """
         volume, source_affine, center = self._located(ct_hu, affine)
-        results = []
         finest = float(np.diag(source_affine)[:3].min())
         if finest > UPSAMPLING_WARNING * self.extent / max(sizes) and not self._warned:
             self._warned = True  # once, not for every case
@@ -110,12 +109,8 @@ class CTPreprocessing(Transform):
                 finest,
                 self.extent / max(sizes),
             )
-        for size in sizes:
-            target = voxel_to_world((size,) * 3, self.extent / size).numpy()
-            target[:3, 3] += center
-            result = _finite(resample(volume, source_affine, (size,) * 3, target, AIR_HU))
-            results.append(as_case(result[None], target, getattr(ct_hu, "meta", {})))
-        return results
+        meta = getattr(ct_hu, "meta", {})
+        return [_cut(volume, source_affine, center, (size,) * 3, self.extent / size, meta) for size in sizes]
 
     def box(self, ct_hu: Tensor, margin: Sequence[float] | None = None, affine: Tensor | None = None) -> MetaTensor:
         """The cube with what is around it, in HU: a MetaTensor (1, X, Y, Z) with the voxels of a cube of `size`.
@@ -136,10 +131,7 @@ class CTPreprocessing(Transform):
             reach = np.maximum(voxel / 2 - first, first + voxel * (np.array(volume.shape) - 0.5))
             margin = (spacing * np.ceil((reach - self.extent / 2).clip(0) / spacing - 1e-6)).tolist()
         shape = [self.size + 2 * round(side / spacing) for side in margin]
-        target = voxel_to_world(shape, spacing).numpy()
-        target[:3, 3] += center
-        result = _finite(resample(volume, source_affine, shape, target, AIR_HU))
-        return as_case(result[None], target, getattr(ct_hu, "meta", {}))
+        return _cut(volume, source_affine, center, shape, spacing, getattr(ct_hu, "meta", {}))
 
     def _located(self, ct_hu: Tensor, affine: Tensor | None) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """The CT (X, Y, Z), its affine, and the middle of the cube in world mm."""
@@ -174,10 +166,25 @@ class CTPreprocessing(Transform):
         return center
 
 
-def _finite(volume: Tensor) -> Tensor:
-    if not bool(torch.isfinite(volume).all()):
+def _cut(
+    volume: Tensor,
+    affine: np.ndarray,
+    center: np.ndarray,
+    shape: Sequence[int],
+    spacing: float,
+    meta: Mapping[str, Any],
+) -> MetaTensor:
+    """A CT around a place in world mm, with so many voxels of one side; air outside of it.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    target = voxel_to_world(shape, spacing).numpy()
+    target[:3, 3] += center
+    result = resample(volume, affine, shape, target, AIR_HU)
+    if not bool(torch.isfinite(result).all()):
         raise ValueError("the CT holds values that are not finite (NaN or infinite)")
-    return volume
+    return as_case(result[None], target, meta)
 
 
 def resample_like(ct_hu: MetaTensor, reference: MetaTensor) -> MetaTensor:

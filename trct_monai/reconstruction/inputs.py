@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from trct_monai.arguments import parse_names
 from trct_monai.geometry import preset
 from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 
@@ -27,7 +28,7 @@ def read_radiographs(pa: str | None, lat: str | None, radiographs: str | None, g
         ValueError: If none is given, pa or lat beside other radiographs, or a camera is not known.
     """
     named = {name: path for name, path in (("pa", pa), ("lat", lat)) if path}
-    others = [part.strip() for part in (radiographs or "").split(",") if part.strip()]
+    others = parse_names(radiographs)
     if bool(named) == bool(others):
         raise ValueError("give --pa and --lat (one of them will do), or --radiographs A.png,B.png,... with side-cars")
     if geometry == AUTO:

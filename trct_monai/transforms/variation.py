@@ -99,7 +99,7 @@ class RandWarpd(Randomizable, MapTransform):
     ) -> None:
         MapTransform.__init__(self, keys)
         self.spacing, self.prob = float(spacing), prob
-        self.strengths = Strengths(**{name: _fixed(value) for name, value in (strengths or {}).items()})
+        self.strengths = Strengths(**(strengths or {}))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, warped."""
@@ -257,8 +257,3 @@ def middle_cube(volume: Tensor, number: int) -> Tensor:
             raise ValueError(f"a volume of {tuple(volume.shape[-3:])} voxels has no cube of {number} in its middle")
         volume = volume.narrow(axis, before, number)
     return volume
-
-
-def _fixed(value: Any) -> Any:
-    """A list of a configuration as a tuple."""
-    return tuple(value) if isinstance(value, list) else value

@@ -2,11 +2,11 @@
 
 from math import inf
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.intensity import AIR_HU
+from trct_monai.variation.grid import axes_mm
 
 
 def limited(
@@ -21,6 +21,6 @@ def limited(
         high_mm: Highest z.
         radius_mm: Radius of the field of view about the middle.
     """
-    x, y, z = (spacing * (torch.arange(n, device=ct_hu.device) - (n - 1) / 2) for n in ct_hu.shape[1:])
+    x, y, z = axes_mm(ct_hu, spacing)
     seen = (x[:, None, None] ** 2 + y[:, None] ** 2 <= radius_mm**2) & (z >= low_mm) & (z <= high_mm)
     return ct_hu.where(seen, AIR_HU)

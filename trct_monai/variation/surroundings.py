@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from trct_monai.variation.grid import axes_mm
+
 DENSE_HU = -300.0
 """Above it there is a body."""
 
@@ -41,9 +43,9 @@ def outline(ct_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Outline | None:
     along = (dense[middle - len(dense) // 8 : middle + len(dense) // 8].mean(dim=(0, 2)) > 0.3).nonzero()[:, 0].tolist()
     if not across or not along:
         return None
-    (x, y) = (2 * spacing, 2 * spacing)
-    half_x, half_y = x * len(dense) / 2, y * dense.shape[1] / 2
-    return Outline(across[0] * x - half_x, (across[-1] + 1) * x - half_x, along[0] * y - half_y)
+    step = 2 * spacing
+    half_x, half_y = (step * n / 2 for n in dense.shape[:2])
+    return Outline(across[0] * step - half_x, (across[-1] + 1) * step - half_x, along[0] * step - half_y)
 
 
 def with_table(
@@ -62,7 +64,7 @@ def with_table(
     found = outline(ct_hu, spacing)
     if found is None:
         return ct_hu
-    x, y = (_axis(ct_hu, spacing, axis) for axis in (1, 2))
+    x, y, _ = axes_mm(ct_hu, spacing)
     depth = (found.back - gap_mm) + 0.5 * curvature * x[:, None] ** 2 - y[None]
     inside = (depth > 0) & (depth < thickness_mm) & (x[:, None].abs() < 215)
     skin = inside & ((depth < 3) | (depth > thickness_mm - 3))
@@ -91,7 +93,7 @@ def with_arms(
     found = outline(ct_hu, spacing)
     if found is None:
         return ct_hu
-    x, y = (_axis(ct_hu, spacing, axis) for axis in (1, 2))
+    x, y, _ = axes_mm(ct_hu, spacing)
     away = offset_mm[0] + radius_mm
     for middle, wanted in zip((found.left - away, found.right + away), sides):
         if wanted:
@@ -99,12 +101,6 @@ def with_arms(
             values = torch.where(distance < radius_mm / 4, hu, torch.where(distance < 0.85 * radius_mm, 50.0, -100.0))
             ct_hu = _put(ct_hu, (distance < radius_mm)[None, :, :, None], values[None, :, :, None])
     return ct_hu
-
-
-def _axis(ct_hu: Tensor, spacing: float, axis: int) -> Tensor:
-    """Positions of the voxels along an axis, in mm from the middle."""
-    n = ct_hu.shape[axis]
-    return spacing * (torch.arange(n, device=ct_hu.device) - (n - 1) / 2)
 
 
 def _put(ct_hu: Tensor, where: Bool[Tensor, "1 X Y 1"], values: Float[Tensor, "1 X Y 1"]) -> Tensor:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.intensity import AIR_HU
+from trct_monai.variation.grid import axes_mm
 
 TISSUES: dict[str, tuple[float, float]] = {
     # name: HU, standard deviation of its change
@@ -65,8 +66,8 @@ def enhanced(
         hu: What is added there.
     """
     result, bells, inside = ct_hu.clone(), [], [slice(None)]
-    for n, middle in zip(ct_hu.shape[1:], center):
-        position = spacing * (torch.arange(n, device=ct_hu.device) - (n - 1) / 2) - middle
+    for axis, middle in zip(axes_mm(ct_hu, spacing), center):
+        position = axis - middle
         near = (position.abs() < 3 * size_mm).nonzero()[:, 0]
         first, last = (int(near[0]), int(near[-1]) + 1) if len(near) else (0, 0)
         inside.append(slice(first, last))

@@ -45,8 +45,8 @@ class Strengths:
     shear: float = 0.05
     scale: float = 0.08
     shift_mm: float = 10.0
-    elastic_mm: tuple[float, ...] = (8.0, 3.0)
-    elastic_nodes_mm: tuple[float, ...] = (107.0, 46.0)
+    elastic_mm: Sequence[float] = (8.0, 3.0)
+    elastic_nodes_mm: Sequence[float] = (107.0, 46.0)
     breath_mm: float = 8.0
     habitus: float = 0.08
 
