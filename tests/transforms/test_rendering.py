@@ -7,7 +7,7 @@ import torch
 from monai.transforms import MapTransform
 
 from tests.devices.accelerator import ACCELERATOR, accelerator
-from trct_monai.datasets import EndlessPhantoms
+from trct_monai.datasets import EndlessPhantoms, RepeatedCases
 from trct_monai.geometry import Camera, preset, projection_matrices
 from trct_monai.intensity import hu_to_unit
 from trct_monai.phantoms import thorax_phantom
@@ -109,3 +109,43 @@ def test_endless_phantoms_share_the_seeds_between_workers() -> None:
 def test_endless_phantoms_refuse_what_gives_nothing() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         EndlessPhantoms(Seed(), repeats=0)
+
+
+class Counted(torch.utils.data.Dataset):
+    """Numbers its cases in the order in which they are made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> dict[str, int]:
+        self.made += 1
+        return {"label": self.made}
+
+
+def test_repeated_cases_are_made_once_and_given_a_few_times() -> None:
+    cases = RepeatedCases(Counted(), repeats=4, kept=8)
+    given = [cases[index]["label"] for index in [*range(100)] * 8]
+    made = cases.dataset.made
+    assert 150 < made < 250 and set(given) == set(range(1, made + 1))
+    newest = 0
+    for label in given:
+        newest = max(newest, label)
+        assert label > newest - 8
+    assert len(list(cases)) == len(cases) == 100
+
+
+def test_repeated_cases_follow_their_random_state_and_forget() -> None:
+    cases = RepeatedCases(Counted(), repeats=3)
+    first = [cases.set_random_state(1)[index]["label"] for index in range(2)]
+    assert first == [1, 2]  # the first one after that is always made
+    orders = []
+    for _ in range(2):
+        cases.set_random_state(5)
+        start = cases.dataset.made
+        orders.append([cases[index]["label"] - start for index in range(50)])
+    assert orders[0] == orders[1]
+    with pytest.raises(ValueError, match="at least 1, got 0 and 48"):
+        RepeatedCases(Counted(), repeats=0)

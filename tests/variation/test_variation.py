@@ -19,6 +19,9 @@ from trct_monai.variation import (
 )
 
 SHAPE, SPACING = (44, 36, 40), 10.0
+STILL = {
+    "rotation_deg": 0, "shear": 0, "scale": 0, "shift_mm": 0, "elastic_mm": (0,), "elastic_nodes_mm": (100,)
+}  # fmt: skip
 
 
 def body() -> torch.Tensor:
@@ -39,7 +42,7 @@ def body() -> torch.Tensor:
 def test_the_identity_changes_nothing() -> None:
     ct = body()
     torch.testing.assert_close(warped(ct, SPACING, identity_lattice(SHAPE, SPACING)), ct, atol=0.05, rtol=0)
-    none = Strengths(0, 0, 0, 0, (0,), (100.0,), 0, 0)
+    none = Strengths(0, 0, 0, 0, (0,), (100.0,), 0, 0, 0)
     lattice = draw_lattice(np.random.RandomState(0), SHAPE, SPACING, none)
     torch.testing.assert_close(lattice, identity_lattice(SHAPE, SPACING))
 
@@ -77,14 +80,33 @@ def test_warps_differ_and_follow_their_random_numbers() -> None:
 
 
 def test_a_breath_moves_the_diaphragm_and_habitus_the_outline() -> None:
-    still = {"rotation_deg": 0, "shear": 0, "scale": 0, "shift_mm": 0, "elastic_mm": (0,), "elastic_nodes_mm": (100,)}
-    breath = draw_lattice(np.random.RandomState(0), SHAPE, SPACING, Strengths(**still, breath_mm=10, habitus=0))
+    breath = draw_lattice(
+        np.random.RandomState(0), SHAPE, SPACING, Strengths(**STILL, breath_mm=10, habitus=0, outline=0)
+    )
     moved = breath - identity_lattice(SHAPE, SPACING)
     low, high = moved[2, 8, 8, 2].abs(), moved[2, 8, 8, 13].abs()
     assert low > 5 * high and not moved[0].any()
-    habitus = draw_lattice(np.random.RandomState(0), SHAPE, SPACING, Strengths(**still, breath_mm=0, habitus=0.1))
+    habitus = draw_lattice(
+        np.random.RandomState(0), SHAPE, SPACING, Strengths(**STILL, breath_mm=0, habitus=0.1, outline=0)
+    )
     moved = (habitus - identity_lattice(SHAPE, SPACING)).abs()
     assert moved[0, 1, 8, 8] > 10 * moved[0, 6, 8, 8] and not moved[2].any()
+
+
+def test_the_outline_varies_around_the_body_and_along_it_and_not_inside() -> None:
+    strengths = Strengths(**STILL, breath_mm=0, habitus=0, outline=0.1)
+    relative = torch.stack([
+        draw_lattice(np.random.RandomState(seed), SHAPE, SPACING, strengths) / identity_lattice(SHAPE, SPACING)
+        for seed in range(40)
+    ])  # fmt: skip
+    torch.testing.assert_close(relative[:, 0], relative[:, 1])
+    assert relative[:, 2].eq(1).all()
+    change = relative[:, 0] - 1
+    assert change[:, 2, 8, 8].std() > 10 * change[:, 6, 8, 8].std() and change.abs().max() < 0.4
+    left, right, front = change[:, 2, 8, 8], change[:, 13, 8, 8], change[:, 8, 14, 8]
+    top, bottom = change[:, 2, 8, 15], change[:, 2, 8, 0]
+    for one, other in ((left, right), (left, front), (top, bottom)):
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.8
 
 
 def test_strengths_out_of_range_are_refused() -> None:

@@ -3,7 +3,7 @@
 from trct_monai.datasets.check import check
 from trct_monai.datasets.ct_cases import ct_cases, hold_out
 from trct_monai.datasets.defaults import default_datalist, default_phases
-from trct_monai.datasets.endless import EndlessPhantoms
+from trct_monai.datasets.endless import EndlessPhantoms, RepeatedCases
 from trct_monai.datasets.phantom_sets import phantoms
 from trct_monai.datasets.phase_slices import PhaseSlices, load_phases
 from trct_monai.datasets.plant import plant
@@ -14,6 +14,7 @@ from trct_monai.datasets.volumes import find_volumes, volume_cases, without_resu
 __all__ = [
     "EndlessPhantoms",
     "PhaseSlices",
+    "RepeatedCases",
     "check",
     "ct_cases",
     "default_datalist",

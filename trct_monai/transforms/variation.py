@@ -87,7 +87,12 @@ class RandWarpd(Randomizable, MapTransform):
         keys: Keys of CTs (1, X, Y, Z) in HU; the results are float32.
         spacing: Voxel side in mm.
         strengths: Arguments of `trct_monai.variation.Strengths`.
+        factors: Each warp is so many times as strong, at least and at most: some patients are like the one they come
+            from, and some are not.
         prob: Probability that a CT is warped.
+
+    Raises:
+        ValueError: If a strength is out of its range.
     """
 
     def __init__(
@@ -95,10 +100,11 @@ class RandWarpd(Randomizable, MapTransform):
         keys: KeysCollection = "patient",
         spacing: float = 2.5,
         strengths: Mapping[str, Any] | None = None,
+        factors: Sequence[float] = (0.5, 1.5),
         prob: float = 0.95,
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.spacing, self.prob = float(spacing), prob
+        self.spacing, self.factors, self.prob = float(spacing), tuple(factors), prob
         self.strengths = Strengths(**(strengths or {}))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -107,7 +113,8 @@ class RandWarpd(Randomizable, MapTransform):
         for key in self.key_iterator(result):
             result[key] = result[key].as_subclass(Tensor).float()
             if self.R.random() < self.prob:
-                lattice = draw_lattice(self.R, result[key].shape[1:], self.spacing, self.strengths)
+                strengths = self.strengths.times(float(self.R.uniform(*self.factors)))
+                lattice = draw_lattice(self.R, result[key].shape[1:], self.spacing, strengths)
                 result[key] = warped(result[key], self.spacing, lattice)
         return result
 

@@ -1,13 +1,14 @@
 """Warps of a CT: a lattice of the positions from which its voxels are taken.
 
-A warp is affine, smooth at random, and shaped as breath and habitus shape a chest. All of it is one lattice of source
-positions, 16 nodes along each side, and one trilinear resampling: MONAI's `RandAffine` and `Rand3DElastic` in a row
+A warp is affine, smooth at random, and shaped as breath, habitus and posture shape a chest: the outline of the body,
+where most errors are, varies most. All of it is one lattice of source positions, 16 nodes along each side, and one
+trilinear resampling: MONAI's `RandAffine` and `Rand3DElastic` in a row
 would blur twice, and the latter filters a displacement of every voxel, which takes seconds. Nothing is mirrored: hearts
 are on the left.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import radians
 
 import numpy as np
@@ -23,7 +24,13 @@ NODES = 16
 """Nodes of a lattice along each side."""
 
 CHEST = (150.0, 110.0)
-"""Half width and half depth in mm of the ellipse that stands for the body's outline where habitus is concerned."""
+"""Half width and half depth in mm of the ellipse that stands for the body's outline where its shape is concerned."""
+
+WAVES = 4
+"""Periods around the body up to which its outline varies: 1 shifts it, 2 makes it flat or deep, 3 and 4 its corners."""
+
+MOST_OUTLINE = 0.4
+"""Bound on the relative change of the outline: beyond it the lattice would fold."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +45,37 @@ class Strengths:
         elastic_mm: Smooth random displacements, for each of `elastic_nodes_mm`.
         elastic_nodes_mm: Distances between their nodes.
         breath_mm: How far the diaphragm moves; half of that is what the sternum moves.
-        habitus: Relative change of the body's outline against what is inside.
+        habitus: Relative change of the body's outline against what is inside, the same all around.
+        outline: Relative change of it for each number of periods around the body, at the height of the middle and, per
+            170 mm, along z.
     """
 
     rotation_deg: float = 3.0
     shear: float = 0.05
     scale: float = 0.08
     shift_mm: float = 10.0
-    elastic_mm: Sequence[float] = (8.0, 3.0)
+    elastic_mm: Sequence[float] = (10.0, 4.0)
     elastic_nodes_mm: Sequence[float] = (107.0, 46.0)
-    breath_mm: float = 8.0
+    breath_mm: float = 10.0
     habitus: float = 0.08
+    outline: float = 0.08
 
     def __post_init__(self) -> None:
         numbers = (
-            self.rotation_deg, self.shear, self.scale, self.shift_mm, self.breath_mm, self.habitus, *self.elastic_mm,
+            self.rotation_deg, self.shear, self.scale, self.shift_mm, self.breath_mm, self.habitus, self.outline,
+            *self.elastic_mm,
         )  # fmt: skip
         if min(numbers) < 0 or len(self.elastic_mm) != len(self.elastic_nodes_mm) or min(self.elastic_nodes_mm) <= 0:
             raise ValueError(
                 "strengths of warps must not be negative, and elastic_nodes_mm positive, one for each of elastic_mm, "
                 f"got {self}"
             )
+
+    def times(self, factor: float) -> "Strengths":
+        """All of them so many times as strong."""
+        elastic = tuple(factor * size for size in self.elastic_mm)
+        others = {name: factor * value for name, value in vars(self).items() if not name.startswith("elastic")}
+        return replace(self, elastic_mm=elastic, **others)
 
 
 def identity_lattice(shape: Sequence[int], spacing: float) -> Float[Tensor, "3 N N N"]:
@@ -92,6 +109,7 @@ def draw_lattice(
         source = source + F.interpolate(field, size=(NODES,) * 3, mode="trilinear", align_corners=True)[0]
     source = source + _breath(lattice, float(random.normal(0, strengths.breath_mm)))
     source = source * _habitus(lattice, float(random.normal(0, strengths.habitus)))
+    source = source * _outline(lattice, random.normal(0, strengths.outline, (WAVES, 2, 2)))
     angles = [radians(strengths.rotation_deg) * float(angle) for angle in random.normal(size=3)]
     shears = (strengths.shear * random.normal(size=6)).tolist()
     scales = np.exp(strengths.scale * random.normal(size=3)).tolist()
@@ -111,10 +129,36 @@ def _breath(position: Float[Tensor, "3 N N N"], depth: float) -> Float[Tensor, "
 
 def _habitus(position: Float[Tensor, "3 N N N"], change: float) -> Float[Tensor, "3 N N N"]:
     """Factor on each coordinate: about 1 inside, 1 + change / 2 at the outline, along x and y."""
+    return _across(1 + change * _outwards(position))
+
+
+def _outline(position: Float[Tensor, "3 N N N"], changes: np.ndarray) -> Float[Tensor, "3 N N N"]:
+    """Factor on each coordinate as `_habitus` has it, but not the same all around nor at all heights.
+
+    Args:
+        position: Nodes in mm.
+        changes: For each number of periods, its cosine and its sine, at z = 0 and per 170 mm: (WAVES, 2, 2).
+    """
+    x, y, z = position
+    angle = torch.atan2(y / CHEST[1], x / CHEST[0])
+    total = torch.zeros_like(x)
+    for number, waves in enumerate(changes.tolist(), start=1):
+        for (middle, slope), wave in zip(waves, (torch.cos(number * angle), torch.sin(number * angle))):
+            total = total + 2 / (1 + number) * (middle + slope * z / 170.0) * wave
+    return _across(1 + MOST_OUTLINE * (total / MOST_OUTLINE).tanh() * _outwards(position))
+
+
+def _outwards(position: Float[Tensor, "3 N N N"]) -> Float[Tensor, "N N N"]:
+    """0 along the middle, 1 / 2 at the outline, 1 far outside."""
     x, y, _ = position
     fourth = ((x / CHEST[0]) ** 2 + (y / CHEST[1]) ** 2) ** 2
-    factor = 1 + change * fourth / (1 + fourth)
-    return torch.stack([factor, factor, torch.ones_like(x)])
+    result: Tensor = fourth / (1 + fourth)
+    return result
+
+
+def _across(factor: Float[Tensor, "N N N"]) -> Float[Tensor, "3 N N N"]:
+    """A factor on x and y."""
+    return torch.stack([factor, factor, torch.ones_like(factor)])
 
 
 def warped(
