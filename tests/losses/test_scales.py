@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trct_monai.losses import DeepSupervisionLoss, EdgeLoss, FrequencyLoss, WeightedSumLoss
+from trct_monai.losses import DeepSupervisionLoss, EdgeLoss, FrequencyLoss, PSNRLoss, WeightedSumLoss
 from trct_monai.losses.edge import sobel
 
 
@@ -71,6 +71,17 @@ def test_edges_of_a_ramp_are_its_slopes() -> None:
         torch.testing.assert_close(sobel(ramp, axis), torch.full((1, 1, 4, 4, 4), slope))
     assert EdgeLoss()(ramp, torch.zeros_like(ramp)) == pytest.approx((2 + 3 + 0.5) / 3)
     assert EdgeLoss()(ramp + 7, ramp) < 1e-5
+
+
+def test_in_decibels_each_case_has_the_same_weight() -> None:
+    truth = torch.zeros(2, 1, 4, 4, 4)
+    volume = torch.stack([torch.full((1, 4, 4, 4), 0.1), torch.full((1, 4, 4, 4), 0.01)]).requires_grad_()
+    loss = PSNRLoss(floor=0.0)(volume, truth)
+    assert loss.item() == pytest.approx(-(20 + 40) / 2)
+    loss.backward()
+    relative = (volume.grad * volume.detach()).flatten(1).sum(dim=1)  # what a relative change of each case changes
+    torch.testing.assert_close(relative[0], relative[1])
+    assert PSNRLoss()(truth, truth).item() == pytest.approx(-50)
 
 
 def test_the_frequency_loss_of_a_wave_is_that_of_its_two_coefficients() -> None:

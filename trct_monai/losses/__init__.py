@@ -7,6 +7,7 @@ from trct_monai.losses.frequency import FrequencyLoss
 from trct_monai.losses.laplace import LaplaceNLLLoss
 from trct_monai.losses.perceptual import PerceptualLoss
 from trct_monai.losses.projection import ProjectionLoss
+from trct_monai.losses.psnr import PSNRLoss
 from trct_monai.losses.ssim import SSIMLoss
 from trct_monai.losses.weighted_sum import WeightedSumLoss
 
@@ -17,6 +18,7 @@ __all__ = [
     "LaplaceNLLLoss",
     "LeastSquaresAdversarialLoss",
     "LogitAdversarialLoss",
+    "PSNRLoss",
     "PerceptualLoss",
     "ProjectionLoss",
     "SSIMLoss",
