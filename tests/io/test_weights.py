@@ -10,6 +10,7 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from trct_monai.io.weights import CHECKSUMS, load_frozen, load_state, save_state, ship_weights
+from trct_monai.networks.linear_start import LinearStart
 
 
 def network() -> torch.nn.Module:
@@ -96,3 +97,28 @@ def test_checksums_of_binary_files_count_too(tmp_path: Path) -> None:
         load_state(path)
     ship({"a": torch.ones(2)}, tmp_path)
     assert len(sums.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_components_in_eight_bits_are_read_as_they_were_rounded_and_rounding_again_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    start = LinearStart(6, num_models=2, size=8, extent=320.0)
+    start.modes.copy_(torch.randn(12, 1, 8, 8, 8) * torch.logspace(-4, 0, 12).view(-1, 1, 1, 1, 1))
+    start.modes[3] = 0
+    save_state(tmp_path / "trained.pt", start.state_dict())
+    path = tmp_path / "model.pt"
+    ship_weights(tmp_path / "trained.pt", path, eight_bits=["modes"])
+    assert torch.load(path, weights_only=True)["modes"].dtype == torch.int8
+    loaded = load_state(path)
+    assert loaded.keys() == start.state_dict().keys()
+    error = (loaded["modes"] - start.modes).flatten(1).abs().amax(dim=1)
+    assert (error <= start.modes.flatten(1).abs().amax(dim=1) / 240).all() and loaded["modes"][3].eq(0).all()
+    for state in (loaded, torch.load(path, weights_only=True)):  # MONAI's CheckpointLoader reads the file itself
+        other = LinearStart(6, num_models=2, size=8, extent=320.0)
+        other.load_state_dict(state)
+        assert torch.equal(other.modes, loaded["modes"])
+    ship_weights(path, tmp_path / "again.pt", eight_bits=["modes"])
+    assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()
+    with pytest.raises(KeyError, match="no_such"):
+        ship_weights(path, tmp_path / "third.pt", eight_bits=["no_such"])

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,6 +12,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import torch
 from torch import Tensor, nn
 
+from trct_monai.io.eight_bits import from_eight_bits, to_eight_bits
 from trct_monai.io.files import read_text, replacing, write_bytes, write_text
 from trct_monai.io.provenance import digest_file
 
@@ -78,8 +79,8 @@ def load_frozen(network: nn.Module, path: str | os.PathLike[str], device: str | 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Tensors and numbers of a checkpoint, on the CPU; loaded with `weights_only=True`, so that no code of it runs.
 
-    Tensors in half precision, as `ship_weights` writes them, come back as float32; those within the parts of a
-    checkpoint to resume from stay as they are.
+    Tensors in half precision or in eight bits, as `ship_weights` writes them, come back as float32; those within the
+    parts of a checkpoint to resume from stay as they are.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -98,6 +99,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: not weights that can be read ({first})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not weights by their names, but {type(state).__name__}")
+    state = from_eight_bits(state)
     return {name: value.float() if _is_half(value) else value for name, value in state.items()}
 
 
@@ -111,7 +113,9 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         torch.save(dict(state), partial)
 
 
-def ship_weights(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+def ship_weights(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], eight_bits: Sequence[str] = ()
+) -> None:
     """Write weights as they come with a bundle: in half precision, compressed, and listed in `CHECKSUMS` beside them.
 
     Floating-point numbers are rounded to float16: by 0.05 % at most, below 6e-5 by 3e-8 at most. Integers and flags
@@ -122,14 +126,19 @@ def ship_weights(source: str | os.PathLike[str], target: str | os.PathLike[str])
     Args:
         source: The weights: a flat state dict.
         target: The file to write; it may be the same.
+        eight_bits: Names of tensors that are written in eight bits, with a scale for each entry of their first axis:
+            for principal components, not for weights. Networks that have such tensors take both forms.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        KeyError: If there is no tensor of such a name.
         ValueError: If a number is too large for float16 (65504), or not finite; or if the file is a checkpoint to
             resume from, with an optimiser.
     """
     source, target = Path(source), Path(target)
     state = {name: _to_half(value, f"{source}: {name}") for name, value in load_state(source).items()}
+    for name in eight_bits:
+        state |= to_eight_bits(name, state[name].float())
     write_bytes(target, _compressed(state))
     sums = target.with_name(CHECKSUMS)
     listed = _listed(sums) | {target.name: digest_file(target)}
