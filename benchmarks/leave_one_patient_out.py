@@ -8,6 +8,9 @@ radiographs that `prepare` rendered of it, with both views and, where a method c
 baselines see the same kind of warps as the networks; a network's weights are those of its last step. CTs of `--also`
 are reconstructed by methods that were fitted to all patients.
 
+any_view goes on from weights that have seen phantoms alone (`--start_path`): those that come along know some patients,
+and are refused.
+
 It writes `scores.csv` after every fold, and goes on with the next one when it is started again; the table at the end is
 the mean over patients. **A handful of patients is a development aid and no result.** For one, give LIDC-IDRI's folder
 and `--left_out` with the patients of a test list: one fold for all of them.
@@ -52,7 +55,7 @@ from trct_monai.transforms import (
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 BASELINES = ("mean_volume", "nearest_neighbour", "ridge_pca")
-OVERLAYS = {"any_view": ["small", "mixture", "common/from_cts", "from_patients"]}
+OVERLAYS = {"any_view": ["small", "common/from_cts", "from_patients"]}
 """Overlays of train.json; small and from_cts for other bundles."""
 
 ANY_NUMBER = ("mean_volume", "nearest_neighbour", "ridge_pca", "linear_start", "any_view")
@@ -88,6 +91,7 @@ def leave_one_patient_out(
     methods: str | Sequence[str] = "mean_volume,nearest_neighbour,ridge_pca,linear_start,any_view",
     also: str | Sequence[str] = "",
     left_out: str | Sequence[str] = "",
+    only: str | Sequence[str] = "",
     warps: int = 40,
     num_phantoms: int = 100,
     epochs: int = 3,
@@ -106,6 +110,8 @@ def leave_one_patient_out(
         methods: Baselines, linear_start, or bundles that have an overlay small.json.
         also: Folders of CTs that no method is fitted to.
         left_out: Patients or cases that are left out together in the only fold, in place of each patient once.
+        only: Patients whose folds are run, or all for that of `--also`; every fold if not given. Processes that share
+            the work each need an output of their own.
         warps: Of each CT; of the networks in each epoch.
         num_phantoms: Phantoms among the training cases.
         epochs: Epochs of each network.
@@ -133,10 +139,15 @@ def leave_one_patient_out(
         folds = [("together", hold_out(found, together))]
     if others:
         folds.append(("all", (found, strangers)))
+    mine = parse_names(only) or [name for name, _ in folds]
+    if strange := sorted(set(mine) - {name for name, _ in folds}):
+        raise ValueError(f"{', '.join(strange)}: no such fold; there are {', '.join(name for name, _ in folds)}")
     path = folder / "scores.csv"
     rows: list[Scores] = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
     names = parse_names(methods)
-    for fold, (training, test) in folds:
+    if "any_view" in names:
+        _check_start(options.get("start_path", BUNDLES / "any_view" / "models" / "small" / "model.pt"))
+    for fold, (training, test) in (one for one in folds if one[0] in mine):
         wanted = [name for name in names if not any(row["fold"] == fold and row["method"] == name for row in rows)]
         cases: list[dict[str, Any]] = []
         if set(wanted) & {*BASELINES, "linear_start"}:
@@ -161,6 +172,16 @@ def leave_one_patient_out(
             rows += [{"fold": fold, "method": name, **score, "seconds": seconds} for score in scores]
             write_csv(path, rows)
     print(table(rows, names, [fold for fold, _ in folds]))
+
+
+def _check_start(path: str | Path) -> None:
+    """Refuse weights that have seen patients, who might be those left out."""
+    means = load_state(path).get("linear_start.mean", torch.zeros(1)) if path else torch.zeros(1)
+    if means[1:].any():
+        raise ValueError(
+            f"{path} has a model of patients, perhaps of those that are left out: pass --start_path with weights of "
+            "phantoms alone, such as those of 0.1.0, or an empty one to start without"
+        )
 
 
 def _prepared(folders: Sequence[str], folder: Path, size: int, radiograph_size: int) -> Iterator[dict[str, Any]]:
@@ -242,9 +263,8 @@ def _score_bundle(name: str, numbers: Mapping[str, Any], test: Sequence[Mapping[
     rows = []
     for views in (2, 1) if name in ANY_NUMBER else (2,):
         target = run / f"views_{views}"
-        own = [overlay for overlay in overlays if overlay in ("small", "mixture")]
         files = {"datalist": str(datalist), "ckpt_path": str(weights), "output_dir": str(target)}
-        _run(name, ["inference", *own], {**numbers, **files, "views": list(range(views))})
+        _run(name, ["inference", "small"], {**numbers, **files, "views": list(range(views))})
         for case in test:
             result = torch.from_numpy(nibabel.load(target / f"{case['case_id']}.nii.gz").get_fdata())
             rows.append({"case": case["case_id"], "views": views, **_scores(result, case)})

@@ -7,6 +7,7 @@ are no absent views, no scales left out and no half precision. The results are t
 of volumes with the finest first; tests compare them.
 """
 
+from math import log
 from typing import Any
 
 import torch
@@ -230,8 +231,8 @@ class AnyView(Plain):
     def forward(self, image: Tensor, matrices: Tensor) -> list[Tensor]:
         """Radiographs and their cameras to volumes of several scales and steps."""
         net, batch, views = self.ours, *image.shape[:2]
-        added, image = self.linear_start(image, matrices)
-        start = net.initial_volume + added
+        share, added, image = self.linear_start(image, matrices)
+        start = torch.einsum("mb,mcxyz->bcxyz", share, net.initial_volume) + added
         image = self.scaled(image)
         rays = slices_on_rays(matrices, net.step_size, net.volume_size, net.extent)
         residual = image - F.interpolate(self.projected(start, rays), size=image.shape[-2:], mode="bilinear")
@@ -255,29 +256,42 @@ class AnyView(Plain):
         return volumes
 
     @torch.no_grad()
-    def linear_start(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable volume of the linear model, and radiographs without what it takes for wrong exposure."""
+    def linear_start(self, image: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares of the linear models, what they add, and radiographs without what they take for wrong exposure."""
         net, linear = self.ours, self.ours.linear_start
-        number, size, views = len(linear.modes), linear.image_size, image.shape[1]
+        size, views = linear.image_size, image.shape[1]
         low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         counted = F.interpolate((image < high - 1e-4 * (high - low)).float(), size=(size,) * 2, mode="area") > 0.999
         measured = F.interpolate(image, size=(size,) * 2, mode="area")
         top = measured.amax((-2, -1), keepdim=True).clamp(min=1e-6)
         exposure = torch.tensor(linear.exposure).view(2, 1, 1)
         rays = slices_on_rays(matrices, size, linear.mean.shape[-1], net.extent)
-        modes = attenuation_per_unit(net.hu_window) * linear.modes
-        both = torch.cat([unit_to_attenuation(linear.mean, net.hu_window), modes]).movedim(1, 0)
-        projected = project(both.expand(len(image), -1, -1, -1, -1), *rays)  # (B, 1 + K, V, h, w)
-        terms = torch.stack([measured, measured.square() / top], dim=2) * exposure  # (B, V, 2, h, w)
-        errors = torch.einsum("bvehw,vu->bveuhw", terms, torch.eye(views)).flatten(1, 2)
-        h = (torch.cat([projected[:, 1:], errors], dim=1) * counted[:, None]).flatten(2)
-        right = ((measured - projected[:, 0]) * counted).flatten(1)
-        system = h @ h.transpose(1, 2) + linear.noise[0] ** 2 * torch.eye(h.shape[1])
-        solution = torch.linalg.solve(system, (h @ right[..., None])[..., 0])
-        added = torch.einsum("bk,kcxyz->bcxyz", solution[:, :number], linear.modes)
+        more, wrongs, evidences = [], [], []
+        all_modes = linear.modes.unflatten(0, (len(linear.mean), -1))
+        for mean, modes, noise in zip(linear.mean, all_modes, linear.noise):
+            attenuation = attenuation_per_unit(net.hu_window) * modes
+            both = torch.cat([unit_to_attenuation(mean[None], net.hu_window), attenuation]).movedim(1, 0)
+            projected = project(both.expand(len(image), -1, -1, -1, -1), *rays)  # (B, 1 + K, V, h, w)
+            own = projected[:, 0]
+            terms = torch.stack([own, own.square() / top], dim=2) * exposure  # (B, V, 2, h, w)
+            errors = torch.einsum("bvehw,vu->bveuhw", terms, torch.eye(views)).flatten(1, 2)
+            h = (torch.cat([projected[:, 1:], errors], dim=1) * counted[:, None]).flatten(2)
+            difference = ((measured - projected[:, 0]) * counted).flatten(1)
+            system = h @ h.transpose(1, 2) + noise**2 * torch.eye(h.shape[1])
+            right = (h @ difference[..., None])[..., 0]
+            solution = torch.linalg.solve(system, right)
+            added = torch.einsum("bk,kcxyz->bcxyz", solution[:, : len(modes)], modes)
+            more.append(resized(added, net.volume_size))
+            wrongs.append(solution[:, len(modes) :] * (modes.abs().amax() > 0))
+            misfit = (difference.square().sum(dim=1) - (right * solution).sum(dim=1)) / noise**2
+            pixels = counted.flatten(1).sum(dim=1) - h.shape[1]  # and the unknowns
+            evidence = -0.5 * (misfit + torch.linalg.slogdet(system)[1] + pixels * log(noise**2))
+            evidences.append(evidence.where(modes.abs().amax() > 0, -1e30 * len(more)))
+        share = torch.stack(evidences).softmax(dim=0)
         fine = torch.stack([image, image.square() / top], dim=2) * exposure
-        wrong = (solution[:, number:].view(-1, views, 2, 1, 1) * fine).sum(dim=2)
-        return resized(added, net.volume_size), image - wrong * (linear.modes.abs().amax() > 0)
+        wrong = torch.einsum("mb,mbe->be", share, torch.stack(wrongs)).view(-1, views, 2, 1, 1)
+        added = torch.einsum("mb,mbcxyz->bcxyz", share, torch.stack(more))
+        return share, added, image - (wrong * fine).sum(dim=2)
 
     def projected(self, unit: Tensor, rays: tuple[Tensor, Tensor]) -> Tensor:
         """Radiographs of volumes in [0, 1], scaled as the encoder takes them."""

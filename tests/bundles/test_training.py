@@ -78,7 +78,7 @@ def test_every_overlay_of_its_own_trains(
 
 def from_cts(bundle: Path, known: Path, folder: Path, output: Path, *more: Path, **changes: Any) -> dict[str, Any]:
     """Train a miniature from CTs; returns the last checkpoint."""
-    config = files(bundle, "train.json", smoke(bundle), *more[:1], COMMON / "from_cts.json", *more[1:])
+    config = files(bundle, "train.json", smoke(bundle), COMMON / "from_cts.json", *more)
     options = arguments(bundle, known, output) | without_pictures(config) | {"phantom_datalist": str(known)}
     options["datalist"] = None
     few = {"cts": str(folder), "warps": 1, "phantoms": 2, "validation_phantoms": 1, "num_workers": 0}
@@ -98,17 +98,17 @@ def test_a_model_of_patients_stands_beside_that_of_phantoms(
     trained: Trained, phantoms: Path, ct_folder: Path, tmp_path: Path
 ) -> None:
     bundle = ANY_VIEW
-    overlays = [bundle / "configs" / f"{overlay}.json" for overlay in ("mixture", "from_patients")]
+    overlay = bundle / "configs" / "from_patients.json"
     views = {"geometry": "x2ct", "usual_views": [0, 1], "fitted_warps": 2, "start_path": trained(bundle) / "model.pt"}
-    state = from_cts(bundle, phantoms, ct_folder, tmp_path, *overlays, **views)["network"]
+    models = {"num_models": 2, "num_modes": 96, "start_noise": [0.2, 0.4]}
+    state = from_cts(bundle, phantoms, ct_folder, tmp_path, overlay, **views, **models)["network"]
     before = load(trained(bundle) / "model.pt")
     number = len(before["linear_start.modes"])
     assert torch.equal(state["linear_start.modes"][:number], before["linear_start.modes"])
     assert torch.equal(state["linear_start.mean"][:1], before["linear_start.mean"])
     assert state["linear_start.modes"][96:].any() and not state["linear_start.modes"][number:96].any()
     assert not torch.equal(state["initial_volume"][0], state["initial_volume"][1])
-    config = files(bundle, "inference.json", *overlays[:1])
-    run(config, **arguments(bundle, phantoms, tmp_path) | SIZES | {"max_cases": 1})
+    run(files(bundle, "inference.json"), **arguments(bundle, phantoms, tmp_path) | SIZES | models | {"max_cases": 1})
     assert list(tmp_path.glob("*.nii.gz"))
 
 

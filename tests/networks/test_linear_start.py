@@ -62,6 +62,21 @@ def test_gain_and_hardening_are_found_with_the_volume_and_taken_off() -> None:
     assert (start.mean + added - truth).square().mean() < 0.1 * (start.mean + without - truth).square().mean()
 
 
+def test_a_faint_radiograph_is_no_more_likely_than_a_strong_one() -> None:
+    """The gain that is found is linear in what the mean leaves: of the radiograph itself, a lower one always pays."""
+    start = fitted(noise=0.4, exposure=(0.1, 0.0))
+    generator = torch.Generator().manual_seed(1)
+    coarse = 0.4 * torch.rand(1, 1, 2, 2, 2, generator=generator) - 0.2
+    stranger = torch.nn.functional.interpolate(coarse, size=(SIZE,) * 3)
+    gains = []
+    for sign in (1, -1):
+        image = radiographs(start.mean + sign * stranger)
+        correction = solved(start, image)[1]
+        gains.append((correction.flatten(2).sum(dim=2) / image.flatten(2).sum(dim=2))[0])
+    assert gains[0].abs().max() > 0.02
+    torch.testing.assert_close(gains[0], -gains[1], atol=0.004, rtol=0)
+
+
 def test_a_known_exposure_is_believed() -> None:
     start, truth = fitted(noise=0.05, exposure=(0.1, 0.1)), volumes()[2:3]
     image, known = radiographs(truth), torch.tensor([[True, False, True, True]])

@@ -1,6 +1,8 @@
 """Calibrated intervals: they hold their share of voxels, in order, around an unchanged reconstruction."""
 
 import warnings
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,15 @@ import torch
 from torch import Tensor
 
 from tests.test_contracts import perturbed
-from trct_monai.geometry import preset, projection_matrices
+from trct_monai.geometry import Camera, preset, projection_matrices
 from trct_monai.intensity import BODY_HU, unit_to_hu
 from trct_monai.io.weights import load_frozen, save_state, ship_weights
 from trct_monai.losses import LaplaceNLLLoss
+from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.metrics.uncertainty import QUANTILES
 from trct_monai.networks import AnyView, IntervalNetwork
-from trct_monai.training.calibration import calibrate, conformal_quantile
+from trct_monai.projector import project_hu
+from trct_monai.training.calibration import Deviations, calibrate, conformal_quantile
 from trct_monai.training.intervals import load_intervals, save_intervals
 
 SIZE = 16
@@ -45,9 +49,16 @@ def cases(number: int = 3) -> list[dict[str, Tensor]]:
     ]
 
 
-def calibrated() -> IntervalNetwork:
+def rendered(number: int = 3) -> list[dict[str, Tensor]]:
+    """Cases whose radiographs are those of their labels."""
+    cameras = [Camera.from_world_to_detector(matrix.double(), (32, 32)) for matrix in MATRICES]
+    return [{**case, "image": project_hu(unit_to_hu(case["label"]), cameras, 320.0 / SIZE)} for case in cases(number)]
+
+
+def calibrated(own: Sequence[dict[str, Tensor]] = (), power: float = 0.0) -> IntervalNetwork:
     network = IntervalNetwork(perturbed(any_view()), channels=4)
-    calibrate(network, cases(), usual_views=[0, 2])
+    network.residual_power.data.fill_(power)
+    calibrate(network, own or cases(), usual_views=[0, 2])
     return network
 
 
@@ -57,10 +68,11 @@ def test_conformal_quantile_by_hand() -> None:
     assert conformal_quantile(values[:3], 0.9) == 3
 
 
-@pytest.mark.parametrize("views", [[1], [0, 2], [0, 1, 2, 3]], ids=len)
-def test_calibrated_intervals_hold_their_share_of_the_voxels(views: list[int]) -> None:
-    network, held = calibrated(), []
-    for case in cases():
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_calibrated_intervals_hold_their_share_of_the_voxels(number: int) -> None:
+    some = rendered(12)  # views are drawn, so all sets of so many are looked at; their residuals differ much
+    network, held = calibrated(some, power=-20.0), []
+    for case, views in product(some, map(list, combinations(range(4), number))):
         with torch.no_grad():
             result = network(case["image"][None, views], MATRICES[None, views])[0]
         volume, *quantiles = result
@@ -170,3 +182,49 @@ def test_calibration_is_told_which_exposures_are_known() -> None:
 def test_calibration_without_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="the validation section is empty"):
         calibrate(IntervalNetwork(any_view(), channels=4), [])
+
+
+def test_a_case_that_is_explained_badly_has_wide_intervals() -> None:
+    """The same volume, spread and start: what differs is how far its projections are from the radiographs."""
+    network, image = calibrated(), cases()[0]["image"][None]
+    network.train()
+    spreads = []
+    for residual in (0.1, 0.2, 0.4):
+        network.network.unexplained = lambda *_, residual=residual: torch.tensor([residual])  # type: ignore[method-assign]
+        with torch.no_grad():
+            spreads.append(network(image, MATRICES[None])[:, 1])
+    for narrow, wide in zip(spreads, spreads[1:]):
+        torch.testing.assert_close(wide / narrow, torch.full_like(wide, 2 ** float(np.log(2))))
+
+
+def test_what_volumes_leave_unexplained_is_their_relative_residual() -> None:
+    network, case = any_view(), cases()[0]
+    image, volume = case["image"].clone(), case["label"]
+    image = torch.nn.functional.interpolate(image[None], size=(16, 16), mode="area")
+    cameras = [Camera.from_world_to_detector(matrix.double(), (16, 16)) for matrix in MATRICES]
+    projections = project_hu(unit_to_hu(volume), cameras, 320.0 / SIZE)
+    residual = network.unexplained(volume[None], image, MATRICES[None])
+    assert residual.item() == pytest.approx(relative_residual(projections, image[0]), rel=1e-4)
+    image[0, 1] = torch.nan
+    some = network.unexplained(volume[None], image, MATRICES[None])
+    others = [0, 2, 3]
+    assert some.item() == pytest.approx(relative_residual(projections[others], image[0, others]), rel=1e-4)
+
+
+def test_factors_of_several_networks_are_those_of_all_their_cases() -> None:
+    one, all_of_them = calibrated(), cases()
+    together, pooled = Deviations(), calibrated()
+    for case in all_of_them:
+        single = Deviations()
+        single.add(one, [case])
+        together.take(single)
+    together.set_factors(pooled)
+    assert len(together.ratios[2]) == len(all_of_them)
+    alone = [Deviations() for _ in all_of_them]
+    factors = []
+    for deviations, case in zip(alone, all_of_them):
+        deviations.add(one, [case])
+        deviations.set_factors(one)
+        factors.append(one.factors.clone())
+    assert bool((torch.stack(factors).amin(dim=0) <= pooled.factors).all())
+    assert bool((pooled.factors <= torch.stack(factors).amax(dim=0)).all())

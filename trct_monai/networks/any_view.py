@@ -268,6 +268,27 @@ class AnyView(ReconstructionNetwork):
             correction = correction + update
             yield update
 
+    @torch.no_grad()
+    def unexplained(
+        self, volume: Float[Tensor, "B 1 X Y Z"], image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+    ) -> Float[Tensor, " B"]:
+        """How little volumes explain radiographs: ``|projections - radiographs| / |radiographs|`` of each case.
+
+        Args:
+            volume: Values in [0, 1], as fine as the network's own.
+            image: Radiographs as line integrals; a missing view is NaN.
+            matrices: World-to-detector matrices of each case, or one set for all.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            weight = are_present(image)[:, :, None, None]
+            cameras = self.cameras(matrices, len(image))
+            projector = Projector(cameras, (self.volume_size,) * 3, self.extent / self.volume_size)
+            measured = F.interpolate(image.nan_to_num(0.0).float(), size=(self.step_size,) * 2, mode="area") * weight
+            integrals = projector(unit_to_attenuation(volume.float(), self.hu_window)) * weight
+            error, size = ((difference.flatten(1).norm(dim=1)) for difference in (integrals - measured, measured))
+            result: Tensor = error / size.clamp(min=1e-6)
+            return result
+
     def _project(self, unit: Float[Tensor, "B 1 X Y Z"], projector: Projector) -> Float[Tensor, "B V h w"]:
         """Radiographs of volumes in [0, 1], scaled as the encoder takes them."""
         with torch.autocast(unit.device.type, enabled=False):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from monai.networks.utils import pixelunshuffle
 from torch import Tensor, nn
@@ -20,13 +21,21 @@ LEVELS = (0.5, 0.9)
 LEAST_SPREAD = 1e-3
 """Spread where the linear model sees none, in [0, 1] of the window."""
 
+USUAL_RESIDUAL = 0.03
+"""Relative residual of a case whose spread is not changed by it: between those of phantoms and of patients."""
+
+LEAST_RESIDUAL = 0.003
+"""A residual below it counts as this one."""
+
 
 class IntervalNetwork(nn.Module):
     """A trained network that does not change any more, and a small one that says how wrong it is where.
 
-    The spread is that of the linear start, which knows what the views leave open, times a factor that the small network
-    reads from volume, start and that spread; it is trained by `trct_monai.losses.LaplaceNLLLoss`. The intervals are the
-    volume plus and minus so many spreads: `factors` for each number of views, as `calibrate` finds them.
+    The spread is that of the linear start, which knows what the views leave open, times two factors: one for each
+    voxel, which the small network reads from volume, start and that spread; and one for the whole case, a power of what
+    the volume leaves unexplained of the radiographs. A patient unlike those of the training is explained badly, and so
+    its intervals are wide. Both are trained by `trct_monai.losses.LaplaceNLLLoss`. The intervals are the volume plus
+    and minus so many spreads: `factors` for each number of views, as `calibrate` finds them.
 
     In training the result is (B, 2, X, Y, Z), volume and spread; in evaluation (B, 5, X, Y, Z), the volume and the
     quantiles of `trct_monai.metrics.uncertainty.QUANTILES`; all in [0, 1] of the window.
@@ -46,6 +55,7 @@ class IntervalNetwork(nn.Module):
         self.entry = nn.Conv3d(3 * 2**3 + 1, channels, 1)
         self.blocks = nn.Sequential(*(PreActivationBlock(3, channels, channels) for _ in range(2)))
         self.head = zero_head(channels)
+        self.residual_power = nn.Parameter(torch.tensor(0.0))  # of softplus
         self.register_buffer("factors", torch.zeros(self.num_views, len(LEVELS)))
         self.register_buffer("usual_residual", torch.zeros(self.num_views))
 
@@ -80,11 +90,13 @@ class IntervalNetwork(nn.Module):
             assert isinstance(volume, Tensor)  # in evaluation mode
             known = network.linear_start.standard_deviation(image.nan_to_num(0.0), projections, present, exposed)
             known = resize_cube(known, volume.shape[-1]) + LEAST_SPREAD
+            residual = network.unexplained(volume, corrected, matrices).clamp(LEAST_RESIDUAL, 1.0)
             features = torch.cat([2 * volume - 1, 10 * (volume - start), known.log() + 3], dim=1)
             count = present.sum(dim=1).view(-1, 1, 1, 1, 1) / self.num_views
         x = pixelunshuffle(features, spatial_dims=3, scale_factor=2)
         x = self.entry(torch.cat([x, count.to(x.dtype).expand(-1, 1, *x.shape[2:])], dim=1))
-        spread = known * self.head(self.blocks(x)).float().clamp(-7.0, 7.0).exp()
+        widened = (residual / USUAL_RESIDUAL) ** F.softplus(self.residual_power)
+        spread = known * self.head(self.blocks(x)).float().clamp(-7.0, 7.0).exp() * widened.view(-1, 1, 1, 1, 1)
         volume = volume.float()
         if self.training:
             return torch.cat([volume, spread], dim=1)

@@ -192,7 +192,9 @@ class LinearStart(nn.Module):
                 added.append(torch.tensordot(weighted[:, : self.num_modes].flatten(), self.modes, dims=1))
                 errors.append((fitted[:, None] * weighted)[:, self.num_modes :].sum(dim=0).view(-1, 2, 1, 1))
                 weights.append(share)
-            correction = -(torch.stack(errors) * self._exposures(image, exposed)).sum(dim=2)
+            unknown = torch.ones_like(present) if exposed is None else ~exposed.to(image.device, non_blocking=True)
+            top = _top(resize_radiographs(image, self.image_size))
+            correction = -(torch.stack(errors) * self._exposures(image, top, unknown)).sum(dim=2)
             return Start(torch.stack(added), correction, torch.stack(weights))
 
     @torch.no_grad()
@@ -288,31 +290,42 @@ class LinearStart(nn.Module):
         """The solved equation of each model, for each case; unknowns are the modes first, then 2 of each view."""
         radiographs = resize_radiographs(image, self.image_size)
         counted = (self._unsaturated(image) & present[:, :, None, None]).float()
-        exposures = self._exposures(radiographs, exposed)
-        for case, measured, errors, mask in zip(projections, radiographs, exposures, counted, strict=True):
+        unknown = torch.ones_like(present) if exposed is None else ~exposed.to(image.device, non_blocking=True)
+        for case, measured, own, mask in zip(projections, radiographs, unknown, counted, strict=True):
             each = torch.eye(len(measured), device=measured.device)[:, None, :, None, None]
-            own = (errors[:, :, None] * each).flatten(0, 1)  # a view's do not change the others
+            top = _top(measured)
             yield [
                 normal_equation(
-                    (torch.cat([modes, own]) * mask).flatten(1), ((measured - mean) * mask).flatten(), mask, noise
+                    # a view's errors do not change the others
+                    (torch.cat([modes, (self._exposures(mean, top, own)[:, :, None] * each).flatten(0, 1)]) * mask)
+                    .flatten(1),
+                    ((measured - mean) * mask).flatten(), mask, noise,
                 )
                 for mean, modes, noise in zip(case.mean, case.modes, self.noise, strict=True)
-            ]
+            ]  # fmt: skip
 
-    def _exposures(self, image: Float[Tensor, "B V H W"], exposed: Tensor | None) -> Float[Tensor, "B V 2 H W"]:
-        """What one standard deviation of gain and quadratic term adds to each view, nothing where they are known."""
-        top = resize_radiographs(image, self.image_size).amax((-2, -1), keepdim=True).clamp(min=1e-6)
+    def _exposures(
+        self, image: Float[Tensor, "*B V H W"], top: Float[Tensor, "*B V 1 1"], unknown: Bool[Tensor, "*B V"]
+    ) -> Float[Tensor, "*B V 2 H W"]:
+        """What one standard deviation of gain and quadratic term adds to each view, nothing where they are known.
+
+        The solution has them of a model's mean, not of what was measured: that holds its own noise, and a gain that
+        makes it fainter would always pay.
+        """
         gain, quadratic = self.exposure
         errors = torch.stack([gain * image, quadratic * (image.square() / top)], dim=-3)
-        return (
-            errors if exposed is None else errors * ~exposed.to(image.device, non_blocking=True)[:, :, None, None, None]
-        )
+        return errors * unknown[..., None, None, None]
 
     def _unsaturated(self, image: Float[Tensor, "*B V H W"]) -> Bool[Tensor, "*B V h w"]:
         """Where no pixel lies at the upper end of its view."""
         low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         inside = (image < high - 1e-4 * (high - low)).float()  # resampling has rounded what was one value
         return resize_radiographs(inside, self.image_size) > 0.999
+
+
+def _top(image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 1 1"]:
+    """The largest line integral of each view."""
+    return image.amax((-2, -1), keepdim=True).clamp(min=1e-6)
 
 
 def _shares(equations: Sequence[NormalEquation], fitted: Bool[Tensor, " M"]) -> Float[Tensor, " M"]:

@@ -181,8 +181,8 @@ class Reconstructor:
     def _result(self, estimate: "_Estimate", name: str, warnings: list[str]) -> Result:
         """The volume at its final size in HU, its intervals as wide as its radiographs demand."""
         usual, unit = self._usual_residual(len(estimate.cameras)), estimate.coarse
-        if usual is not None and self._residual(estimate) > UNUSUAL * usual:
-            unit = self._widened(estimate, usual)
+        if usual is not None and (residual := self._residual(estimate)) > UNUSUAL * usual:
+            unit = self._widened(estimate, residual)  # all of the case's intervals have grown with it already
         if isinstance(self.inferer, TwoStageInferer):
             with torch.autocast(self.device.type, **self.amp):
                 unit = self.inferer.refine(unit)
