@@ -192,7 +192,7 @@ class LinearStart(nn.Module):
                 added.append(torch.tensordot(weighted[:, : self.num_modes].flatten(), self.modes, dims=1))
                 errors.append((fitted[:, None] * weighted)[:, self.num_modes :].sum(dim=0).view(-1, 2, 1, 1))
                 weights.append(share)
-            unknown = torch.ones_like(present) if exposed is None else ~exposed.to(image.device, non_blocking=True)
+            unknown = _unknown(present, exposed)
             top = _top(resize_radiographs(image, self.image_size))
             correction = -(torch.stack(errors) * self._exposures(image, top, unknown)).sum(dim=2)
             return Start(torch.stack(added), correction, torch.stack(weights))
@@ -290,19 +290,16 @@ class LinearStart(nn.Module):
         """The solved equation of each model, for each case; unknowns are the modes first, then 2 of each view."""
         radiographs = resize_radiographs(image, self.image_size)
         counted = (self._unsaturated(image) & present[:, :, None, None]).float()
-        unknown = torch.ones_like(present) if exposed is None else ~exposed.to(image.device, non_blocking=True)
+        unknown = _unknown(present, exposed)
         for case, measured, own, mask in zip(projections, radiographs, unknown, counted, strict=True):
             each = torch.eye(len(measured), device=measured.device)[:, None, :, None, None]
-            top = _top(measured)
-            yield [
-                normal_equation(
-                    # a view's errors do not change the others
-                    (torch.cat([modes, (self._exposures(mean, top, own)[:, :, None] * each).flatten(0, 1)]) * mask)
-                    .flatten(1),
-                    ((measured - mean) * mask).flatten(), mask, noise,
-                )
-                for mean, modes, noise in zip(case.mean, case.modes, self.noise, strict=True)
-            ]  # fmt: skip
+            equations = []
+            for mean, modes, noise in zip(case.mean, case.modes, self.noise, strict=True):
+                errors = self._exposures(mean, _top(measured), own)
+                own_errors = (errors[:, :, None] * each).flatten(0, 1)  # a view's do not change the others
+                h = (torch.cat([modes, own_errors]) * mask).flatten(1)
+                equations.append(normal_equation(h, ((measured - mean) * mask).flatten(), mask, noise))
+            yield equations
 
     def _exposures(
         self, image: Float[Tensor, "*B V H W"], top: Float[Tensor, "*B V 1 1"], unknown: Bool[Tensor, "*B V"]
@@ -321,6 +318,11 @@ class LinearStart(nn.Module):
         low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
         inside = (image < high - 1e-4 * (high - low)).float()  # resampling has rounded what was one value
         return resize_radiographs(inside, self.image_size) > 0.999
+
+
+def _unknown(present: Bool[Tensor, "B V"], exposed: Bool[Tensor, "B V"] | None) -> Bool[Tensor, "B V"]:
+    """Which views have an unknown exposure: all of them where nothing is known."""
+    return torch.ones_like(present) if exposed is None else ~exposed.to(present.device, non_blocking=True)
 
 
 def _top(image: Float[Tensor, "*B V H W"]) -> Float[Tensor, "*B V 1 1"]:
