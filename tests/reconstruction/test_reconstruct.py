@@ -94,8 +94,17 @@ def test_pictures_of_two_patients_are_refused(unseen: dict[str, str], tmp_path: 
     with pytest.raises(ValueError, match="anna and .*bert differ in PatientID"):
         reconstruct(str(tmp_path / "ct.nii.gz"), pa=str(pa), lat=str(lat))
     (view,) = read_radiographs(None, str(save_dx(tmp_path / "decubitus", pixels, t0018_5101="LLD")), None, "clinic")
-    lines = check_radiograph(view, torch.from_numpy(truth(unseen)).float()[None], 320.0)
+    lines = check_radiograph(view, torch.from_numpy(truth(unseen)).float()[None, None], 320.0)
     assert "is given as view 'lat', while its header calls it LLD" in lines[0]
+
+
+def test_a_picture_must_look_like_one_kind_of_training_volumes_not_like_all(unseen: dict[str, str]) -> None:
+    (view,) = read_radiographs(unseen["pa"], None, None, "x2ct")
+    own = torch.from_numpy(truth(unseen)).float()[None]
+    other = own.new_full(own.shape, -1000.0)
+    other[..., : own.shape[-1] // 4] = 0.0
+    assert check_radiograph(view, torch.stack([other, own]), 320.0) == []
+    assert "does not look like the training's thoraces" in check_radiograph(view, other[None], 320.0)[0]
 
 
 def test_a_picture_from_the_other_side_gets_its_own_camera(

@@ -148,9 +148,14 @@ class LinearStart(nn.Module):
         return self.modes.view(self.num_models, -1).abs().amax(dim=1) > 0
 
     @property
+    def models(self) -> list[int]:
+        """Those that were fitted; the first before any is."""
+        return self.fitted.nonzero()[:, 0].tolist() or [0]
+
+    @property
     def last(self) -> int:
         """The last model that was fitted: that of patients, where there is one."""
-        return max(self.fitted.nonzero()[:, 0].tolist(), default=0)
+        return self.models[-1]
 
     @torch.no_grad()
     def project(self, cameras: Sequence[Camera]) -> Projections:
@@ -241,7 +246,7 @@ class LinearStart(nn.Module):
         Returns:
             Gain and offset of each picture.
         """
-        models = self.fitted.nonzero()[:, 0].tolist() or [0]
+        models = self.models
         found = self._scales(pictures, projections, calibrated, models[0])
         if len(models) == 1:
             return found

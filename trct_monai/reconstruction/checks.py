@@ -41,18 +41,20 @@ def check_view(radiograph: Radiograph, name: str) -> list[str]:
     return [f"{radiograph.path} is given as view {name!r}, while its header calls it {position}"]
 
 
-def check_radiograph(radiograph: Radiograph, mean_hu: Float[Tensor, "1 X Y Z"], extent: float) -> list[str]:
+def check_radiograph(radiograph: Radiograph, means_hu: Float[Tensor, "M 1 X Y Z"], extent: float) -> list[str]:
     """One line for each thing that is odd about a radiograph.
 
     Args:
         radiograph: With its camera.
-        mean_hu: Mean of the training volumes in HU, beside whose projection the picture is put.
+        means_hu: Means of the kinds of training volumes in HU (phantoms, patients). The picture is put beside the
+            projection of that one which it resembles most: phantoms do not look like the mean of patients.
         extent: Side of the volume in mm.
     """
     assert radiograph.camera is not None
     camera = radiograph.camera
     lines = check_view(radiograph, camera.name)
-    match = measure(radiograph.image, mean_hu, extent, camera)
+    matches = [measure(radiograph.image, mean, extent, camera) for mean in means_hu]
+    match = max(matches, key=lambda one: abs(one.orientation["correlation"]))
     upright = correlation(resize_radiographs(radiograph.image, match.expected.shape), match.expected)
     best, name = match.orientation, f"{radiograph.path} as view {camera.name!r}"
     if abs(best["correlation"]) < MIN_CORRELATION:

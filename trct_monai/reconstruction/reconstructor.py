@@ -94,8 +94,8 @@ class Reconstructor:
         warnings = []
         if isinstance(self.network, IntervalNetwork):
             model = self.network.network
-            mean = unit_to_hu(model.initial_volume.detach()[model.linear_start.last].cpu(), model.hu_window)
-            warnings = [line for one in radiographs for line in check_radiograph(one, mean, self.extent)]
+            means = unit_to_hu(model.initial_volume.detach()[model.linear_start.models].cpu(), model.hu_window)
+            warnings = [line for one in radiographs for line in check_radiograph(one, means, self.extent)]
             warnings += check_residual(self._residual(estimate), self._usual_residual(len(radiographs)) or 0.0)
         return self._result(estimate, name, warnings)
 
