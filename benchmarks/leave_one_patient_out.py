@@ -46,6 +46,7 @@ from trct_monai.transforms import (
     CutCubed,
     LoadPatientd,
     LoadRadiographsd,
+    OtherShapesd,
     RandScanLimitsd,
     RandSurroundingsd,
     RandTissued,
@@ -214,11 +215,11 @@ def _training_cases(
         assert label is not None
         return {"image": image[0], "label": label[0], "of": patient}
 
-    load = LoadPatientd(spacing=SPACING)
+    load, shapes = LoadPatientd(spacing=SPACING), OtherShapesd(others=training, spacing=SPACING)
     for case in tqdm(training, desc="CTs", unit="CT"):
-        box = {"patient": load(case)["patient"].float()}
+        box, others = {"patient": load(case)["patient"].float()}, {"shapes": shapes(case)["shapes"]}
         for number in range(1 + warps):
-            yield rendered(random(box) if number else box, case["patient_id"])
+            yield rendered(random(box | others) if number else box, case["patient_id"])
     for case in load_datalist(phantoms, "training")[:num_phantoms] if phantoms else []:
         yield rendered(load({"patient": case["label"]}), None)
 

@@ -93,8 +93,10 @@ def patient_intervals(
         other.residual_power = intervals.residual_power
     transforms = parser.get_parsed_content("train::preprocessing").transforms
     first = next(index for index, one in enumerate(transforms) if type(one).__name__.startswith("Rand"))
-    load, cut = Compose(transforms[:first]), transforms[-1]
-    boxes = {case["patient_id"]: load(case) for case in tqdm(found_cts, desc="CTs", unit="CT")}
+    load, cut = Compose(parser.get_parsed_content("validate::preprocessing").transforms[:-1]), transforms[-1]
+    cubes = {case["patient_id"]: cut(load(case)) for case in tqdm(found_cts, desc="CTs", unit="CT")}
+    prepare = Compose(transforms[:first])
+    boxes = {case["patient_id"]: prepare(case) for case in tqdm(found_cts, desc="shapes", unit="CT")}
     _fit(intervals, unseen, boxes, _phantom_boxes(load, phantoms, "training"), parser, transforms[first:], steps, seed)
 
     keys = ("geometry", "radiograph_size", "extent", "hu_window")
@@ -103,13 +105,13 @@ def patient_intervals(
     usual = parser.get_parsed_content("usual_views")
     found: dict[str, Deviations] = {name: Deviations() for name in (*unseen, "phantoms")}
     for patient, other in tqdm(unseen.items(), desc="patients", unit="patient"):
-        found[patient].add(other, [cut(boxes[patient])], usual, prepare_batch=every)
+        found[patient].add(other, [cubes[patient]], usual, prepare_batch=every)
     held = [cut(box) for box in _phantom_boxes(load, phantoms, "validation", num_phantoms)]
     found["phantoms"].add(intervals, held, usual, prepare_batch=every)
     print("| case | 50 % interval holds | 90 % interval holds | width of it |\n|---|---|---|---|")
     for patient, other in unseen.items():
         _pooled(one for name, one in found.items() if name != patient).set_factors(other)
-        print(_row(patient, [_score(other, cut(boxes[patient]), every, usual)]))
+        print(_row(patient, [_score(other, cubes[patient], every, usual)]))
     _pooled(found.values()).set_factors(intervals)
     print(_row(f"{len(held)} phantoms", [_score(intervals, case, every, usual) for case in held]))
     path = Path(ckpt_path).with_name("intervals.pt")

@@ -18,6 +18,7 @@ from trct_monai.projector import project_hu
 from trct_monai.transforms import (
     CutCubed,
     LoadPatientd,
+    OtherShapesd,
     RandScanLimitsd,
     RandSurroundingsd,
     RandTissued,
@@ -143,3 +144,28 @@ def test_a_ct_without_lungs_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leg.nii.gz: no lungs found .* give a CT of the chest, or center body"):
         LoadPatientd()(ct_cases(tmp_path)[0])
     assert LoadPatientd(spacing=SPACING, center="body")(ct_cases(tmp_path)[0])["patient"].shape == (1, 44, 36, 40)
+
+
+def test_a_patient_goes_some_of_the_way_to_the_shapes_of_others(ct_folder: Path) -> None:
+    cases = ct_cases(ct_folder)
+    own, other = OtherShapesd(others=cases, spacing=SPACING), OtherShapesd(others=cases[:1], spacing=SPACING)
+    shapes = own(cases[0])["shapes"]
+    assert len(shapes) == len(cases) - 1 and own(cases[0])["shapes"] is shapes
+    assert len(OtherShapesd(others=cases, number=0, spacing=SPACING)(cases[0])["shapes"]) == 0
+    none = other(cases[0])["shapes"]
+    assert none.shape == (0, *shapes.shape[1:])
+
+    box = loaded(ct_folder)["patient"]
+    still = {name: 0.0 for name in ("rotation_deg", "shear", "scale", "shift_mm", "breath_mm", "habitus", "outline")}
+    warp = RandWarpd(
+        spacing=SPACING, strengths={**still, "elastic_mm": (0.0, 0.0)}, prob=1.0, shape_prob=1.0
+    ).set_random_state(0)
+    assert warp({"patient": box, "shapes": none}).keys() == {"patient"}
+    torch.testing.assert_close(warp({"patient": box, "shapes": none})["patient"], box.float(), atol=0.01, rtol=0)
+    far = torch.zeros_like(shapes)
+    far[:, 0] = SPACING
+    moved = warp({"patient": box, "shapes": far})["patient"]
+    expected = [(1 - share) * box.float()[:, 5:-5] + share * box.float()[:, 6:-4] for share in (0.0, 1.0)]
+    low, high = torch.minimum(*expected), torch.maximum(*expected)
+    assert bool(((moved[:, 5:-5] > low - 0.1) & (moved[:, 5:-5] < high + 0.1)).all())
+    assert float((moved - box).abs().max()) > 50

@@ -7,11 +7,13 @@ import torch
 from trct_monai.geometry import voxel_to_world
 from trct_monai.variation import (
     Strengths,
+    displaced,
     draw_lattice,
     enhanced,
     identity_lattice,
     limited,
     recoloured,
+    shapes_of_others,
     tissue_curve,
     warped,
     with_arms,
@@ -156,3 +158,36 @@ def test_a_scan_ends_where_it_is_told() -> None:
     z = (seen[:, 2] - (SHAPE[2] - 1) / 2) * SPACING
     radius = ((seen[:, :2] - torch.tensor([(n - 1) / 2 for n in SHAPE[:2]])) * SPACING).norm(dim=1)
     assert -100 <= z.min() and z.max() <= 50 and radius.max() <= 150 < radius.max() + SPACING
+
+
+def test_a_ct_takes_the_shape_of_another_and_a_share_goes_a_part_of_the_way() -> None:
+    chest, lattice = body(), identity_lattice(SHAPE, SPACING)
+    wider = lattice * torch.tensor([0.88, 0.92, 1.0]).view(3, 1, 1, 1) + torch.tensor([6.0, 0.0, 9.0]).view(3, 1, 1, 1)
+    other = warped(chest, SPACING, wider)
+    (found,) = shapes_of_others(chest, [other], SPACING)
+    assert torch.equal(shapes_of_others(chest, [], SPACING), found[None][:0])
+
+    def error(share: float, target: torch.Tensor) -> float:
+        moved = warped(chest, SPACING, displaced(lattice, share * found, SHAPE, SPACING))
+        return float((moved - target).clamp(-1000, 1000).square().mean())
+
+    halfway = warped(chest, SPACING, (lattice + wider) / 2)
+    assert error(1.0, other) < 0.2 * error(0.0, other)
+    assert error(0.5, halfway) < 0.3 * min(error(0.0, halfway), error(1.0, halfway))
+
+
+def test_a_displacement_is_linear_between_the_nodes_of_its_lattice() -> None:
+    shape, matrix = (20, 16, 12), torch.tensor([[0.1, 0.0, 0.02], [0.0, -0.1, 0.0], [0.05, 0.0, 0.0]])
+    nodes = torch.einsum("ij,jxyz->ixyz", matrix, identity_lattice(shape, SPACING))
+    positions = torch.tensor([[12.0, -30.0, 7.0], [-80.0, 60.0, 40.0]]).T.view(3, 2, 1, 1)
+    expected = positions + torch.einsum("ij,jxyz->ixyz", matrix, positions)
+    for number in ((), (2,)):
+        found = displaced(positions, nodes.expand(*number, -1, -1, -1, -1), shape, SPACING)
+        torch.testing.assert_close(found, expected.expand(*number, -1, -1, -1, -1))
+
+
+def test_slices_that_one_of_two_scans_lacks_do_not_shape_it() -> None:
+    chest, other = body(), body()
+    other[..., :13] = -1000
+    (found,) = shapes_of_others(chest, [other], SPACING)
+    assert float(found.abs().amax()) < 5

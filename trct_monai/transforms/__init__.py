@@ -10,6 +10,7 @@ from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
 from trct_monai.transforms.variation import (
     CutCubed,
     LoadPatientd,
+    OtherShapesd,
     RandScanLimitsd,
     RandSurroundingsd,
     RandTissued,
@@ -25,6 +26,7 @@ __all__ = [
     "LoadCTd",
     "LoadPatientd",
     "LoadRadiographsd",
+    "OtherShapesd",
     "PrepareViews",
     "RandPosed",
     "RandRadiographd",

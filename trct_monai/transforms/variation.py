@@ -16,10 +16,12 @@ from trct_monai.preprocessing import CTPreprocessing
 from trct_monai.resampling import resize_cube
 from trct_monai.variation import (
     Strengths,
+    displaced,
     draw_lattice,
     enhanced,
     limited,
     recoloured,
+    shapes_of_others,
     tissue_curve,
     warped,
     with_arms,
@@ -80,6 +82,68 @@ class LoadPatientd(MapTransform):
         return result
 
 
+class OtherShapesd(MapTransform):
+    """How a patient's CT takes the shapes of others, for `RandWarpd`; see `trct_monai.variation.shapes_of_others`.
+
+    It goes before `LoadPatientd`, whose arguments it shares. Each CT is registered once to some of the others, in ten
+    seconds or so, and the result is kept in memory.
+
+    Args:
+        keys: Keys of paths.
+        others: Cases with the same keys; those of the same path are left out.
+        number: To how many of the others, the next ones in their order; 0 for none.
+        shapes_key: Where the displacements go (M, 3, N, N, N), on the CPU.
+        files_key: As in `LoadPatientd`.
+        spacing: As in `LoadPatientd`.
+        extent: As in `LoadPatientd`.
+        margin: As in `LoadPatientd`.
+        center: As in `LoadPatientd`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "patient",
+        others: Sequence[Mapping[Hashable, Any]] = (),
+        number: int = 8,
+        shapes_key: str = "shapes",
+        files_key: str = "files",
+        spacing: float = 2.5,
+        extent: float = DEFAULT_EXTENT,
+        margin: Sequence[float] = (60.0, 20.0, 40.0),
+        center: str = "lungs",
+    ) -> None:
+        super().__init__(keys)
+        self.others, self.number, self.shapes_key, self.spacing = tuple(others), number, shapes_key, float(spacing)
+        self.load = LoadPatientd(keys, files_key, spacing, extent, margin, center)
+        self._boxes: dict[str, Tensor] = {}
+        self._shapes: dict[str, Tensor] = {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items with displacements; raises as `LoadPatientd` does."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            path = str(result[key])
+            if path not in self._shapes:
+                paths = [str(other[key]) for other in self.others]
+                first = paths.index(path) + 1 if path in paths else 0
+                ordered = [*self.others[first:], *self.others[:first]]
+                others = [other for other in ordered if str(other[key]) != path][: self.number]
+                boxes = [self._box(one, key) for one in others]
+                own = self._box(result, key) if boxes else torch.zeros(1, 1, 1, 1)
+                self._shapes[path] = shapes_of_others(own, boxes, self.spacing)
+            result[self.shapes_key] = self._shapes[path]
+        return result
+
+    def _box(self, case: Mapping[Hashable, Any], key: Hashable) -> Tensor:
+        """One of the last boxes: neighbours have most of their others in common."""
+        path = str(case[key])
+        if path not in self._boxes:
+            self._boxes[path] = self.load(case)[key]
+            for old in [*self._boxes][: -self.number - 2]:
+                self._boxes.pop(old, None)
+        return self._boxes[path]
+
+
 class RandWarpd(Randomizable, MapTransform):
     """The CT of another patient, by a random warp; see `trct_monai.variation.draw_lattice`. No CT is mirrored.
 
@@ -90,6 +154,9 @@ class RandWarpd(Randomizable, MapTransform):
         factors: Each warp is so many times as strong, at least and at most: some patients are like the one they come
             from, and some are not.
         prob: Probability that a CT is warped.
+        shapes_key: Key of what `OtherShapesd` found, where it was used; the result is without it.
+        shape_prob: Probability that a warped CT also goes some of the way to the shapes of two others, in shares drawn
+            evenly from all that add up to at most 1.
 
     Raises:
         ValueError: If a strength is out of its range.
@@ -102,19 +169,28 @@ class RandWarpd(Randomizable, MapTransform):
         strengths: Mapping[str, Any] | None = None,
         factors: Sequence[float] = (0.5, 1.5),
         prob: float = 0.95,
+        shapes_key: str = "shapes",
+        shape_prob: float = 0.75,
     ) -> None:
         MapTransform.__init__(self, keys)
         self.spacing, self.factors, self.prob = float(spacing), tuple(factors), prob
+        self.shapes_key, self.shape_prob = shapes_key, shape_prob
         self.strengths = Strengths(**(strengths or {}))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, warped."""
         result = dict(data)
+        shapes = result.pop(self.shapes_key, ())
         for key in self.key_iterator(result):
             result[key] = result[key].as_subclass(Tensor).float()
             if self.R.random() < self.prob:
-                strengths = self.strengths.times(float(self.R.uniform(*self.factors)))
-                lattice = draw_lattice(self.R, result[key].shape[1:], self.spacing, strengths)
+                strengths, shape = self.strengths.times(float(self.R.uniform(*self.factors))), result[key].shape[1:]
+                lattice = draw_lattice(self.R, shape, self.spacing, strengths)
+                if len(shapes) and self.R.random() < self.shape_prob:
+                    shares = self.R.dirichlet([1.0] * 3)[:2].tolist()
+                    chosen = self.R.permutation(len(shapes))[:2].tolist()
+                    towards = torch.stack([share * shapes[one] for share, one in zip(shares, chosen)]).sum(dim=0)
+                    lattice = displaced(lattice, towards, shape, self.spacing)
                 result[key] = warped(result[key], self.spacing, lattice)
         return result
 

@@ -1,11 +1,11 @@
 """Where the voxels of a CT are, beside it on its device."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Real
 from torch import Tensor
 
 
-def axes_mm(ct_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> list[Tensor]:
+def axes_mm(ct_hu: Real[Tensor, "1 X Y Z"], spacing: float) -> list[Tensor]:
     """Positions of the voxels along x, y and z, in mm from the middle of the volume.
 
     Args:
