@@ -226,7 +226,7 @@ class HybridCNNViT(Plain):
 
 
 class AnyView(Plain):
-    """`trct_monai.networks.AnyView`."""
+    """`trct_monai.networks.AnyView`, for batches whose cases follow one model."""
 
     def forward(self, image: Tensor, matrices: Tensor) -> list[Tensor]:
         """Radiographs and their cameras to volumes of several scales and steps."""
@@ -236,21 +236,22 @@ class AnyView(Plain):
         image = self.scaled(image)
         rays = slices_on_rays(matrices, net.step_size, net.volume_size, net.extent)
         residual = image - F.interpolate(self.projected(start, rays), size=image.shape[-2:], mode="bilinear")
-        encoded = net.encoder(torch.stack([image, residual], dim=2).flatten(0, 1))
-        size = net.volume_size // 2 ** len(net.levels)
-        x = self.positions(size).movedim(-1, 0).expand(batch, -1, -1, -1, -1)
+        own = net.pyramids[int(share[:, 0].argmax()) if len(net.pyramids) > 1 else 0]
+        encoded = own.encoder(torch.stack([image, residual], dim=2).flatten(0, 1))
+        size = net.volume_size // 2 ** len(own.levels)
+        x = own.positions(centers(size, 2.0)).movedim(-1, 0).expand(batch, -1, -1, -1, -1)
         residuals: list[Tensor] = []
-        for level, block in enumerate(net.levels):
-            x = net.carries[level](x)
+        for level, block in enumerate(own.levels):
+            x = own.carries[level](x)
             x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
             known = pixelunshuffle(resized(2 * start - 1, 2 * x.shape[-1]), spatial_dims=3, scale_factor=2)
             features = encoded[level].unflatten(0, (batch, views))
-            x = block(x + net.knowns[level](known) + self.merged(net.merges[level], features, matrices, x.shape[-1]))
-            residuals.append(0.1 * net.heads[level](x))
+            x = block(x + own.knowns[level](known) + self.merged(own.merges[level], features, matrices, x.shape[-1]))
+            residuals.append(0.1 * own.heads[level](x))
         volumes = pyramid(start, residuals)
         measured = F.interpolate(image, size=(net.step_size,) * 2, mode="area")
-        x = F.interpolate(net.finer(x), scale_factor=2, mode="trilinear")
-        for step in net.steps:
+        x = F.interpolate(own.finer(x), scale_factor=2, mode="trilinear")
+        for step in own.steps:
             x, volume = self.agreement(step, x, volumes[0], measured, matrices, rays)
             volumes.insert(0, volume)
         return volumes

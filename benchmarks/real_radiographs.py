@@ -83,7 +83,8 @@ def main(radiographs: str, output: str, method: str = "any_view+small") -> None:
             ("lateral as frontal", {"pa": lat}),
             ("mirrored frontal", {"pa": mirrored(pa)}),
         ):
-            rows.append(row_of(folder.name, given, views, reconstructor))
+            row = row_of(folder.name, given, views, reconstructor)
+            rows.append({**row, "warnings": str(row["warnings"]).replace(f"{folder}/", "")})
             print(" | ".join(str(rows[-1].get(column, ""))[:90] for column in COLUMNS), flush=True)
     table = StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")

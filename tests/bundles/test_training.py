@@ -100,7 +100,7 @@ def test_a_model_of_patients_stands_beside_that_of_phantoms(
     bundle = ANY_VIEW
     overlay = bundle / "configs" / "from_patients.json"
     views = {"geometry": "x2ct", "usual_views": [0, 1], "fitted_warps": 2, "start_path": trained(bundle) / "model.pt"}
-    models = {"num_models": 2, "num_modes": 96, "start_noise": [0.2, 0.4]}
+    models = {"num_models": 2, "num_pyramids": 2, "num_modes": 96, "start_noise": [0.2, 0.4]}
     state = from_cts(bundle, phantoms, ct_folder, tmp_path, overlay, **views, **models)["network"]
     before = load(trained(bundle) / "model.pt")
     number = len(before["linear_start.modes"])
@@ -108,6 +108,8 @@ def test_a_model_of_patients_stands_beside_that_of_phantoms(
     assert torch.equal(state["linear_start.mean"][:1], before["linear_start.mean"])
     assert state["linear_start.modes"][96:].any() and not state["linear_start.modes"][number:96].any()
     assert not torch.equal(state["initial_volume"][0], state["initial_volume"][1])
+    names = [name.removeprefix("pyramids.0.") for name in state if name.startswith("pyramids.0.")]
+    assert any(not torch.equal(state[f"pyramids.0.{name}"], state[f"pyramids.1.{name}"]) for name in names)
     run(files(bundle, "inference.json"), **arguments(bundle, phantoms, tmp_path) | SIZES | models | {"max_cases": 1})
     assert list(tmp_path.glob("*.nii.gz"))
 

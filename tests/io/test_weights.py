@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from trct_monai.io.weights import CHECKSUMS, load_frozen, load_state, save_state, ship_weights
-from trct_monai.networks.linear_start import LinearStart
+from trct_monai.networks import AnyView
 
 
 def network() -> torch.nn.Module:
@@ -99,26 +99,33 @@ def test_checksums_of_binary_files_count_too(tmp_path: Path) -> None:
     assert len(sums.read_text(encoding="utf-8").splitlines()) == 1
 
 
-def test_components_in_eight_bits_are_read_as_they_were_rounded_and_rounding_again_changes_nothing(
+def test_tensors_in_eight_bits_are_read_as_they_were_rounded_and_rounding_again_changes_nothing(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    start = LinearStart(6, num_models=2, size=8, extent=320.0)
-    start.modes.copy_(torch.randn(12, 1, 8, 8, 8) * torch.logspace(-4, 0, 12).view(-1, 1, 1, 1, 1))
-    start.modes[3] = 0
-    save_state(tmp_path / "trained.pt", start.state_dict())
+    channels = {"encoder_channels": [4], "decoder_channels": [4], "num_models": 2, "num_modes": 6}
+    network = AnyView(8, **channels)
+    modes, weight = network.linear_start.modes, "pyramids.0.carries.0.weight"
+    modes.copy_(torch.randn(modes.shape) * torch.logspace(-4, 0, 12).view(-1, 1, 1, 1, 1))
+    modes[3] = 0
+    before = network.state_dict()
+    save_state(tmp_path / "trained.pt", before)
     path = tmp_path / "model.pt"
-    ship_weights(tmp_path / "trained.pt", path, eight_bits=["modes"])
-    assert torch.load(path, weights_only=True)["modes"].dtype == torch.int8
+    ship_weights(tmp_path / "trained.pt", path, eight_bits=["linear_start.modes", "pyramids.*"])
+    written = torch.load(path, weights_only=True)
+    assert written["linear_start.modes"].dtype == written[weight].dtype == torch.int8
+    assert {value.dtype for value in written.values() if value.ndim == 1} == {torch.float16}
     loaded = load_state(path)
-    assert loaded.keys() == start.state_dict().keys()
-    error = (loaded["modes"] - start.modes).flatten(1).abs().amax(dim=1)
-    assert (error <= start.modes.flatten(1).abs().amax(dim=1) / 240).all() and loaded["modes"][3].eq(0).all()
+    assert loaded.keys() == before.keys()
+    for name in ("linear_start.modes", weight):
+        error = (loaded[name] - before[name]).flatten(1).abs().amax(dim=1)
+        assert (error <= before[name].flatten(1).abs().amax(dim=1) / 240).all()
+    assert loaded["linear_start.modes"][3].eq(0).all()
     for state in (loaded, torch.load(path, weights_only=True)):  # MONAI's CheckpointLoader reads the file itself
-        other = LinearStart(6, num_models=2, size=8, extent=320.0)
+        other = AnyView(8, **channels)
         other.load_state_dict(state)
-        assert torch.equal(other.modes, loaded["modes"])
-    ship_weights(path, tmp_path / "again.pt", eight_bits=["modes"])
+        assert all(torch.equal(value, loaded[name]) for name, value in other.state_dict().items())
+    ship_weights(path, tmp_path / "again.pt", eight_bits=["linear_start.modes", "pyramids.*"])
     assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()
-    with pytest.raises(KeyError, match="no_such"):
-        ship_weights(path, tmp_path / "third.pt", eight_bits=["no_such"])
+    with pytest.raises(KeyError, match="no tensor 'no_such"):
+        ship_weights(path, tmp_path / "third.pt", eight_bits=["no_such.*"])

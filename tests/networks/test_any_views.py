@@ -7,7 +7,7 @@ from tests.test_contracts import NETWORKS, perturbed
 from trct_monai.geometry import make_camera, preset, projection_matrices, voxel_centers
 from trct_monai.intensity import unit_to_attenuation
 from trct_monai.networks import HybridCNNViT
-from trct_monai.networks.any_view import AgreementStep
+from trct_monai.networks.agreement import AgreementStep
 from trct_monai.networks.cross_view import voxel_directions
 from trct_monai.networks.reconstruction import ReconstructionNetwork
 from trct_monai.projector import project

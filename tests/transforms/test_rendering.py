@@ -40,6 +40,13 @@ def test_rendered_views_change_by_chance_and_are_drawn() -> None:
     assert named["matrices"].shape == (2, 8, 3, 4)
     few = RenderViews("circle-8", 16, min_views=1, usual_views=[0, 4], usual_share=1.0)(batch, "cpu", False)
     assert torch.equal(few[0], plain[:, [0, 4]])
+    usual = {"min_views": 1, "usual_views": [4, 0], "usual_share": 1.0}
+    alone = RenderViews("circle-8", 16, **usual, alone_share=1.0)(batch, "cpu", False)
+    assert torch.equal(alone[0], plain[:, [4]]) and alone[3]["matrices"].shape[1] == 1
+    some = RenderViews("circle-8", 16, **usual, alone_share=0.5)
+    assert {some(batch, "cpu", False)[0].shape[1] for _ in range(20)} == {1, 2}
+    with pytest.raises(ValueError, match=r"alone_share must lie in \[0, 1\], got 2"):
+        RenderViews("circle-8", 16, **usual, alone_share=2)
 
 
 def test_random_cameras_are_those_that_the_matrices_tell() -> None:

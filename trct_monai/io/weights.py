@@ -1,5 +1,6 @@
 """Weights: read with `weights_only=True`, verified by their checksum, and shipped in half precision."""
 
+import fnmatch
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -126,19 +127,24 @@ def ship_weights(
     Args:
         source: The weights: a flat state dict.
         target: The file to write; it may be the same.
-        eight_bits: Names of tensors that are written in eight bits, with a scale for each entry of their first axis:
-            for principal components, not for weights. Networks that have such tensors take both forms.
+        eight_bits: Names of tensors that are written in eight bits, with a scale for each entry of their first axis;
+            ``*`` stands for any part of a name, and those with one axis alone are left as they are. Networks from
+            radiographs to CTs take both forms. Measure what it costs.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        KeyError: If there is no tensor of such a name.
+        KeyError: If no tensor has such a name.
         ValueError: If a number is too large for float16 (65504), or not finite; or if the file is a checkpoint to
             resume from, with an optimiser.
     """
     source, target = Path(source), Path(target)
     state = {name: _to_half(value, f"{source}: {name}") for name, value in load_state(source).items()}
-    for name in eight_bits:
-        state |= to_eight_bits(name, state[name].float())
+    for pattern in eight_bits:
+        if not (names := fnmatch.filter(state, pattern)):
+            raise KeyError(f"{source}: no tensor {pattern!r}")
+        for name in names:
+            if state[name].ndim > 1 and state[name].is_floating_point():
+                state |= to_eight_bits(name, state[name].float())
     write_bytes(target, _compressed(state))
     sums = target.with_name(CHECKSUMS)
     listed = _listed(sums) | {target.name: digest_file(target)}

@@ -1,31 +1,46 @@
 """A network around the physics: views lifted along their rays, merged without order, and made to agree with them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from monai.networks.utils import pixelunshuffle
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from trct_monai.geometry import DEFAULT_EXTENT, Camera, voxel_centers
+from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
-from trct_monai.networks.agreement import CORRECTION_SCALE, AgreementStep, ViewMerge, are_present
-from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures, residual_blocks
+from trct_monai.networks.agreement import are_present
 from trct_monai.networks.linear_start import LinearStart, Projections
-from trct_monai.networks.reconstruction import ReconstructionNetwork, beside, zero_head
-from trct_monai.projector import Projector, untraced
+from trct_monai.networks.reconstruction import ReconstructionNetwork, beside
+from trct_monai.networks.view_pyramid import ViewPyramid, with_names
+from trct_monai.projector import Projector, is_traced, untraced
 from trct_monai.resampling import resize_cube
+
+
+class Linear(NamedTuple):
+    """What the linear start leaves to the network; see `AnyView.linear`.
+
+    Attributes:
+        volume: The volume that is corrected (B, 1, X, Y, Z).
+        image: Radiographs as line integrals, their exposure corrected (B, V, H, W).
+        model: The most probable model of each case (B,).
+    """
+
+    volume: Tensor
+    image: Tensor
+    model: Tensor
 
 
 class AnyView(ReconstructionNetwork):
     """A residual pyramid on what any number of views say of each voxel, and learned steps toward agreement with them.
 
-    All views share one encoder. At each level of the decoder their features are lifted along each view's own rays and
-    merged by `ViewMerge`; each level adds its correction at its own scale (see `ReconstructionNetwork`). Then
-    `num_steps` times an `AgreementStep` compares the volume so far with the radiographs, through the projector and the
-    case's own cameras, and corrects it at its own scale.
+    A `LinearStart` gives the most probable volume under a model of all volumes, or under several, such as one of
+    phantoms and one of patients; a `ViewPyramid` corrects it (see `ReconstructionNetwork`), through the projector and
+    the case's own cameras. All models share one pyramid, or each has its own: then a case goes through that of its most
+    probable model, and what patients need does not take anything from phantoms.
 
     The order of the views does not matter, their number may be anything from 1 to `max_views`, and one may be missing
     (NaN). Without `matrices` the views are those of the geometry.
@@ -42,6 +57,7 @@ class AnyView(ReconstructionNetwork):
         num_modes: Principal components of each model of the linear start; see `LinearStart`.
         num_models: Models of the linear start, such as one of phantoms and one of patients, each with its own initial
             volume: `start_from` and `linear_start.fit` set one of them.
+        num_pyramids: 1, or one for each model.
         start_noise: What the components of each model leave unexplained in a line integral.
         start_size: Voxels along each side of the initial volume; the linear start's components have half as many.
             `volume_size` if None; a coarser start keeps a fine network's weights small.
@@ -77,6 +93,7 @@ class AnyView(ReconstructionNetwork):
         view_channels: int = 64,
         num_modes: int = 64,
         num_models: int = 1,
+        num_pyramids: int = 1,
         start_noise: float | Sequence[float] = 0.2,
         start_size: int | None = None,
         num_steps: int = 2,
@@ -96,6 +113,8 @@ class AnyView(ReconstructionNetwork):
                 f"decoder_channels must be at most as many as encoder_channels, and volume_size a multiple of 2 ** "
                 f"len(decoder_channels), got {tuple(decoder_channels)}, {tuple(encoder_channels)} and {volume_size}"
             )
+        if num_pyramids not in (1, num_models):
+            raise ValueError(f"num_pyramids must be 1 or num_models, {num_models}, got {num_pyramids}")
         if not 0 < step_share <= 1:
             raise ValueError(f"step_share must lie in (0, 1], got {step_share}")
         start_size = volume_size if start_size is None else start_size
@@ -118,25 +137,13 @@ class AnyView(ReconstructionNetwork):
             noise=start_noise,
         )  # fmt: skip
         self.initial_volume = nn.Parameter(torch.zeros(num_models, 1, *(start_size,) * 3))
-        self.encoder = FeaturePyramid(2, 2, encoder_channels, view_channels, num_levels, num_blocks)
-        self.positions = FourierFeatures(num_bands)
-        self.merges, self.carries, self.levels = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        self.knowns, self.heads = nn.ModuleList(), nn.ModuleList()
-        before = self.positions.out_channels(3)
-        for level, channels in enumerate(decoder_channels):
-            size = volume_size // 2 ** (num_levels - level)
-            centers = voxel_centers((size,) * 3, extent / size).float()
-            self.register_buffer(f"centers_{level}", centers, persistent=False)
-            self.merges.append(ViewMerge(view_channels, channels))
-            self.carries.append(nn.Conv3d(before, channels, 1))
-            self.knowns.append(nn.Conv3d(2**3, channels, 1))
-            self.levels.append(residual_blocks(3, channels, channels, num_blocks))
-            self.heads.append(zero_head(channels))
-            before = channels
-        centers = voxel_centers((volume_size,) * 3, extent / volume_size).float()
-        self.register_buffer("centers", centers, persistent=False)
-        self.finer = nn.Conv3d(before, step_channels, 1) if num_steps else nn.Identity()
-        self.steps = nn.ModuleList(AgreementStep(step_channels, num_rounds) for _ in range(num_steps))
+        self.pyramids = nn.ModuleList(
+            ViewPyramid(
+                volume_size, extent, encoder_channels, decoder_channels, num_blocks, view_channels, num_steps,
+                step_channels, step_size, num_rounds, num_bands,
+            )
+            for _ in range(num_pyramids)
+        )  # fmt: skip
 
     def forward(
         self,
@@ -156,7 +163,13 @@ class AnyView(ReconstructionNetwork):
         matrices = self.check_views(image, matrices)
         if projections is None:
             projections = self.project_modes(matrices, len(image))
-        return self.corrected(*self.linear(image, projections, exposed), matrices)
+        start = self.linear(image, projections, exposed)
+        return self.corrected(start.volume, start.image, matrices, start.model)
+
+    @property
+    def leaves_some_unused(self) -> bool:
+        """Whether some weights get no gradient in some batches: of other models' pyramids, or of steps left out."""
+        return len(self.pyramids) > 1 or self.step_share < 1
 
     @torch.no_grad()
     def start_from(self, volume: Float[Tensor, "1 1 X Y Z"], model: int = 0) -> None:
@@ -169,9 +182,12 @@ class AnyView(ReconstructionNetwork):
         self.initial_volume[model] = resize_cube(volume, self.initial_volume.shape[-1])[0]
 
     def start_from_coarser(self, state: Mapping[str, Tensor]) -> None:
-        """See `ReconstructionNetwork.start_from_coarser`; models that the weights lack are left without a fit."""
+        """See `ReconstructionNetwork.start_from_coarser`.
+
+        Models that the weights lack are left without a fit, and their pyramids are as that of the last one with a fit.
+        """
         if isinstance(state, Mapping) and "linear_start.mean" in state:
-            state, start = dict(state), self.linear_start
+            state, start = with_names(state), self.linear_start
             number = len(state["linear_start.mean"])
             per_model = len(state["linear_start.modes"]) // number
             same = state["linear_start.mean"].shape[1:] == start.mean.shape[1:]
@@ -183,6 +199,16 @@ class AnyView(ReconstructionNetwork):
                 for name in ("linear_start.mean", "initial_volume"):
                     state[name] = F.pad(state[name], (0, 0) * 4 + (0, more))
         super().start_from_coarser(state)
+        for pyramid, fitted in zip(self.pyramids, self.linear_start.fitted.tolist()):
+            if not fitted:
+                pyramid.load_state_dict(self.pyramids[self.linear_start.last].state_dict())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take weights of 0.1.0, whose only pyramid had no name."""
+        renamed = with_names(state_dict, prefix)
+        state_dict.clear()
+        state_dict.update(renamed)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def project_modes(self, matrices: Float[Tensor, "_ V 3 4"], batch: int) -> list[Projections]:
         """The linear start's mean and components as the cameras of each case of a batch see them."""
@@ -198,7 +224,7 @@ class AnyView(ReconstructionNetwork):
         image: Float[Tensor, "B V H W"],
         projections: Sequence[Projections],
         exposed: Bool[Tensor, "B V"] | None = None,
-    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B V H W"]]:
+    ) -> Linear:
         """The volume that is corrected: the initial volume with what a linear model adds to it; and the radiographs
         without what that model takes for errors of their exposure.
 
@@ -210,7 +236,7 @@ class AnyView(ReconstructionNetwork):
         start = self.linear_start(image.nan_to_num(0.0), projections, are_present(image), exposed)
         initial = torch.tensordot(start.weights, self.initial_volume, dims=1)
         volume = resize_cube(initial, self.volume_size) + resize_cube(start.added, self.volume_size)
-        return volume, image + start.correction
+        return Linear(volume, image + start.correction, start.weights.argmax(dim=1))
 
     @torch.no_grad()
     def calibrate(
@@ -233,40 +259,55 @@ class AnyView(ReconstructionNetwork):
         return image, projections
 
     def correct(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+        self,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        start: Float[Tensor, "B 1 X Y Z"],
+        model: Int[Tensor, " B"],
+    ) -> Iterator[Tensor]:
+        """See `ReconstructionNetwork.correct`.
+
+        Args:
+            image: Radiographs, scaled to about [-1, 1]; a missing view is NaN.
+            matrices: World-to-detector matrices, one set for all cases or one for each.
+            start: The volume that is corrected.
+            model: The model of each case, through whose pyramid it goes.
+        """
+        steps = not self.training or self.step_share == 1 or float(torch.rand(())) < self.step_share
+        if len(self.pyramids) == 1:
+            yield from self._through(self.pyramids[0], image, matrices, start, steps)
+        elif is_traced():  # a trace has no branches
+            every = [self._through(pyramid, image, matrices, start, steps) for pyramid in self.pyramids]
+            for updates in zip(*every):
+                yield torch.stack(updates)[model, torch.arange(len(image), device=image.device)]
+        else:
+            chosen, shared = model.tolist(), len(matrices) == 1
+            groups = {number: [case for case, one in enumerate(chosen) if one == number] for number in chosen}
+            parts = [
+                self._through(
+                    self.pyramids[number], image[own], matrices if shared else matrices[own], start[own], steps
+                )
+                for number, own in groups.items()
+            ]
+            order = torch.tensor(list(chain(*groups.values()))).argsort().tolist()
+            for updates in zip(*parts):
+                yield torch.cat(updates)[order]
+
+    def _through(
+        self,
+        pyramid: nn.Module,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        start: Float[Tensor, "_ 1 X Y Z"],
+        steps: bool,
     ) -> Iterable[Tensor]:
-        """See `ReconstructionNetwork.correct`."""
-        batch, views = image.shape[:2]
-        present = are_present(image)
-        image = image.nan_to_num(0.0)
-        projector = Projector(self.cameras(matrices, batch), (self.volume_size,) * 3, self.extent / self.volume_size)
-        matrices = beside(matrices, image)
-        residual = image - F.interpolate(self._project(start, projector), size=image.shape[-2:], mode="bilinear")
-        encoded = self.encoder(torch.stack([image, residual], dim=2).flatten(0, 1))
-        scales = [features.unflatten(0, (batch, views)) for features in encoded]
-        x = self.positions(self.get_buffer("centers_0") * (2 / self.extent)).movedim(-1, 0)
-        x = x.expand(batch, -1, -1, -1, -1)
-        correction = torch.zeros((), device=image.device)
-        for level, block in enumerate(self.levels):
-            x = self.carries[level](x)
-            x = F.interpolate(x, scale_factor=2, mode="trilinear") if level else x
-            centers = self.get_buffer(f"centers_{level}")
-            known = pixelunshuffle(resize_cube(2 * start - 1, 2 * x.shape[-1]), spatial_dims=3, scale_factor=2)
-            x = x + self.knowns[level](known) + self.merges[level](scales[level], matrices, present, centers)
-            x = block(x)
-            update = CORRECTION_SCALE * self.heads[level](x)
-            correction = resize_cube(correction, update.shape[-1]) + update if level else update
-            yield update
-        if self.training and self.step_share < 1 and float(torch.rand(())) >= self.step_share:
-            return
-        measured = F.interpolate(image, size=(self.step_size,) * 2, mode="area")
-        x = F.interpolate(self.finer(x), scale_factor=2, mode="trilinear") if self.steps else x
-        centers = self.get_buffer("centers")
+        """The corrections of one pyramid."""
+        cameras = self.cameras(matrices, len(image))
+        projector = Projector(cameras, (self.volume_size,) * 3, self.extent / self.volume_size)
         physics = partial(self._project, projector=projector), partial(self._integrate, projector=projector)
-        for step in self.steps:
-            x, update = step(x, start + correction, measured, *physics, matrices, present, centers)
-            correction = correction + update
-            yield update
+        present, image = are_present(image), image.nan_to_num(0.0)
+        updates: Iterable[Tensor] = pyramid(image, beside(matrices, image), present, start, *physics, steps)
+        return updates
 
     @torch.no_grad()
     def unexplained(

@@ -85,8 +85,8 @@ class IntervalNetwork(nn.Module):
             matrices = network.check_views(image, matrices)
             if projections is None:
                 projections = network.project_modes(matrices, len(image))
-            start, corrected = network.linear(image, projections, exposed)
-            volume = network.corrected(start, corrected, matrices)
+            start, corrected, model = network.linear(image, projections, exposed)
+            volume = network.corrected(start, corrected, matrices, model)
             assert isinstance(volume, Tensor)  # in evaluation mode
             known = network.linear_start.standard_deviation(image.nan_to_num(0.0), projections, present, exposed)
             known = resize_cube(known, volume.shape[-1]) + LEAST_SPREAD

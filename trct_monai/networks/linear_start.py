@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf, log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from trct_monai.geometry import Camera
 from trct_monai.intensity import HU_WINDOW, attenuation_per_unit, check_hu_window, unit_to_attenuation
-from trct_monai.io.eight_bits import from_eight_bits
 from trct_monai.networks.normal_equation import NormalEquation, cholesky, normal_equation
 from trct_monai.projector import project
 from trct_monai.resampling import resize_radiographs
@@ -109,15 +108,6 @@ class LinearStart(nn.Module):
         self.hu_window = check_hu_window(hu_window)
         self.register_buffer("mean", torch.zeros(num_models, 1, size, size, size))
         self.register_buffer("modes", torch.zeros(num_models * num_modes, 1, size, size, size))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take components in eight bits, too, as weights that ship have them."""
-        own = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
-        decoded = from_eight_bits(own)
-        for name in own.keys() - decoded.keys():
-            del state_dict[name]
-        state_dict.update(decoded)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def fit(self, volumes: Iterable[Float[Tensor, "1 X X X"]], model: int = 0) -> None:

@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import preset, projection_matrices
+from trct_monai.io.eight_bits import from_eight_bits
 from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.resampling import resize_cube
 
@@ -74,6 +76,13 @@ class ReconstructionNetwork(nn.Module, ABC):
         self.image_mean, self.image_scale = image_mean, image_scale
         self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
         self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(initial_size or volume_size,) * 3))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take tensors in eight bits as well, as weights that ship may have them."""
+        decoded = from_eight_bits(state_dict)
+        state_dict.clear()
+        state_dict.update(decoded)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def output_size(self) -> int:
@@ -173,7 +182,11 @@ class ReconstructionNetwork(nn.Module, ABC):
         return self.matrices[None] if matrices is None else matrices
 
     def corrected(
-        self, start: Float[Tensor, "_ 1 X Y Z"], image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+        self,
+        start: Float[Tensor, "_ 1 X Y Z"],
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        *others: Tensor,
     ) -> Float[Tensor, "B 1 _ _ _"] | list[Tensor]:
         """A volume with the corrections of all scales; what `forward` gives.
 
@@ -181,8 +194,9 @@ class ReconstructionNetwork(nn.Module, ABC):
             start: The volume that is corrected, one for all cases or one for each, in [0, 1].
             image: Radiographs as line integrals.
             matrices: World-to-detector matrices, one set for all cases or one for each.
+            others: What else a network's `correct` takes.
         """
-        residuals = self.correct((image - self.image_mean) / self.image_scale, matrices, start)
+        residuals = self.correct((image - self.image_mean) / self.image_scale, matrices, start, *others)
         volumes: list[Tensor] = []
         correction = torch.zeros(())
         last = len(self.sizes) - 1 - self.sizes[::-1].index(self.output_size)  # a size may come more than once
@@ -199,7 +213,11 @@ class ReconstructionNetwork(nn.Module, ABC):
 
     @abstractmethod
     def correct(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"], start: Float[Tensor, "_ 1 X Y Z"]
+        self,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        start: Float[Tensor, "_ 1 X Y Z"],
+        *others: Any,
     ) -> Iterable[Tensor]:
         """What is added to that volume: (B, 1, n, n, n) for each n of `sizes`, the coarsest first.
 

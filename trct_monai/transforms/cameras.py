@@ -142,6 +142,7 @@ class PrepareViews:
             what a network computes from them alone is computed once.
         network: For inference, a network with a `calibrate` method, such as
             `trct_monai.networks.AnyView`: pictures whose ``calibrated`` is false become line integrals.
+        alone_share: Share of the batches with the usual views that get the first of them alone.
     """
 
     def __init__(
@@ -152,13 +153,17 @@ class PrepareViews:
         matrices_key: str = "matrices",
         share: bool = False,
         network: Any = None,
+        alone_share: float = 0.0,
     ) -> None:
         if not 0 <= usual_share <= 1 or (usual_share and not usual_views):
             raise ValueError(
                 f"usual_share must lie in [0, 1], and needs usual_views, got {usual_share} and {list(usual_views)}"
             )
+        if not 0 <= alone_share <= 1:
+            raise ValueError(f"alone_share must lie in [0, 1], got {alone_share}")
         self.min_views, self.matrices_key, self.share, self.network = min_views, matrices_key, share, network
         self.usual_views, self.usual_share = [int(view) for view in usual_views], usual_share
+        self.alone_share = alone_share
 
     def __call__(
         self, batchdata: Mapping[str, Any], device: torch.device | str | None, non_blocking: bool, **kwargs: Any
@@ -205,5 +210,6 @@ class PrepareViews:
         number = int(torch.randint(int(self.min_views or 1), views + 1, ()))
         chosen = torch.rand(batch, views).argsort(dim=1)[:, :number]
         if self.usual_share and float(torch.rand(())) < self.usual_share:
-            chosen = torch.tensor(self.usual_views).expand(batch, -1)
+            alone = self.alone_share and float(torch.rand(())) < self.alone_share
+            chosen = torch.tensor(self.usual_views[:1] if alone else self.usual_views).expand(batch, -1)
         return chosen

@@ -82,6 +82,7 @@ class RenderViews:
             them as far away as is drawn, each turned by itself. For networks that take any camera.
         camera_distances: Shortest and longest distance of their sources from the isocentre in mm.
         camera_turn: Standard deviation in degrees by which each is turned about the z axis.
+        alone_share: As in `PrepareViews`.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class RenderViews:
         camera_share: float = 0.0,
         camera_distances: Sequence[float] = (541.0, 1600.0),
         camera_turn: float = 5.0,
+        alone_share: float = 0.0,
     ) -> None:
         if not (0 <= whole_share <= 1 and 0 <= camera_share <= 1):
             raise ValueError(f"whole_share and camera_share must lie in [0, 1], got {whole_share} and {camera_share}")
@@ -115,7 +117,7 @@ class RenderViews:
         self.extent, self.hu_window = extent, check_hu_window(hu_window)
         self.augment = RandRadiographd("image", prob=augmentation)
         self.pose = RandPosed("matrices", pose_rotation, pose_translation, prob=1.0)
-        self.views = PrepareViews(min_views, usual_views, usual_share)
+        self.views = PrepareViews(min_views, usual_views, usual_share, alone_share=alone_share)
         self.share = PrepareViews(share=share)
         self.patient_key, self.spacing, self.whole_share = patient_key, spacing, whole_share
         self.camera_share, self.camera_turn = camera_share, camera_turn
