@@ -8,7 +8,7 @@ import torch
 from monai.transforms import Compose
 
 from tests.devices.accelerator import ACCELERATOR, accelerator
-from tests.files import save_nifti
+from tests.files import save_nifti, save_series
 from trct_monai.datasets import ct_cases, hold_out
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.intensity import unit_to_hu
@@ -169,3 +169,14 @@ def test_a_patient_goes_some_of_the_way_to_the_shapes_of_others(ct_folder: Path)
     low, high = torch.minimum(*expected), torch.maximum(*expected)
     assert bool(((moved[:, 5:-5] > low - 0.1) & (moved[:, 5:-5] < high + 0.1)).all())
     assert float((moved - box).abs().max()) > 50
+
+
+def test_series_of_one_folder_have_shapes_of_their_own(tmp_path: Path, phantom: Phantom) -> None:
+    for number in (1, 2):
+        for path in save_series(tmp_path / str(number), phantom.ct_hu, phantom.affine, uid=f"1.2.{number}"):
+            (tmp_path / "both").mkdir(exist_ok=True)
+            path.rename(tmp_path / "both" / f"{number}_{path.name}")
+    cases = ct_cases(tmp_path / "both")
+    shapes = OtherShapesd(others=cases, spacing=SPACING)
+    assert len(cases) == 2 and cases[0]["patient"] == cases[1]["patient"]
+    assert [len(shapes(case)["shapes"]) for case in cases] == [1, 1]

@@ -90,7 +90,7 @@ class OtherShapesd(MapTransform):
 
     Args:
         keys: Keys of paths.
-        others: Cases with the same keys; those of the same path are left out.
+        others: Cases with the same keys; a CT is not its own.
         number: To how many of the others, the next ones in their order; 0 for none.
         shapes_key: Where the displacements go (M, 3, N, N, N), on the CPU.
         files_key: As in `LoadPatientd`.
@@ -122,26 +122,30 @@ class OtherShapesd(MapTransform):
         """The items with displacements; raises as `LoadPatientd` does."""
         result = dict(data)
         for key in self.key_iterator(result):
-            path = str(result[key])
-            if path not in self._shapes:
-                paths = [str(other[key]) for other in self.others]
-                first = paths.index(path) + 1 if path in paths else 0
+            own = self._name(result, key)
+            if own not in self._shapes:
+                names = [self._name(other, key) for other in self.others]
+                first = names.index(own) + 1 if own in names else 0
                 ordered = [*self.others[first:], *self.others[:first]]
-                others = [other for other in ordered if str(other[key]) != path][: self.number]
+                others = [other for other in ordered if self._name(other, key) != own][: self.number]
                 boxes = [self._box(one, key) for one in others]
-                own = self._box(result, key) if boxes else torch.zeros(1, 1, 1, 1)
-                self._shapes[path] = shapes_of_others(own, boxes, self.spacing)
-            result[self.shapes_key] = self._shapes[path]
+                box = self._box(result, key) if boxes else torch.zeros(1, 1, 1, 1)
+                self._shapes[own] = shapes_of_others(box, boxes, self.spacing)
+            result[self.shapes_key] = self._shapes[own]
         return result
+
+    def _name(self, case: Mapping[Hashable, Any], key: Hashable) -> str:
+        """What tells a CT from others: a folder may hold several series."""
+        return "\n".join([str(case[key]), *map(str, case.get(self.load.files_key) or ())])
 
     def _box(self, case: Mapping[Hashable, Any], key: Hashable) -> Tensor:
         """One of the last boxes: neighbours have most of their others in common."""
-        path = str(case[key])
-        if path not in self._boxes:
-            self._boxes[path] = self.load(case)[key]
+        name = self._name(case, key)
+        if name not in self._boxes:
+            self._boxes[name] = self.load(case)[key]
             for old in [*self._boxes][: -self.number - 2]:
                 self._boxes.pop(old, None)
-        return self._boxes[path]
+        return self._boxes[name]
 
 
 class RandWarpd(Randomizable, MapTransform):
