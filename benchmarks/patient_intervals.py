@@ -94,9 +94,9 @@ def patient_intervals(
     transforms = parser.get_parsed_content("train::preprocessing").transforms
     first = next(index for index, one in enumerate(transforms) if type(one).__name__.startswith("Rand"))
     load, cut = Compose(parser.get_parsed_content("validate::preprocessing").transforms[:-1]), transforms[-1]
-    cubes = {case["patient_id"]: cut(load(case)) for case in tqdm(found_cts, desc="CTs", unit="CT")}
     prepare = Compose(transforms[:first])
-    boxes = {case["patient_id"]: prepare(case) for case in tqdm(found_cts, desc="shapes", unit="CT")}
+    boxes = {case["patient_id"]: prepare(case) for case in tqdm(found_cts, desc="CTs", unit="CT")}
+    cubes = {patient: cut({"patient": box["patient"]}) for patient, box in boxes.items()}
     _fit(intervals, unseen, boxes, _phantom_boxes(load, phantoms, "training"), parser, transforms[first:], steps, seed)
 
     keys = ("geometry", "radiograph_size", "extent", "hu_window")

@@ -14,6 +14,7 @@ from jaxtyping import Float, Real
 from torch import Tensor
 
 from trct_monai.variation.grid import axes_mm
+from trct_monai.variation.surroundings import DENSE_HU
 from trct_monai.variation.warp import NODES
 
 COMPARED_MM = 10.0
@@ -21,9 +22,6 @@ COMPARED_MM = 10.0
 
 COMPARED_HU = (-1000.0, 200.0)
 """Window in which they are compared: contrast agent and metal are no shape."""
-
-DENSE_HU = -300.0
-"""A slice without voxels above it was not scanned, and is not compared."""
 
 STEPS = 120
 LARGEST_STEP_MM = 3.0
@@ -94,7 +92,7 @@ def displaced(
 
 
 def _compared(ct_hu: Real[Tensor, "1 X Y Z"], factor: int) -> Float[Tensor, "2 x y z"]:
-    """A coarse CT in [0, 1], and which of its slices were scanned."""
+    """A coarse CT in [0, 1], and which of its slices were scanned: those without a body are not compared."""
     low, high = COMPARED_HU
     coarse = F.avg_pool3d(ct_hu.float()[None], factor)[0]
     scanned = (coarse > DENSE_HU).any(dim=1, keepdim=True).any(dim=2, keepdim=True).float()
