@@ -140,10 +140,11 @@ def prepare(
             "split": {"by": "hash", "fractions": list(shares), "seed": seed},
         }
 
+    refused = [f"{path}: {reason}" for path, reason in found.refused]
     recipe = Recipe(partial(products, options=options, root=root, output=target), asdict(options), "prepare")
     make_data_set(
         target, [Job((source.case_id,), source) for source in found.sources], recipe, arrange,
-        num_workers=num_workers, shard=shard, max_skipped=max_skipped, num_refused=len(found.refused),
+        num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused,
     )  # fmt: skip
 
 

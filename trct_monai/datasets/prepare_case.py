@@ -97,7 +97,8 @@ def products(source: Source, options: Options, root: Path, output: Path) -> Iter
         output: Folder of the cases.
     """
     make = partial(make_case, source, options, root, output / "refused")
-    yield Product(CaseFolder(output / source.case_id), source.digests(root), make)
+    inputs = {**source.digests(root), "patient_id": source.patient_id}
+    yield Product(CaseFolder(output / source.case_id), inputs, make)
 
 
 def make_case(source: Source, options: Options, root: Path, refused: Path, folder: Path) -> dict[str, Any]:

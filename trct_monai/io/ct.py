@@ -155,7 +155,7 @@ def detached_files(path: Path) -> list[Path]:
         FileNotFoundError: If the header is missing.
     """
     if extension_of(path.name) == ".hdr":
-        return [file for ending in (".img", ".img.gz") if (file := path.with_suffix(ending)).is_file()]
+        return [voxels] if (voxels := path.with_suffix(".img")).is_file() else []
     if extension_of(path.name) not in (".mhd", ".nhdr"):
         return []
     lines = _header_lines(path)

@@ -191,7 +191,8 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
                 content = file.read()
             sizes = [int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")]
             image = (nibabel.Nifti2Image if 540 in sizes else nibabel.Nifti1Image).from_bytes(content)
-        codes = image.header["qform_code"], image.header["sform_code"]
+        # Analyze, which is older than NIfTI, has neither.
+        codes = [image.header[key] for key in ("qform_code", "sform_code") if key in image.header.keys()]
     except (*DAMAGED, KeyError) as error:
         raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
     if oriented and not any(codes):

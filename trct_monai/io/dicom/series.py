@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +79,29 @@ def group_series(files: Iterable[Path], min_slices: int) -> list[Series]:
         min_slices: A series of fewer slices is no volume.
     """
     groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
-    found, damaged = [], {}
+    damaged: dict[tuple[Path, str], list[tuple[Path, str]]] = defaultdict(list)
     for path in files:
         try:
             for one in read_slices_of(path):
                 groups[(*one.series, "" if one.series[-1] else str(path.parent))].append(one)
         except ValueError as error:
-            found.append(Series((path,), str(path), "", str(error), is_refused=True))
-            damaged[_pattern(path)] = path
+            damaged[_pattern(path)].append((path, str(error)))
+    found: list[Series] = []
     for slices in groups.values():
         kept, copies = _without_copies(slices)
         found += [_series(copies, "copies of other slices of its series")] if copies else []
-        for part in _connected(kept):
-            for series in _parts(part, min_slices):
-                beside = next((damaged[name] for name in map(_pattern, series.files) if name in damaged), None)
-                if beside and not series.reason:
-                    reason = f"{beside.name} beside it is damaged, and may be one of its slices"
-                    series = Series(series.files, series.uid, series.patient_id, reason, is_refused=True)
-                found.append(series)
+        found += [series for part in _connected(kept) for series in _parts(part, min_slices)]
+    beside = {
+        pattern: i for i, series in enumerate(found) if not series.reason for pattern in map(_pattern, series.files)
+    }
+    for pattern, bad in damaged.items():
+        (path, reason), more = bad[0], f" and {len(bad) - 1} more like it" if len(bad) > 1 else ""
+        if pattern in beside:
+            series = found[beside[pattern]]
+            reason = f"{path.name}{more} beside it may be of its slices, and cannot be read: {reason}"
+            found[beside[pattern]] = replace(series, reason=reason, is_refused=True)
+        else:
+            found.append(Series((path,), str(path), "", f"{reason}{more}", is_refused=True))
     return found
 
 

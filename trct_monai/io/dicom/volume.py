@@ -39,6 +39,8 @@ def check_volume(slices: Sequence[Slice]) -> None:
         ("ImageOrientationPatient", lambda one: one.orientation, DIRECTION_SLACK),
         ("PhotometricInterpretation", lambda one: (float(one.is_inverted),), 0.0),
     ]
+    if len({one.path for one in slices}) == 1:  # GDCM knows one scale for all frames
+        alike.append(("RescaleSlope and RescaleIntercept", lambda one: one.rescale, 0.0))
     for name, value_of, tolerance in alike:
         _check_alike(slices, name, [value_of(one) for one in slices], tolerance)
     _check_places([slices[index] for index in in_order(slices)])
