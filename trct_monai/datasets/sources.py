@@ -134,7 +134,11 @@ def _folders(root: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        yield Path(place), sorted(name for name in names if not name.startswith("."))
+        visible = sorted(name for name in names if not name.startswith("."))
+        for path in (Path(place, name) for name in visible):
+            if not path.is_file():  # a pipe would be waited for
+                found.refused.append((path, "a link to nothing" if path.is_symlink() else "no regular file"))
+        yield Path(place), [name for name in visible if Path(place, name).is_file()]
 
 
 def safe_name(name: str) -> str:
@@ -159,7 +163,12 @@ def _search_folder(root: Path, place: Path, names: list[str], found: Found, whos
         for name in names
         if name.lower().endswith(PICTURES) or (name.lower().endswith(".dcm") and _view_name(name, stems))
     ]
-    used = {detached.name for name in names for detached in detached_files(place / name) if detached.parent == place}
+    used = set()
+    for name in names:
+        try:
+            used |= {voxels.name for voxels in detached_files(place / name) if voxels.parent == place}
+        except (ValueError, OSError):
+            continue  # the header is refused when it is read
     volumes = [name for name in names if extension_of(name) and name not in used]
     if volumes and place != root and _MASKS.fullmatch(place.name):
         found.skipped.append((place, f"{len(volumes)} masks by the folder's name"))

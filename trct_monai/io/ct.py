@@ -98,6 +98,8 @@ def read_ct(
         kind = EXTENSIONS.get(extension_of(files[0].name) or "", DICOM)
     else:
         kind, files = ct_files(path)
+    for header_file in files if kind != DICOM else ():
+        _check_detached(header_file)
     if kind == DICOM:
         volume, affine, header = read_series(files)
     elif kind == "NIfTI":
@@ -153,9 +155,10 @@ def detached_files(path: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: If the header is missing.
+        ValueError: If it names a file outside of its folder.
     """
     if extension_of(path.name) == ".hdr":
-        return [voxels] if (voxels := path.with_suffix(".img")).is_file() else []
+        return [voxels] if (voxels := path.with_suffix(".img")).exists() else []
     if extension_of(path.name) not in (".mhd", ".nhdr"):
         return []
     lines = _header_lines(path)
@@ -165,6 +168,9 @@ def detached_files(path: Path) -> list[Path]:
     if named.upper() == "LOCAL":
         return []
     names = [line.strip() for line in lines[number + 1 :] if line.strip()] if named.startswith("LIST") else [named]
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ValueError(f"{path}: its voxels, {outside[0]}, are outside of its folder; put them beside it")
     # A series of names, such as slice%03d.raw 1 40 1.
     globs = [re.sub(r"%\d*d", "*", name.split()[0]) if "%" in name else glob.escape(name) for name in names]
     return sorted(file for name in globs for file in path.parent.glob(name))
@@ -202,6 +208,36 @@ def check_ct(volume: Tensor, affine: np.ndarray, path: Path) -> None:
     if not np.isfinite(affine).all() or spacing.min() < 0.05 or spacing.max() > 30:
         raise ValueError(f"{path}: voxel sides of {np.round(spacing, 4).tolist()} mm; is the unit mm?")
     check_hounsfield(volume, path)
+
+
+def _check_detached(path: Path) -> None:
+    """Refuse a header whose voxels are in files that are not there; a pipe would be waited for."""
+    if extension_of(path.name) in (".hdr", ".mhd", ".nhdr") and path.is_file():
+        voxels = detached_files(path)
+        absent = [file for file in voxels if not file.is_file()]
+        is_alone = not voxels and "LOCAL" not in "".join(_header_lines(path)).upper()
+        if absent or is_alone:
+            name = absent[0] if absent else f"the file with its voxels, such as {path.with_suffix('.img').name},"
+            raise ValueError(f"{path}: damaged, {name} is missing or no regular file")
+
+
+def _check_length(path: Path, num_bytes: int) -> None:
+    """Refuse a MetaImage or NRRD whose voxels are not compressed and have other bytes than the header states."""
+    lines = "\n".join(_header_lines(path)).lower()
+    if re.search(
+        r"compresseddata\s*=\s*true|headersize|encoding:\s*(gz|bz|hex|txt|text|asc)|(byte|line) ?skip:", lines
+    ):
+        return
+    voxels = detached_files(path)
+    if voxels:
+        found = sum(file.stat().st_size for file in voxels)
+    else:
+        with open(path, "rb") as file:
+            head = file.read(2**16)
+        end = re.search(rb"ElementDataFile\s*=\s*LOCAL\r?\n" if head[:4] != b"NRRD" else rb"\r?\n\r?\n", head)
+        found = path.stat().st_size - (end.end() if end else 0)
+    if found != num_bytes:
+        raise ValueError(f"{path}: damaged, its header states {num_bytes} bytes of voxels, and there are {found}")
 
 
 def _header_lines(path: Path) -> list[str]:
@@ -245,7 +281,9 @@ def _read_itk(path: Path) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     if image.GetImageDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         shape = [*image.GetLargestPossibleRegion().GetSize()]
         raise ValueError(f"{path}: a CT has three dimensions and one value a voxel, got shape {shape}")
+    numbers = itk.array_from_image(image)
+    _check_length(path, numbers.nbytes)
     affine = np.eye(4)
     affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) @ np.diag(np.array(image.GetSpacing()))
     affine[:3, 3] = np.array(image.GetOrigin())
-    return torch.from_numpy(as_numbers(itk.array_from_image(image).transpose(2, 1, 0), path)), LPS_TO_RAS @ affine, {}
+    return torch.from_numpy(as_numbers(numbers.transpose(2, 1, 0), path)), LPS_TO_RAS @ affine, {}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from trct_monai.geometry.camera import Camera
@@ -82,7 +82,7 @@ class Registration(Match):
 
 def register(
     image: Float[Tensor, "H W"],
-    ct_hu: Float[Tensor, "1 X Y Z"],
+    ct_hu: Real[Tensor, "1 X Y Z"],
     spacing: Sequence[float],
     camera: Camera,
     *,
@@ -124,7 +124,7 @@ def register(
 
 
 def verify(
-    image: Float[Tensor, "H W"], ct_hu: Float[Tensor, "1 X Y Z"], spacing: Sequence[float], camera: Camera
+    image: Float[Tensor, "H W"], ct_hu: Real[Tensor, "1 X Y Z"], spacing: Sequence[float], camera: Camera
 ) -> Match:
     """How well a measured camera explains a picture, in each of the eight orientations.
 

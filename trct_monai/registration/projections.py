@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from trct_monai.geometry.grids import voxel_to_world
@@ -42,7 +42,7 @@ class CoarseCT:
     half: Float[Tensor, " 3"]
 
     @classmethod
-    def of(cls, ct_hu: Float[Tensor, "X Y Z"], spacing: Sequence[float], coarse: float, beam: Beam) -> "CoarseCT":
+    def of(cls, ct_hu: Real[Tensor, "X Y Z"], spacing: Sequence[float], coarse: float, beam: Beam) -> "CoarseCT":
         """The whole CT with voxels of `coarse` mm, for cameras near a beam.
 
         Args:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,6 +28,14 @@ TELL_APART = ("AcquisitionNumber", "ConvolutionKernel", "TemporalPositionIdentif
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage: a table of contents."""
+
+PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""Tag of the pixels, in either order of bytes."""
+
+AFTER_PIXELS = (b"\xfc\xff\xfc\xff", b"\xff\xfc\xff\xfc", b"\xfa\xff\xfa\xff", b"\xff\xfa\xff\xfa")
+"""Tags that may follow: padding and digital signatures."""
+
+UNDEFINED = 0xFFFFFFFF
 
 MAX_SLICE = 2**28
 """Pixels of the largest slice; a header that says more is damaged."""
@@ -94,13 +102,36 @@ def read_slices_of(path: Path) -> list[Slice]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values that the standard does not allow
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*KEYWORDS])
+            with path.open("rb") as file:
+                header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*KEYWORDS])
+                _check_end(file)
             if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
                 return []
             return [_slice(path, header, group) for group in _groups(header)]
         except Exception as error:  # a damaged header raises whatever its bytes lead to
             reason = " ".join(str(error).split())
             raise ValueError(f"no DICOM file, or a damaged one ({reason or type(error).__name__})") from error
+
+
+def _check_end(file: BinaryIO) -> None:
+    """Refuse a file with bytes behind its pixels that are no elements: as many or more were put in before.
+
+    Args:
+        file: Where its pixels begin.
+    """
+    start = file.tell()
+    element = file.read(12)
+    if element[:4] not in PIXEL_DATA:
+        return
+    order = "little" if element[:2] == b"\xe0\x7f" else "big"
+    is_explicit = element[4:6] in (b"OW", b"OB")
+    length = int.from_bytes(element[8:12] if is_explicit else element[4:8], order)  # type: ignore[arg-type]
+    if length == UNDEFINED:
+        return  # compressed
+    file.seek(start + (12 if is_explicit else 8) + length)
+    rest = file.read(4)
+    if rest and rest not in AFTER_PIXELS:
+        raise ValueError("bytes behind the pixels that are no element of DICOM")
 
 
 def _groups(header: Any) -> list[list[Any]]:
