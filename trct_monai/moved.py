@@ -43,7 +43,7 @@ MOVED = {
     "data.predictions": "evaluation datasets evaluation.predictions",
     "data.prepare": "datasets.prepare datasets.prepare_case intensity",
     "data.readers": "io.ct io.x2ct",
-    "data.sources": "datasets.sources io.ct",
+    "data.sources": "datasets.sources datasets.patients io.ct",
     "data.split": "datasets.split",
     "data.volumes": "datasets transforms",
     "engines": "training training.adversarial",

@@ -83,7 +83,7 @@ def make_data_set(
     num_workers: int,
     shard: str = "1/1",
     max_skipped: float = 0.0,
-    num_refused: int = 0,
+    refused: Sequence[str] = (),
 ) -> None:
     """Make the cases of all jobs, and the datalist of all that are complete.
 
@@ -98,16 +98,14 @@ def make_data_set(
         num_workers: Number of processes.
         shard: Part i/n of the jobs.
         max_skipped: Share of refused entries above which the run fails.
-        num_refused: Entries that were refused before they became jobs.
+        refused: One line for each entry that was refused before it became a job.
 
     Raises:
         ValueError: If too many entries are refused, no case is left, or one was made with other options.
     """
-    run = run_jobs(
-        output, jobs, recipe, num_workers=num_workers, shard=shard, max_skipped=max_skipped, num_refused=num_refused
-    )
-    refused = {name for job in run.refused for name in job.names}
-    names = [name for job in jobs for name in job.names if name not in refused]
+    run = run_jobs(output, jobs, recipe, num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused)
+    absent = {name for job in run.refused for name in job.names}
+    names = [name for job in jobs for name in job.names if name not in absent]
     found = {case["case_id"]: case for case in load_cases(output)}
     left_out = sorted(found.keys() - set(names))
     if left_out:
@@ -120,8 +118,8 @@ def make_data_set(
         raise ValueError(f"{output}: {', '.join(others[:5])} were made with other options; use another output folder")
     if not names:
         raise ValueError(f"all {recipe.noun} were refused, so there is no datalist")
-    num_refused += len(run.refused)
-    print(f"{run.num_done} {recipe.noun} in this run, {num_refused} refused, {len(cases)} cases in {output}")
+    count = len(run.refused) + len(refused)
+    print(f"{run.num_done} {recipe.noun} in this run, {count} refused, {len(cases)} cases in {output}")
     if len(cases) < len(names):
         print(f"{len(cases)} of {len(names)} cases so far; the datalist is complete after the other shards")
     sections, header = arrange(cases)
@@ -149,7 +147,7 @@ def run_jobs(
     num_workers: int,
     shard: str = "1/1",
     max_skipped: float = 0.0,
-    num_refused: int = 0,
+    refused: Sequence[str] = (),
 ) -> Run:
     """Make what is not done yet; see `make_data_set` for the arguments.
 
@@ -158,29 +156,29 @@ def run_jobs(
     """
     mine = [job for job in jobs if in_shard(job.names[0], shard)]
     remove_partial(output, [name for job in mine for name in job.names])
-    total, num_before, refused = len(jobs) + num_refused, 0, []
-    first = ""
+    reasons = list(refused)
+    total, num_before, without = len(jobs) + len(reasons), 0, []
     work = partial(_make, recipe=recipe)
     with closing(work_on(work, mine, num_workers=num_workers, description=recipe.description)) as results:
         for job, (reason, was_done) in results:
             num_before += was_done
             if reason:
                 tqdm.write(f"refused  {reason}")
-                refused.append(job)
-                first = first or f"; the first: {reason}"
-                if len(refused) >= EARLY_STOP and len(refused) > max_skipped * total:
+                without.append(job)
+                reasons.append(reason)
+                if len(without) >= EARLY_STOP and len(without) > max_skipped * total:
                     break
     if num_before:
         print(f"{num_before} of {len(mine)} {recipe.noun} are done already")
-    if len(refused) + num_refused > max_skipped * total:
+    if len(reasons) > max_skipped * total:
         if output.is_dir() and not any(output.iterdir()):
             output.rmdir()
         limit = f", more than --max_skipped {max_skipped:g}" if max_skipped else ""
         raise ValueError(
-            f"{len(refused) + num_refused} of {total} {recipe.noun} refused{limit}; the others are written, and no "
-            f"datalist{first}"
+            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; the others are written, and no datalist; "
+            f"the first: {reasons[0]}"
         )
-    return Run(len(mine) - len(refused), refused)
+    return Run(len(mine) - len(without), without)
 
 
 def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.driver import Job, Recipe, make_data_set
+from trct_monai.datasets.patients import AUTO
 from trct_monai.datasets.phases import is_phase_layout
 from trct_monai.datasets.prepare_case import MEASURED, RENDERED, Options, products
 from trct_monai.datasets.prepare_cycles import prepare_cycles
@@ -43,6 +44,8 @@ def prepare(
     min_correlation: float = MIN_CORRELATION,
     min_slices: int = 16,
     h5_axes: str = "SPL",
+    rescale: str | None = None,
+    patients: str = AUTO,
     num_workers: int = 2,
     shard: str = "1/1",
     max_skipped: float = 0.05,
@@ -84,6 +87,10 @@ def prepare(
         min_correlation: A radiograph that correlates less than this with our projection is refused.
         min_slices: Shorter DICOM series are skipped and listed.
         h5_axes: Where the axes of X2CT's arrays point.
+        rescale: SLOPE,INTERCEPT for files that hold no HU: HU = SLOPE * number + INTERCEPT, 1,-1024 for HU + 1024.
+        patients: Whose a CT is. auto: by PatientID, or by the folder; name: each file, and each folder of slices, is
+            one patient's; else a CSV file with the columns path (of a file or a folder, relative to the input) and
+            patient_id.
         num_workers: Number of processes.
         shard: Part i/n of the cases, to share the work between n machines.
         max_skipped: Share of refused cases above which the run fails.
@@ -93,9 +100,10 @@ def prepare(
     if views is not None:
         geometry = f"circle-{views}"
     window = parse_numbers(hu_window, 2, "hu_window", "-1000,500")
+    slope, intercept = (1.0, 0.0) if rescale is None else parse_numbers(rescale, 2, "rescale", "1,-1024")
     options = Options(
         size, float(extent), geometry, radiograph_size, (window[0], window[1]), remove_table, nifti, dicom, photons,
-        scatter_fraction, min_correlation, h5_axes, kvp, center, whole,
+        scatter_fraction, min_correlation, h5_axes, kvp, center, whole, None if rescale is None else (slope, intercept),
     )  # fmt: skip
     shares = check_fractions(fractions)
     parse_shard(shard)
@@ -103,16 +111,20 @@ def prepare(
     if target.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {target} must not be inside input {root}, which is searched for CTs")
     if phases or is_phase_layout(root):
+        if rescale or patients != AUTO:
+            raise ValueError("--rescale and --patients are for CTs with radiographs, not for phases")
         prepare_pairs = prepare_cycles if phases else prepare_phases
         prepare_pairs(
             root, target, min_slices=min_slices, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
             fractions=shares, seed=seed,
         )  # fmt: skip
         return
-    found = find_sources(root, min_slices)
+    found = find_sources(root, min_slices, patients)
     _describe(root, found)
     if not found.sources and not found.refused:
-        raise ValueError(f"{root}: no CT found")
+        raise ValueError(
+            f"{root}: no CT found" + (f"; {found.skipped[0][0]} is {found.skipped[0][1]}" if found.skipped else "")
+        )
     if geometry == MEASURED and not any(source.radiographs for source in found.sources):
         geometry = RENDERED  # nothing to measure
         options = replace(options, geometry=geometry)
@@ -128,10 +140,11 @@ def prepare(
             "split": {"by": "hash", "fractions": list(shares), "seed": seed},
         }
 
+    refused = [f"{path}: {reason}" for path, reason in found.refused]
     recipe = Recipe(partial(products, options=options, root=root, output=target), asdict(options), "prepare")
     make_data_set(
         target, [Job((source.case_id,), source) for source in found.sources], recipe, arrange,
-        num_workers=num_workers, shard=shard, max_skipped=max_skipped, num_refused=len(found.refused),
+        num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused,
     )  # fmt: skip
 
 
@@ -145,3 +158,16 @@ def _describe(root: Path, found: Found) -> None:
         print(f"refused  {path}: {reason}")
     if found.other_files:
         print(f"{found.other_files} files of other kinds left alone")
+    cases = Counter(source.patient_id for source in found.sources)
+    if len(cases) == 1 < len(found.sources):
+        print(
+            f"all {len(found.sources)} CTs count as one patient's, {next(iter(cases))}, and go into one section; if "
+            "they are not: --patients name, or a CSV file with the columns path and patient_id"
+        )
+    else:
+        several = [f"{patient} ({count})" for patient, count in cases.items() if count > 1]
+        if several:
+            more = ", ..." if len(several) > 10 else ""
+            print(
+                f"patients with several CTs, which stay together: {', '.join(several[:10])}{more}; --patients otherwise"
+            )

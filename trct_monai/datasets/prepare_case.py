@@ -59,6 +59,7 @@ class Options:
     kvp: float | None = None
     center: str = "lungs"
     whole: bool = False
+    rescale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_hu_window(self.hu_window)
@@ -96,7 +97,8 @@ def products(source: Source, options: Options, root: Path, output: Path) -> Iter
         output: Folder of the cases.
     """
     make = partial(make_case, source, options, root, output / "refused")
-    yield Product(CaseFolder(output / source.case_id), source.digests(root), make)
+    inputs = {**source.digests(root), "patient_id": source.patient_id}
+    yield Product(CaseFolder(output / source.case_id), inputs, make)
 
 
 def make_case(source: Source, options: Options, root: Path, refused: Path, folder: Path) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
     Raises:
         ValueError: If the CT or a radiograph is refused.
     """
-    ct = read_ct(source.path, source.files, options.h5_axes)
+    ct = read_ct(source.path, source.files, options.h5_axes, options.rescale)
     where = partial(CTPreprocessing, extent=options.extent, remove_table=options.remove_table, center=options.center)
     protocol = where(options.size)
     rendered = not source.radiographs and source.format != "HDF5"

@@ -56,7 +56,7 @@ def prepare_cycles(
     recipe = Recipe(partial(_products, root=root, output=output), OPTIONS, "prepare", "4-D CTs")
     make_data_set(
         output, jobs, recipe, arrange, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
-        num_refused=len(refused),
+        refused=refused,
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def prepare_phases(
     recipe = Recipe(partial(_products, root=root, output=output), OPTIONS, "prepare", "pairs")
     make_data_set(
         output, jobs, recipe, arrange, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
-        num_refused=len(unpaired),
+        refused=unpaired,
     )  # fmt: skip
 
 

@@ -1,14 +1,17 @@
 """What a folder holds: CTs in any format, CTs with radiographs, X2CT files; one `Source` for each case."""
 
+import hashlib
 import os
 import re
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trct_monai.datasets.cases import RECORD
+from trct_monai.datasets.patients import AUTO, Whose, patient_rule, usual_patient
 from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
-from trct_monai.io.dicom.header import is_dicom
-from trct_monai.io.dicom.series import Series, find_series
+from trct_monai.io.dicom.series import Series, group_series, may_be_dicom
 from trct_monai.io.files import read_json
 from trct_monai.io.picture import ENDINGS
 from trct_monai.io.provenance import digest_file
@@ -22,9 +25,14 @@ VIEW_NAMES = {"pa": "pa", "frontal": "pa", "lat": "lat", "lateral": "lat"}
 
 LAYOUTS = {1: "CTs", 2: "CTs with radiographs", 3: "X2CT files"}
 
-_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+
+LONGEST = 120
+"""Bytes of the longest name of a case: names of its files are longer, and most file systems take 255."""
+
 _MASK = re.compile(r"(^|[_-])(mask|seg|segmentation)s?([_-]|$)", re.IGNORECASE)
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_MASKS = re.compile(r"(segmentations?|masks?|segs?|labels?(T[rs])?)", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -81,101 +89,123 @@ class Found:
     other_files: int = 0
 
 
-def find_sources(folder: str | os.PathLike[str], min_slices: int = 16) -> Found:
+def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients: str = AUTO) -> Found:
     """All cases in a folder and below it, in the order of their names.
 
     Args:
-        folder: Where to look. Hidden folders are left out.
+        folder: Where to look. Hidden folders are left out, links are followed.
         min_slices: Shorter DICOM series are skipped and listed.
+        patients: Who is whose; see `trct_monai.datasets.patients.patient_rule`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If it is no folder, or the table of patients is none.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not root.exists():
         raise FileNotFoundError(f"{root}: no such folder")
-    found = Found()
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        _search_folder(root, Path(place), sorted(name for name in names if not name.startswith(".")), found, min_slices)
+    if not root.is_dir():
+        raise ValueError(f"{root}: expected a folder, got a file; give the folder with the CTs (an archive unpacked)")
+    whose = patient_rule(root, patients)
+    found, slices = Found(), []
+    for place, names in _folders(root, found):
+        slices += _search_folder(root, place, names, found, whose)
+    for series in group_series(slices, min_slices):
+        if series.is_refused:
+            found.refused.append((series.files[0], series.reason))
+        elif series.reason:
+            found.skipped.append((series.files[0], series.reason))
+        else:
+            found.sources.append(_series_source(root, series, whose))
     found.sources.sort(key=lambda source: source.case_id)
     _refuse_doubles(found)
     return found
 
 
-def patient_of(name: str) -> str:
-    """The patient of a case by its name: the number of LIDC-IDRI if it has one, else the name itself."""
-    match = _PATIENT.search(name)
-    return match.group() if match else name
+def _folders(root: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder and the names of its files; through links too, but each folder once."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(
+        root, followlinks=True, onerror=lambda error: found.refused.append((Path(error.filename), error.strerror or ""))
+    ):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield Path(place), sorted(name for name in names if not name.startswith("."))
 
 
 def safe_name(name: str) -> str:
-    """A name that can be a folder's on any system."""
-    return _UNSAFE.sub("_", name).strip("._") or "case"
+    """A name that can be a folder's on any system: letters of any script, digits, dots, hyphens and underscores.
+
+    Names that differ in anything but blanks stay different: a short digest of the name tells what else was replaced,
+    or cut from one of more than `LONGEST` bytes.
+    """
+    plain = unicodedata.normalize("NFC", name)
+    safe = _UNSAFE.sub("_", plain).strip("._") or "case"
+    changed = _UNSAFE.search(re.sub(r"[\s/]", "", plain)) is not None
+    if len(safe.encode()) > LONGEST:
+        safe, changed = safe.encode()[:LONGEST].decode(errors="ignore"), True
+    return f"{safe}-{hashlib.sha256(plain.encode()).hexdigest()[:6]}" if changed else safe
 
 
-def _search_folder(root: Path, place: Path, names: list[str], found: Found, min_slices: int) -> None:
+def _search_folder(root: Path, place: Path, names: list[str], found: Found, whose: Whose) -> list[Path]:
+    """Sort the files of a folder; those that may be DICOM slices are returned."""
     stems = {place.name, *(name[: -len(extension)] for name in names if (extension := extension_of(name)))}
     pictures = [
         name
         for name in names
         if name.lower().endswith(PICTURES) or (name.lower().endswith(".dcm") and _view_name(name, stems))
     ]
-    used: set[str] = set()
-    dicom = False
+    used = {detached.name for name in names for detached in detached_files(place / name) if detached.parent == place}
+    volumes = [name for name in names if extension_of(name) and name not in used]
+    if volumes and place != root and _MASKS.fullmatch(place.name):
+        found.skipped.append((place, f"{len(volumes)} masks by the folder's name"))
+        return []
+    slices = []
     for name in names:
         path, extension = place / name, extension_of(name)
-        if extension:
-            source = _file_source(root, path, extension, pictures)
+        if name in volumes and extension:
             if _MASK.search(name.removesuffix(extension)):
                 found.skipped.append((path, "a mask by its name"))
-            elif source is not None:
-                found.sources.append(source)
-                used.update(picture.name for picture in source.radiographs.values())
-        elif name not in pictures and not name.endswith((".json", ".csv", ".txt", ".xml", ".md")):
-            if is_dicom(path):
-                dicom = True
-            elif name.lower().endswith((".dcm", ".ima")):
-                found.refused.append((path, "no DICOM file, or a damaged one"))
+                continue
+            source = _file_source(root, path, extension, pictures, whose)
+            found.sources.append(source)
+            used.update(picture.name for picture in source.radiographs.values())
+        elif name.lower().endswith(ARCHIVES):
+            found.skipped.append((path, "an archive; unpack it"))
+        elif name not in (*pictures, *used) and not name.endswith((".json", ".csv", ".txt", ".xml", ".md")):
+            if may_be_dicom(path):
+                slices.append(path)
             else:
                 found.other_files += 1
     found.other_files += len(set(pictures) - used)
-    if dicom:
-        for series in find_series(place, min_slices):
-            if series.reason.startswith("damaged"):
-                found.refused.append((series.files[0], series.reason))
-            elif series.reason:
-                found.skipped.append((series.files[0], series.reason))
-            else:
-                found.sources.append(_series_source(root, place, series))
+    return slices
 
 
-def _series_source(root: Path, place: Path, series: Series) -> Source:
-    relative = place.relative_to(root).parts
-    patient = safe_name(series.patient_id or patient_of(relative[0] if relative else root.absolute().name))
-    return Source(f"{patient}_{series.digest}", patient, "DICOM", place, series.files)
+def _series_source(root: Path, series: Series, whose: Whose) -> Source:
+    place = Path(os.path.commonpath([file.parent for file in series.files]))
+    case_id = f"{safe_name(usual_patient(root, place, series.patient_id))}_{series.digest}"
+    return Source(case_id, whose(place, series.patient_id), "DICOM", place, series.files)
 
 
-def _file_source(root: Path, path: Path, extension: str, pictures: list[str]) -> Source | None:
+def _file_source(root: Path, path: Path, extension: str, pictures: list[str], whose: Whose) -> Source:
     stem, folder = path.name.removesuffix(path.name[-len(extension) :]), path.parent.name
     nested = path.parent.resolve() != root.resolve()
-    parts = path.relative_to(root).parts
-    owner = stem if stem == folder or not nested else parts[0]
     if EXTENSIONS[extension] == "HDF5":
         stem = stem.removesuffix("ct_xray_data").rstrip("_") or folder
     elif nested and stem != folder:
-        stem = "_".join([*parts[:-1], stem])
-    case_id = safe_name(stem)
-    # A known name anywhere in the path is the patient's; else NAME/NAME.nii.gz is NAME's, and a folder one person's.
-    named = patient_of("/".join(parts))
-    patient = safe_name(_recorded_patient(path.parent) or (named if named != "/".join(parts) else owner))
+        stem = "_".join([*path.relative_to(root).parts[:-1], stem])
     file_stem = path.name[: -len(extension)]
     radiographs = {}
     for name in pictures:
         view = _view_name(name, {file_stem, folder})
         if view is not None:
             radiographs[view] = path.parent / name
-    return Source(case_id, patient, EXTENSIONS[extension], path, (path,), radiographs)
+    patient = whose(path, _recorded_patient(path.parent) or "")
+    return Source(safe_name(stem), patient, EXTENSIONS[extension], path, (path,), radiographs)
 
 
 def _recorded_patient(folder: Path) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.cases import load_cases
-from trct_monai.datasets.sources import patient_of
+from trct_monai.datasets.patients import patient_of
+from trct_monai.io.ct import extension_of
 from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist, save_datalist
-from trct_monai.io.files import read_text
+from trct_monai.io.files import read_csv, read_text
 
 DATALIST = "datalist.json"
 
@@ -35,7 +36,8 @@ def split(
         fractions: Shares of training / validation / test. With lists, the first two share the training list.
         seed: Another seed gives another split. A patient's side depends on nothing but its name and the seed.
         by: hash, or lists.
-        train_list: Text file with the name of a case or a patient on each line.
+        train_list: File with the name of a case or a patient on each line, or a CSV with a column patient_id or
+            case_id.
         test_list: The same for the test section.
         leaks_to: training or test: the section of patients who are in both lists. Without it they are refused.
         output: Datalist to write; DATA/datalist.json if not given.
@@ -85,7 +87,10 @@ def write_split(target: Path, sections: Sections, header: Mapping[str, Any]) -> 
         patients = {case["patient_id"] for case in sections[name]}
         print(f"{name:<10} {len(sections[name]):5d} cases of {len(patients)} patients")
     empty = [name for name in SECTIONS if not sections[name]]
-    if empty and header.get("split", {}).get("by") == "hash":
+    patients = {case["patient_id"] for name in SECTIONS for case in sections[name]}
+    if len(patients) == 1 and empty:
+        print(f"note: all cases are of one patient, {next(iter(patients))}, so they are in one section")
+    elif empty and header.get("split", {}).get("by") == "hash":
         print(
             f"note: no case in {' and '.join(empty)}. Each patient's side is drawn from a hash of its name, so a few "
             "patients may leave a section empty; it fills as patients are added, or choose by --by lists or --seed"
@@ -153,7 +158,7 @@ def read_lists(
     for name, path in (("training", Path(train_list)), ("test", Path(test_list))):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such list")
-        lists[name] = {patient_of(line.strip()) for line in read_text(path).splitlines() if line.strip()}
+        lists[name] = {patient_of(line) for line in _names(path)}
         if not lists[name]:
             raise ValueError(f"{path}: no names in it")
     both = lists["training"] & lists["test"]
@@ -168,6 +173,25 @@ def read_lists(
     return lists
 
 
+def _names(path: Path) -> list[str]:
+    """The names in a list: one on each line, or a table with a column patient_id or case_id; endings of files go.
+
+    Raises:
+        ValueError: If it is a table without such a column.
+    """
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if lines and any(mark in lines[0] for mark in ",;\t"):
+        rows = read_csv(path)
+        key = next((key for key in ("patient_id", "case_id") if rows and key in rows[0]), None)
+        if key is None:
+            raise ValueError(
+                f"{path}: expected one name on each line, or a column patient_id or case_id, got {lines[0]!r}"
+            )
+        lines = [row[key].strip() for row in rows if row[key]]
+    names = [Path(line).name for line in lines]
+    return [name.removesuffix(extension_of(name) or "") for name in names]
+
+
 def split_by_lists(
     cases: Iterable[Mapping[str, Any]], lists: Mapping[str, set[str]], fractions: Sequence[float], seed: int
 ) -> Sections:
@@ -177,18 +201,25 @@ def split_by_lists(
     share = training_share(fractions)
     for case in cases:
         patient = patient_of(case["patient_id"])
-        seen.add(patient)
-        if patient in lists["test"]:
+        names = {patient, case["case_id"]}
+        seen |= names
+        if names & lists["test"]:
             sections["test"].append(case)
-        elif patient in lists["training"]:
+        elif names & lists["training"]:
             sections["training" if draw(patient, seed) < share else "validation"].append(case)
         else:
             unlisted.append(case["case_id"])
     if unlisted:
         print(f"{len(unlisted)} cases in neither list are left out: {', '.join(unlisted[:10])}")
-    absent = (lists["training"] | lists["test"]) - seen
-    if absent:
-        print(f"{len(absent)} patients of the lists have no prepared case")
+    for name, listed in lists.items():
+        absent = sorted(listed - seen)
+        if len(absent) == len(listed):
+            raise ValueError(
+                f"none of the {len(listed)} names of the {name} list, such as {absent[0]!r}, is a prepared case or its "
+                f"patient; those are called {', '.join(sorted(seen)[:3])}, ..."
+            )
+        if absent:
+            print(f"{len(absent)} names of the {name} list have no prepared case: {', '.join(absent[:10])}")
     return sections
 
 

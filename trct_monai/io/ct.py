@@ -13,7 +13,9 @@ import torch
 from nibabel import orientations
 from torch import Tensor
 
+from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.series import LPS_TO_RAS, find_series, read_series
+from trct_monai.io.hounsfield import check_hounsfield
 from trct_monai.io.nifti import as_numbers, read_nifti
 from trct_monai.io.x2ct import read_x2ct
 from trct_monai.resampling import to_ras
@@ -21,6 +23,7 @@ from trct_monai.resampling import to_ras
 EXTENSIONS = {
     ".nii": "NIfTI",
     ".nii.gz": "NIfTI",
+    ".hdr": "NIfTI",
     ".mha": "MetaImage",
     ".mhd": "MetaImage",
     ".nrrd": "NRRD",
@@ -30,15 +33,15 @@ EXTENSIONS = {
 }
 """Formats of CT files by the end of their names."""
 
+NRRD_SPACES = {
+    "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps",
+}  # fmt: skip
+"""Values of NRRD's ``space`` that say where the axes of the world point."""
+
 DICOM = "DICOM"
 
 MIN_SLICES = 4
 """A series in a folder of one CT has at least so many slices."""
-
-MIN_SHARE = 0.01
-"""Least share of the voxels that is air, and that is soft tissue, in anything that may be the CT of a trunk."""
-
-SAMPLES = 2**20
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,24 @@ class CT:
         return orientations.apply_orientation(volume, back), affine
 
 
-def read_ct(path: str | os.PathLike[str], files: Sequence[Path] = (), h5_axes: str = "SPL") -> CT:
+def read_ct(
+    path: str | os.PathLike[str],
+    files: Sequence[Path] = (),
+    h5_axes: str = "SPL",
+    rescale: tuple[float, float] | None = None,
+) -> CT:
     """A CT in HU.
 
     Args:
         path: A file of any of `EXTENSIONS`, or a folder with one DICOM series or one such file.
         files: The CT's files if they are known: one, or those of a series, sorted along its slices.
         h5_axes: Where the axes of X2CT's array point, one letter for each.
+        rescale: Slope and intercept from the file's numbers to HU, for files that hold something else.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, not three-dimensional, empty, constant, not finite, or no CT. The line names
-            the file.
+        ValueError: If it is damaged, not three-dimensional, empty, constant, not finite, no CT, or not in HU. The line
+            names the file.
     """
     path = Path(path)
     if files:
@@ -95,10 +104,12 @@ def read_ct(path: str | os.PathLike[str], files: Sequence[Path] = (), h5_axes: s
         read = read_nifti(files[0])
         volume, affine, header = torch.from_numpy(read.values), read.affine, {}
     elif kind == "HDF5":
-        volume, affine, header = read_x2ct(files[0], h5_axes)
+        volume, affine, header = read_x2ct(files[0], h5_axes, raw=rescale is not None)
     else:
         volume, affine, header = _read_itk(files[0])
     place = path if kind == DICOM else files[0]
+    if rescale is not None:
+        volume = volume.float() * rescale[0] + rescale[1]
     check_ct(volume, affine, place)
     stored = read.stored if kind == "NIfTI" else orientations.io_orientation(affine)
     if kind != "NIfTI":
@@ -130,21 +141,24 @@ def ct_files(path: str | os.PathLike[str], min_slices: int = MIN_SLICES) -> tupl
             )
         return (DICOM, list(series[0].files)) if series else ct_files(inside[0])
     extension = extension_of(path.name)
+    if extension is None and is_dicom(path):
+        return DICOM, [path]  # an enhanced CT
     if extension is None:
         raise ValueError(f"{path}: no CT; known are {', '.join(EXTENSIONS)} and folders with a DICOM series")
     return EXTENSIONS[extension], [path]
 
 
 def detached_files(path: Path) -> list[Path]:
-    """The files that hold the voxels of a MetaImage (.mhd) or NRRD (.nhdr) header; none for a file that holds its own.
+    """The files that hold the voxels of a MetaImage (.mhd), NRRD (.nhdr) or NIfTI (.hdr) header; none for other files.
 
     Raises:
         FileNotFoundError: If the header is missing.
     """
+    if extension_of(path.name) == ".hdr":
+        return [voxels] if (voxels := path.with_suffix(".img")).is_file() else []
     if extension_of(path.name) not in (".mhd", ".nhdr"):
         return []
-    with open(path, "rb") as file:
-        lines = file.read(2**16).decode("latin-1").splitlines()
+    lines = _header_lines(path)
     pattern = re.compile(r"(?:ElementDataFile\s*=|data ?file:)\s*(\S.*)", re.IGNORECASE)
     found = [(number, match[1].strip()) for number, line in enumerate(lines) if (match := pattern.match(line))]
     number, named = found[0] if found else (0, "LOCAL")
@@ -187,19 +201,42 @@ def check_ct(volume: Tensor, affine: np.ndarray, path: Path) -> None:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() < 0.05 or spacing.max() > 30:
         raise ValueError(f"{path}: voxel sides of {np.round(spacing, 4).tolist()} mm; is the unit mm?")
-    step = max(1, round((volume.numel() / SAMPLES) ** (1 / 3)))
-    sample = volume[::step, ::step, ::step].float()
-    air, tissue = float((sample < -300).float().mean()), float(((sample > -200) & (sample < 400)).float().mean())
-    if air < MIN_SHARE or tissue < MIN_SHARE:
-        hint = "; HU + 1024 or MR?" if low >= 0 else ""
+    check_hounsfield(volume, path)
+
+
+def _header_lines(path: Path) -> list[str]:
+    """The lines at the beginning of a MetaImage or NRRD file, up to its voxels."""
+    with open(path, "rb") as file:
+        return file.read(2**16).decode("latin-1").splitlines()
+
+
+def _check_orientation(path: Path) -> None:
+    """Refuse a MetaImage or NRRD whose header does not say where left is; ITK takes it for LPS."""
+    lines = _header_lines(path)
+    if not lines or ("=" not in lines[0] and not lines[0].startswith("NRRD")):
+        return  # neither: ITK says what is wrong
+    is_nrrd = lines[0].startswith("NRRD")
+    stated = {
+        key.strip().lower(): value.strip()
+        for key, separator, value in (line.partition(":" if is_nrrd else "=") for line in lines)
+        if separator
+    }
+    if not is_nrrd:
+        lacking = "" if {"transformmatrix", "rotation", "orientation"} & set(stated) else "TransformMatrix"
+    else:
+        known = stated.get("space", "").lower() in NRRD_SPACES
+        lacking = "space directions" if "space directions" not in stated else "" if known else "space"
+    if lacking:
         raise ValueError(
-            f"{path}: no CT in HU, values {low:g} to {high:g} with {air:.1%} air and {tissue:.1%} soft tissue{hint}"
+            f"{path}: the header does not say where right and left are ({lacking} is missing); write it anew with its "
+            "orientation"
         )
 
 
 def _read_itk(path: Path) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     import itk
 
+    _check_orientation(path)
     try:
         image = itk.imread(str(path))
     except (RuntimeError, TypeError, KeyError) as error:

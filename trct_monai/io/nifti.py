@@ -60,7 +60,7 @@ def read_nifti(path: str | os.PathLike[str]) -> Volume:
         raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
     while numbers.ndim > 3 and numbers.shape[-1] == 1:
         numbers = numbers[..., 0]
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine = _affine(image, path)
     stored = _orientation(affine, path)
     values = numbers if numbers.ndim < 3 else orientations.apply_orientation(numbers, stored)
     matrix = affine if numbers.ndim < 3 else affine @ orientations.inv_ornt_aff(stored, numbers.shape[:3])
@@ -75,7 +75,7 @@ def read_nifti_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.n
         ValueError: If the header is damaged, or does not say where right and left are.
     """
     image = _load(Path(path), header_only=True)
-    affine, shape = np.asarray(image.affine, dtype=np.float64), tuple(int(n) for n in image.shape[:3])
+    affine, shape = _affine(image, path), tuple(int(n) for n in image.shape[:3])
     stored = _orientation(affine, path)
     order = np.argsort(stored[:, 0])
     return tuple(shape[axis] for axis in order), affine @ orientations.inv_ornt_aff(stored, shape)
@@ -191,12 +191,35 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
                 content = file.read()
             sizes = [int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")]
             image = (nibabel.Nifti2Image if 540 in sizes else nibabel.Nifti1Image).from_bytes(content)
-        codes = image.header["qform_code"], image.header["sform_code"]
+        # Analyze, which is older than NIfTI, has neither.
+        codes = [image.header[key] for key in ("qform_code", "sform_code") if key in image.header.keys()]
     except (*DAMAGED, KeyError) as error:
         raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
     if oriented and not any(codes):
         raise ValueError(f"{path}: the header does not say where right and left are (qform and sform codes are 0)")
     return image
+
+
+def _affine(image: Any, path: str | os.PathLike[str]) -> np.ndarray:
+    """The affine of an image, on which sform and qform agree if both are there: to half a voxel at all corners."""
+    try:
+        qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
+    except DAMAGED as error:
+        raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if qform is not None and sform is not None and np.isfinite(affine).all():
+        corners = np.array(
+            [[*np.multiply(corner, np.array(image.shape[:3]) - 1), 1.0] for corner in np.ndindex(2, 2, 2)]
+        )
+        apart = np.linalg.norm((corners @ (qform - sform).T)[:, :3], axis=1).max()
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        if not apart <= 0.5 * sides.min():
+            raise ValueError(
+                f"{path}: sform and qform disagree, by {apart:.1f} mm: the axes point to "
+                f"{''.join(map(str, nibabel.aff2axcodes(sform)))} and {''.join(map(str, nibabel.aff2axcodes(qform)))}; "
+                "find out which is right, and write it into both"
+            )
+    return affine
 
 
 def _orientation(affine: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:

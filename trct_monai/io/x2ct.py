@@ -28,8 +28,14 @@ def read_x2ct_radiographs(path: Path) -> dict[str, Tensor]:
     return {view: torch.from_numpy(picture.astype(np.float32)) for view, picture in pictures.items()}
 
 
-def read_x2ct(path: Path, axes: str) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
-    """X2CT's array with the affine that its size, its spacing and the named axes give; centred on the origin."""
+def read_x2ct(path: Path, axes: str, raw: bool = False) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
+    """X2CT's array with the affine that its size, its spacing and the named axes give; centred on the origin.
+
+    Args:
+        path: The file.
+        axes: Where its axes point.
+        raw: Give the numbers as they are stored, and not HU where they are `X2CT_OFFSET` more.
+    """
     import h5py
 
     try:
@@ -56,6 +62,6 @@ def read_x2ct(path: Path, axes: str) -> tuple[Tensor, np.ndarray, dict[str, Any]
         affine[int(world), axis] = sign * sides[axis]
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(numbers.shape) - 1) / 2)
     volume = torch.from_numpy(as_numbers(numbers, path))
-    stored_offset = volume.numel() > 0 and float(volume.min()) > -100
+    stored_offset = not raw and volume.numel() > 0 and float(volume.min()) > -100 and float(volume.max()) > 300
     header = {"axes": axes, "stored_value": "HU + 1024" if stored_offset else "HU"}
     return volume.float() - X2CT_OFFSET if stored_offset else volume, affine, header

@@ -1,8 +1,13 @@
-"""DICOM series: the series of a folder, and one series as a volume. ITK and GDCM do the reading."""
+"""DICOM series: those of a folder or of many, and one series as a volume.
+
+What a series is, its headers say, all of them (`trct_monai.io.dicom.slices`); ITK and GDCM decode the pixels.
+"""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +16,37 @@ import torch
 from torch import Tensor
 
 from trct_monai.intensity import HU_INT16
-from trct_monai.io.dicom.header import header_numbers, header_rescale, header_text, last_line
+from trct_monai.io.dicom.header import is_dicom, last_line
+from trct_monai.io.dicom.slices import Slice, read_slices_of
+from trct_monai.io.dicom.volume import check_volume, in_order
+from trct_monai.io.provenance import digest_file
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-SPACING_TOLERANCE = 0.1
-"""Share of the slice distance by which a gap between two slices may differ from it."""
+FEW = 4
+"""So many slices that lie across a series are no localizers, but a stack of their own."""
+
+ENDINGS = (".dcm", ".ima", ".dicom")
+"""Names that end so are of DICOM files."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One DICOM series of a folder.
+    """One DICOM series, or files that are none.
 
     Attributes:
         files: Its files, sorted along the slice normal.
-        uid: SeriesInstanceUID.
+        uid: SeriesInstanceUID; without one the folder.
         patient_id: PatientID; empty if it was removed.
         reason: Why the series is no CT volume; empty if it is one.
+        is_refused: Whether it should have been one, as a damaged file should.
     """
 
     files: tuple[Path, ...]
     uid: str
     patient_id: str
-    reason: str
+    reason: str = ""
+    is_refused: bool = False
 
     @property
     def digest(self) -> str:
@@ -41,88 +54,195 @@ class Series:
         return hashlib.sha256(self.uid.encode()).hexdigest()[:6]
 
 
+def may_be_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does, or its name says that it is one."""
+    return path.name.lower().endswith(ENDINGS) or is_dicom(path)
+
+
 def find_series(folder: Path, min_slices: int) -> list[Series]:
-    """The series of one folder, not of its subfolders.
+    """The series of one folder, not of its subfolders; see `group_series`."""
+    return group_series(
+        [path for path in sorted(folder.iterdir()) if path.is_file() and may_be_dicom(path)], min_slices
+    )
+
+
+def group_series(files: Iterable[Path], min_slices: int) -> list[Series]:
+    """The series among some files, wherever they lie.
+
+    Slices belong together if they share PatientID, StudyInstanceUID and SeriesInstanceUID, over folders too if no two
+    of them have one place. Localizers, slices that lie across the others, and exact copies leave their series and are
+    listed beside it. A damaged file whose name differs in its digits alone refuses its neighbours: it may be one of
+    their slices.
 
     Args:
-        folder: The folder.
-        min_slices: A series of fewer files is no volume.
+        files: DICOM files, or what may be some.
+        min_slices: A series of fewer slices is no volume.
     """
-    import itk
-
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)  # a localizer under the same UID has another size or thickness
-    names.SetDirectory(str(folder))
-    return [_describe([Path(file) for file in names.GetFileNames(uid)], min_slices) for uid in names.GetSeriesUIDs()]
+    groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    damaged: dict[tuple[Path, str], list[tuple[Path, str]]] = defaultdict(list)
+    for path in files:
+        try:
+            for one in read_slices_of(path):
+                groups[(*one.series, "" if one.series[-1] else str(path.parent))].append(one)
+        except ValueError as error:
+            damaged[_pattern(path)].append((path, str(error)))
+    found: list[Series] = []
+    for slices in groups.values():
+        kept, copies = _without_copies(slices)
+        found += [_series(copies, "copies of other slices of its series")] if copies else []
+        found += [series for part in _connected(kept) for series in _parts(part, min_slices)]
+    beside = {
+        pattern: i for i, series in enumerate(found) if not series.reason for pattern in map(_pattern, series.files)
+    }
+    for pattern, bad in damaged.items():
+        (path, reason), more = bad[0], f" and {len(bad) - 1} more like it" if len(bad) > 1 else ""
+        if pattern in beside:
+            series = found[beside[pattern]]
+            reason = f"{path.name}{more} beside it may be of its slices, and cannot be read: {reason}"
+            found[beside[pattern]] = replace(series, reason=reason, is_refused=True)
+        else:
+            found.append(Series((path,), str(path), "", f"{reason}{more}", is_refused=True))
+    return found
 
 
 def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
     """A series as a volume.
 
     Args:
-        files: Its files, sorted along the slice normal.
+        files: Its files, in any order; one file is an enhanced CT.
 
     Returns:
         HU (X, Y, Z), int16 where all are whole numbers that fit and float32 otherwise; the affine from voxel index to
         world mm in RAS (gantry tilt included); and the SeriesInstanceUID as ``series_uid``.
 
     Raises:
-        ValueError: If a file is damaged, slices are missing or doubled, or RescaleSlope is 0.
+        ValueError: If a file is damaged, or the slices do not make one volume; see `check_volume`.
     """
+    slices = []
+    for path in files:
+        try:
+            slices += read_slices_of(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    check_volume(slices)
+    order = in_order(slices)
+    sorted_slices = [slices[index] for index in order]
+    volume = _read_pixels(files, slices)[torch.as_tensor(order)]
+    first, last = (np.array(one.position) for one in (sorted_slices[0], sorted_slices[-1]))
+    row, column = np.reshape(np.array(sorted_slices[0].orientation), (2, 3))
+    height, width = sorted_slices[0].spacing or (0.0, 0.0)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = row * width, column * height
+    affine[:3, 2] = (last - first) / (len(slices) - 1)
+    affine[:3, 3] = first
+    return volume.permute(2, 1, 0), LPS_TO_RAS @ affine, {"series_uid": slices[0].series[-1]}
+
+
+def _series(slices: Sequence[Slice], reason: str = "") -> Series:
+    files = tuple(dict.fromkeys(one.path for one in slices))
+    return Series(files, slices[0].series[-1] or str(files[0].parent), slices[0].series[0], reason)
+
+
+def _pattern(path: Path) -> tuple[Path, str]:
+    return path.parent, re.sub(r"\d+", "#", path.name)
+
+
+def _without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """The slices, and those whose file has the UID and the bytes of another one."""
+    uses = Counter(one.sop_uid for one in slices)
+    seen: set[tuple[str, str]] = set()
+    kept, copies = [], []
+    for one in slices:
+        if one.sop_uid and uses[one.sop_uid] > 1:
+            key = (one.sop_uid, f"{digest_file(one.path)} {one.position}")
+            if key in seen:
+                copies.append(one)
+                continue
+            seen.add(key)
+        kept.append(one)
+    return kept, copies
+
+
+def _connected(slices: list[Slice]) -> list[list[Slice]]:
+    """Slices in many folders as one series, if each has a place of its own; else those of each folder."""
+    folders: dict[Path, list[Slice]] = defaultdict(list)
+    for one in slices:
+        folders[one.path.parent].append(one)
+    places = {one.position and tuple(np.round(one.position, 2)) for one in slices}
+    if len(folders) == 1 or (len(places) == len(slices) and None not in places):
+        return [slices]
+    return list(folders.values())
+
+
+def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
+    """A series without its localizers, and each kind of those."""
+    localizers = [one for one in slices if one.is_localizer]
+    rest = [one for one in slices if not one.is_localizer]
+    normals = [tuple(np.round(np.abs(one.normal), 1)) for one in rest]
+    usual = Counter(normals).most_common(1)[0][0] if normals else ()
+    across = [one for one, normal in zip(rest, normals) if normal != usual]
+    if 0 < len(across) < min(FEW, len(rest) - len(across)):
+        rest = [one for one, normal in zip(rest, normals) if normal == usual]
+    else:
+        across = []
+    found = [_series(localizers, "localizer")] if localizers else []
+    if across:
+        found.append(_series(across, "localizer, not called so: it lies across the other slices of its series"))
+    if not rest:
+        return found
+    modality = rest[0].modality
+    reason = ""
+    if modality != "CT":
+        reason = f"modality {modality or 'unknown'}, not CT"
+    elif len(rest) < min_slices:
+        reason = f"short series, {len(rest)} slices of at least {min_slices}"
+    if all(one.position and one.orientation for one in rest):
+        rest = [rest[index] for index in in_order(rest)]
+    else:
+        rest = sorted(rest, key=lambda one: (one.number, one.path))
+    return [*found, _series(rest, reason)]
+
+
+def _read_pixels(files: Sequence[Path], slices: Sequence[Slice]) -> Tensor:
+    """HU (slices, rows, columns) as the files have them."""
     import itk
 
-    reader = _read(files, itk.SS)
-    headers = list(reader.GetMetaDataDictionaryArray())
-    volume = torch.from_numpy(itk.array_from_image(reader.GetOutput()))
-    if not _is_exact(volume, headers, files):
-        volume = torch.from_numpy(itk.array_from_image(_read(files, itk.F).GetOutput()))
+    volume = torch.from_numpy(_decode(files, itk.SS))
+    if not _is_exact(volume, slices):
+        volume = torch.from_numpy(_decode(files, itk.F))
         whole = volume.clamp(*HU_INT16).short()
         volume = whole if bool((whole == volume).all()) else volume
-    image = reader.GetOutput()
-    direction = itk.array_from_matrix(image.GetDirection())
-    positions = np.array([header_numbers(header, "0020|0032") for header in headers])
-    _check_positions(positions, direction, files)
-    affine = np.eye(4)
-    affine[:3, :3] = direction @ np.diag(np.array(image.GetSpacing()))
-    affine[:3, 3] = np.array(image.GetOrigin())
-    if len(positions) > 1:
-        affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
-    return volume.permute(2, 1, 0), LPS_TO_RAS @ affine, {"series_uid": header_text(headers[0], "0020|000e")}
+    if volume.shape != (len(slices), *slices[0].size):
+        raise ValueError(f"{files[0]}: {len(slices)} slices of {slices[0].size} pixels, got {tuple(volume.shape)}")
+    if slices[0].is_inverted:  # GDCM has inverted the stored numbers, as for a screen; HU are HU
+        turned = [rescale[0] * sum(one.stored) + 2 * rescale[1] for one in slices for rescale in (one.rescale,)]
+        volume = (torch.tensor(turned)[:, None, None] - volume).to(volume.dtype)
+    return volume
 
 
-def _read(files: Sequence[Path], pixel_type: Any) -> Any:
-    """ITK's reader, which has read the rescaled values and converted them to a type as C does it.
-
-    It owns the headers: they do not outlive it.
-    """
+def _decode(files: Sequence[Path], pixel_type: Any) -> np.ndarray:
+    """The rescaled values, converted to a type as C does it."""
     import itk
 
     reader = itk.ImageSeriesReader[itk.Image[pixel_type, 3]].New(
         FileNames=[str(file) for file in files], ImageIO=itk.GDCMImageIO.New(), ForceOrthogonalDirection=False
     )
-    reader.SetMetaDataDictionaryArrayUpdate(True)
     try:
         reader.Update()
     except RuntimeError as error:
         raise ValueError(f"{files[0].parent}: damaged DICOM series ({last_line(error)})") from error
-    return reader
+    values: np.ndarray = itk.array_from_image(reader.GetOutput())
+    return values
 
 
-def _is_exact(volume: Tensor, headers: Sequence[Any], files: Sequence[Path]) -> bool:
+def _is_exact(volume: Tensor, slices: Sequence[Slice]) -> bool:
     """Whether conversion to int16 has changed no value: none had a fraction to lose, and none was beyond the range.
 
     Values that the pixels could hold beyond the range would have come out at its other end, 65536 away.
     """
     low, high = (int(value) for value in volume.aminmax())
-    for header, file in zip(headers, files):
-        try:
-            slope, intercept = header_rescale(header)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
-        bits = (header_numbers(header, "0028|0101") or [16.0])[0]
-        signed = (header_numbers(header, "0028|0103") or [0.0])[0] == 1
-        least = -(2 ** (bits - 1)) if signed else 0.0
-        ends = sorted(slope * pixel + intercept for pixel in (least, least + 2**bits - 1))
+    for slope, intercept, stored in {(*one.rescale, one.stored) for one in slices}:
+        ends = sorted(slope * pixel + intercept for pixel in stored)
         is_whole = slope.is_integer() and intercept.is_integer()
         beyond = (ends[0] < HU_INT16[0] and high >= ends[0] + 65536) or (
             ends[1] > HU_INT16[1] and low <= ends[1] - 65536
@@ -130,43 +250,3 @@ def _is_exact(volume: Tensor, headers: Sequence[Any], files: Sequence[Path]) -> 
         if not is_whole or beyond:
             return False
     return True
-
-
-def _describe(files: list[Path], min_slices: int) -> Series:
-    import itk
-
-    image_io = itk.GDCMImageIO.New()
-    image_io.SetFileName(str(files[0]))
-    try:
-        image_io.ReadImageInformation()
-    except RuntimeError as error:
-        return Series(tuple(files), str(files[0]), "", f"damaged ({last_line(error)})")
-    header = image_io.GetMetaDataDictionary()
-    modality, image_type = header_text(header, "0008|0060"), header_text(header, "0008|0008").upper()
-    if "LOCALIZER" in image_type or "SCOUT" in image_type:
-        reason = "localizer"
-    elif modality != "CT":
-        reason = f"modality {modality or 'unknown'}, not CT"
-    elif len(files) < min_slices:
-        reason = f"short series, {len(files)} slices of at least {min_slices}"
-    else:
-        reason = ""
-    return Series(
-        tuple(files), header_text(header, "0020|000e") or str(files[0].parent), header_text(header, "0010|0020"), reason
-    )
-
-
-def _check_positions(positions: np.ndarray, direction: np.ndarray, files: Sequence[Path]) -> None:
-    if positions.ndim != 2 or positions.shape[1] != 3:
-        raise ValueError(f"{files[0].parent}: the slices have no ImagePositionPatient")
-    normal = np.cross(direction[:, 0], direction[:, 1])
-    gaps = np.abs(np.diff(positions @ normal))
-    usual = float(np.median(gaps))
-    if usual <= 0 or gaps.min() < SPACING_TOLERANCE * usual:
-        raise ValueError(f"{files[int(gaps.argmin()) + 1]}: two slices of the series at the same place")
-    if np.abs(gaps / usual - 1).max() > SPACING_TOLERANCE:
-        worst = int(np.abs(gaps / usual - 1).argmax())
-        raise ValueError(
-            f"{files[worst]}: slices are missing after this one, the gap is {gaps[worst]:.2f} mm instead of "
-            f"{usual:.2f} mm"
-        )

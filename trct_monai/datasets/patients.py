@@ -1,0 +1,116 @@
+"""Whose a CT is: by its header, its path, or a table. All cases of one patient go into one section of a split."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from trct_monai.io.ct import extension_of
+from trct_monai.io.files import read_csv
+
+AUTO, BY_NAME = "auto", "name"
+"""Rules beside a table."""
+
+PLACEHOLDERS = re.compile(
+    r"(anon(ym(ous|i[sz]ed)?)?|de-?identified|unknown|none|null|n/?a|no[ _-]?(name|id)|removed|"
+    r"x+|0+|[-_. ]+)[ _^-]*(id|patient|name)?",
+    re.IGNORECASE,
+)
+"""What anonymisers put in the place of a PatientID: it names nobody."""
+
+GROUPS = re.compile(
+    r"(images?|labels?)(T[rs])?|train(ing)?(set|data)?|val(id(ation)?)?(set|data)?|test(ing|set|data)?|"
+    r"(sub|data)?sets?[ _-]*\d*|fold[ _-]*\d*|splits?[ _-]*\d*|part[ _-]*\d*|batch[ _-]*\d*|"
+    r"cts?([ _-]?scans?)?|scans?|volumes?|data|nii|nifti|dicom|raw|patients?|cases?|subjects?|cohort[ _-]*\d*",
+    re.IGNORECASE,
+)
+"""Folders that hold many patients, by their names: nnU-Net's imagesTr, LUNA16's subset0, train."""
+
+_LIDC = re.compile(r"LIDC-IDRI-\d{4}")
+_CHANNEL = re.compile(r"_0000$")
+
+
+Whose = Callable[[Path, str], str]
+"""From a CT's file, or a series' folder, and what its header or record says, to the patient."""
+
+
+def patient_of(name: str) -> str:
+    """The patient of a case by its name: the number of LIDC-IDRI if it has one, else the name itself."""
+    match = _LIDC.search(name)
+    return match.group() if match else name
+
+
+def patient_rule(root: Path, patients: str = AUTO) -> Whose:
+    """How to tell whose a CT is.
+
+    Args:
+        root: The folder that is searched.
+        patients: ``auto``: a DICOM series is its PatientID's, unless that is a placeholder such as ANONYMOUS; any other
+            CT that of its LIDC-IDRI number, of its own name if it lies in `root`, in a folder of its name or in one of
+            `GROUPS`, else that of its topmost folder. ``name``: each file, and each folder of series, is one patient's.
+            Else a CSV file with the columns ``path``, of a file or a folder relative to `root`, and ``patient_id``.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If it lacks a column, or names a path twice.
+    """
+    if patients == AUTO:
+        return partial(usual_patient, root)
+    if patients == BY_NAME:
+        return lambda path, known: _own_name(path)
+    table = _read_table(Path(patients))
+
+    def listed(path: Path, known: str) -> str:
+        relative = path.relative_to(root)
+        for place in (relative, *relative.parents):
+            if place.as_posix() in table:
+                return table[place.as_posix()]
+        raise ValueError(f"{path}: the table {patients} does not name it, nor a folder above it")
+
+    return listed
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; patients must be {AUTO}, {BY_NAME} or a CSV file")
+    table: dict[str, str] = {}
+    for number, row in enumerate(read_csv(path), 2):
+        place, name = (str(row.get(key) or "").strip() for key in ("path", "patient_id"))
+        if not place or not name:
+            raise ValueError(f"{path}: line {number} must have the columns path and patient_id, got {dict(row)}")
+        place = Path(place).as_posix()
+        if table.setdefault(place, name) != name:
+            raise ValueError(f"{path}: {place} is {table[place]}'s and {name}'s")
+    return table
+
+
+def usual_patient(root: Path, path: Path, known: str) -> str:
+    """The patient by the rule ``auto`` of `patient_rule`.
+
+    Args:
+        root: The folder that is searched.
+        path: A CT's file, or the folder of a series, in `root`.
+        known: PatientID, or what a record says; empty if there is none.
+    """
+    known = unicodedata.normalize("NFC", known).strip()
+    if known and not PLACEHOLDERS.fullmatch(known):
+        return known
+    parts = path.relative_to(root).parts
+    if match := _LIDC.search("/".join(parts)):
+        return match.group()
+    names = list(parts)
+    while names and GROUPS.fullmatch(names[0]):
+        names.pop(0)
+    if path.is_dir():
+        return unicodedata.normalize("NFC", names[0] if names else known or root.absolute().name)
+    return _own_name(path) if len(names) < 2 or _stem(path) == path.parent.name else names[0]
+
+
+def _own_name(path: Path) -> str:
+    """The name of a file without its ending, or of a folder."""
+    return unicodedata.normalize("NFC", path.absolute().name if path.is_dir() else _CHANNEL.sub("", _stem(path)))
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(extension_of(path.name) or "")]

@@ -1,0 +1,91 @@
+"""Whether numbers are Hounsfield units: a chest has air, lung and soft tissue, each where the scale has it."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from trct_monai.intensity import PADDING_HU
+
+MIN_SHARE = 0.01
+"""Least share of the voxels that is air or lung, and that is soft tissue, in anything that may be the CT of a trunk."""
+
+MIN_LUNG = 0.002
+"""Least share between air and soft tissue, that is lung and the border of the body, where all air has one value."""
+
+MAX_DENSE = 0.2
+"""Greatest share of cortical bone and metal in the body; of the patients' CTs that we know the most is 0.02."""
+
+SAMPLES = 2**20
+
+OFFSETS = (1024.0, 1000.0)
+"""What is often added to HU so that a file holds no number below 0."""
+
+
+def check_hounsfield(volume: Tensor, path: Path) -> None:
+    """Refuse a volume that is no CT of a trunk in HU.
+
+    Padding does not count as air: neither what lies below `PADDING_HU`, nor one value without any lung beside it.
+
+    Args:
+        volume: Values (X, Y, Z).
+        path: The file, for the message.
+
+    Raises:
+        ValueError: With one line that says what the numbers are instead, if that can be guessed.
+    """
+    fault = hounsfield_fault(volume)
+    if fault:
+        raise ValueError(f"{path}: {fault}")
+
+
+def hounsfield_fault(volume: Tensor) -> str:
+    """What speaks against a volume being a CT of a trunk in HU; empty if nothing does.
+
+    Args:
+        volume: Values (X, Y, Z).
+    """
+    step = max(1, round((volume.numel() / SAMPLES) ** (1 / 3)))
+    sample = volume[::step, ::step, ::step].float()
+    fault = _fault(sample)
+    if not fault:
+        return ""
+    low, high = float(volume.min()), float(volume.max())
+    return f"no CT in HU, values {low:g} to {high:g} with {fault}{_guess(sample, low, high)}"
+
+
+def _fault(sample: Tensor) -> str:
+    inside = sample[sample >= PADDING_HU]
+    if inside.numel() == 0:
+        return "nothing but padding"
+
+    def share(low: float, high: float) -> float:
+        return float(((inside >= low) & (inside < high)).float().mean())
+
+    air, lung, tissue = share(PADDING_HU, -300), share(-950, -300), share(-200, 400)
+    dense = share(600, float("inf")) / max(share(-200, float("inf")), 1e-9)
+    if air < MIN_SHARE or tissue < MIN_SHARE:
+        return f"{air:.1%} air and {tissue:.1%} soft tissue"
+    dark = inside[inside < -300]
+    if lung < MIN_LUNG and bool((dark == dark[0]).all()):
+        return f"{lung:.1%} lung, and air of one value ({float(dark[0]):g}), as padding is"
+    if dense > MAX_DENSE:
+        return f"{dense:.0%} of the body as dense as bone"
+    return ""
+
+
+def _guess(sample: Tensor, low: float, high: float) -> str:
+    """What the numbers may be, and the flag of `prepare` that makes HU of them."""
+    if low >= -0.01 and high <= 1.01:
+        return "; [0, 1]? If it is the window -1024 to 1476 HU, prepare --rescale 2500,-1024 converts it"
+    if low >= -1.01 and high <= 1.01:
+        return "; [-1, 1]? If it is the window -1024 to 1476 HU, prepare --rescale 1250,226 converts it"
+    fitting = [offset for offset in OFFSETS if not _fault(sample - offset)]
+    if fitting:
+        air = {
+            offset: (sample - offset)[(sample - offset >= PADDING_HU) & (sample - offset < -900)] for offset in fitting
+        }
+        best = min(fitting, key=lambda one: abs(float(air[one].median()) + 1000) if air[one].numel() else 1e9)
+        return f"; HU + {best:g}, or MR? If it is HU + {best:g}, prepare --rescale 1,{-best:g} converts it"
+    if low >= 0 and high <= 255:
+        return "; a picture of 8 bits?"
+    return "; HU + 1024 or MR?" if low >= 0 else ""
