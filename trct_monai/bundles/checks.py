@@ -88,10 +88,12 @@ def keep_paths(parser: ConfigParser, given: Mapping[str, Any]) -> None:
         ValueError: If what is given for a path is no text.
     """
     for key, value in given.items():
-        texts = list(value) if key in MANY and isinstance(value, list | tuple) else [value]
-        if value is None or not key.endswith((*PATHS, *MANY)):
+        if key in MANY and isinstance(value, list | tuple):
+            if (kept := [_with_hash(one) for one in value]) != list(value):
+                parser.ref_resolver.resolved_content[key] = kept
+        if not key.endswith(PATHS) or value is None:
             continue
-        if not all(isinstance(text, str | os.PathLike) for text in texts):
+        if not isinstance(value, str | os.PathLike):
             raise ValueError(
                 f"--{key}: expected a path, got {value!r} ({type(value).__name__}); write ./NAME for a name that looks "
                 "like a number, a list or a word of Python"
@@ -99,9 +101,13 @@ def keep_paths(parser: ConfigParser, given: Mapping[str, Any]) -> None:
         typed = typed_value(key) if runs_in_shell() else None
         if typed is not None and "#" in typed and "#" not in str(value):  # what follows is a comment in Python
             raise ValueError(f"--{key}: {typed!r} arrived as {value!r}; write ./{typed}")
-        if isinstance(value, list | tuple):  # whose texts MONAI has changed in place
-            meant = [text.replace("::", "#") for text in map(str, texts)]
-            kept = [new if Path(new).exists() and not Path(old).exists() else old for old, new in zip(texts, meant)]
-            parser.ref_resolver.resolved_content[key] = kept
-        elif "#" in str(value) and not str(value).startswith(("$", "@", "%")):
+        if "#" in str(value) and not str(value).startswith(("$", "@", "%")):
             parser.ref_resolver.resolved_content[key] = str(value)
+
+
+def _with_hash(one: Any) -> Any:
+    """A path of a list, whose texts MONAI has changed in place, as it was if there is such a file."""
+    if not isinstance(one, str) or Path(one).exists():
+        return one
+    meant = one.replace("::", "#")
+    return meant if Path(meant).exists() else one

@@ -58,7 +58,9 @@ def one_line(error: BaseException) -> str | None:
             text = str(damage)
     if text is None:
         text = next((one[:300] for one in texts if "loading state_dict" in one), None)
-    return None if text is None else " ".join(text.split())
+    if text is None:
+        return None
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def runs_in_shell() -> bool:

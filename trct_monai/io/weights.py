@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from struct import error as StructError
 from typing import Any
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
@@ -48,9 +47,6 @@ LFS_POINTER = b"version https://git-lfs"
 
 WRAPPED = "module."
 """What the names of a wrapped network's tensors begin with."""
-
-DAMAGED = (RuntimeError, EOFError, OSError, TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError)
-"""What PyTorch raises on a damaged file."""
 
 CHECKSUMS = "SHA256SUMS"
 """Beside weights that ship: their SHA-256, as ``sha256sum`` writes and checks them."""
@@ -139,7 +135,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of storages of an older kind
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (*DAMAGED, UnpicklingError) as error:
+    except Exception as error:  # of a damaged file PyTorch raises any
         if found := re.search(r"(?:GLOBAL|class|function) ([a-zA-Z_]\w*(?:\.\w+)+)", str(error)):
             raise ValueError(
                 f"{path}: expected tensors by their names, got the Python object {found[1]}, which may run code and is "
@@ -150,9 +146,9 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not weights that can be read ({reason or 'no file of PyTorch'}); fetch or write the file again"
         ) from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path}: not weights by their names, but {type(state).__name__}")
-    if state and all(isinstance(name, str) and name.startswith(WRAPPED) for name in state):
+    if state and all(name.startswith(WRAPPED) for name in state):
         raise ValueError(
             f"{path}: every name begins with {WRAPPED!r}, as those of a DataParallel or DistributedDataParallel "
             "wrapper do; save the network inside: torch.save(wrapper.module.state_dict(), FILE)"
