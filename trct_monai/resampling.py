@@ -78,7 +78,7 @@ def resample(
     # In the order of memory no contraction needs a copy of the volume.
     strides = volume.stride()
     order = sorted(range(3), key=lambda axis: strides[axis], reverse=True)
-    result = volume.permute(order).float() - fill
+    result = volume.permute(order).to(torch.float32, copy=True).sub_(fill)  # one copy: a CT may take gigabytes
     for place in sorted(range(3), key=lambda place: matrices[order[place]].shape[0] / result.shape[place]):
         result = _contract(matrices[order[place]], result, place)
     return result.permute([order.index(axis) for axis in range(3)]).contiguous().add_(fill)

@@ -137,3 +137,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest
         assert main(["export", *flags]) == 2
         assert expected in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "wrong.pt"]
+
+
+def test_its_trace_refuses_radiographs_of_another_size(exported: Path) -> None:
+    inputs = json.loads(Path(metadata(exported)).read_text(encoding="utf-8"))["network_data_format"]["inputs"]
+    if inputs["image"]["format"] != "radiograph":
+        pytest.skip("a network of slices takes any size")
+    shape = [inputs["image"]["num_channels"], *inputs["image"]["spatial_shape"]]
+    model = torch.jit.load(exported / "models" / "model.ts")
+    assert model(torch.rand(1, *shape)).isfinite().all()
+    with pytest.raises(torch.jit.Error, match=f"expected radiographs of {shape[1]} x {shape[2]} pixels, as the model"):
+        model(torch.rand(1, shape[0], 2 * shape[1], 2 * shape[2]))

@@ -12,7 +12,7 @@ from trct_monai import __version__
 from trct_monai.datasets.phase_slices import load_phases
 from trct_monai.evaluation.driver import score_cases
 from trct_monai.evaluation.options import EvaluationOptions
-from trct_monai.evaluation.predictions import check_grid, prediction_files
+from trct_monai.evaluation.predictions import check_grid, check_scale, prediction_files
 from trct_monai.evaluation.summary import format_estimate, mean_scores, values_by_case
 from trct_monai.figures import phase_figure, save_figure
 from trct_monai.io.datalist import PHASES
@@ -159,10 +159,11 @@ def _load(case: Mapping[str, str], path: Path) -> tuple[MetaTensor, MetaTensor, 
     """Prediction, phase and time average in HU on one grid.
 
     Raises:
-        ValueError: If the prediction is on another.
+        ValueError: If the prediction is on another, or not in HU.
     """
     prediction, phase, average = (read_volume(file) for file in (path, case["label"], case["image"]))
     check_grid(prediction, phase, path)
+    check_scale(prediction, phase, path)
     return prediction, phase, average
 
 

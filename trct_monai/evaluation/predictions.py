@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 
+from trct_monai.io.hounsfield import OFFSETS
 from trct_monai.io.nifti import read_nifti, read_volume
 from trct_monai.metrics.uncertainty import QUANTILES, quantiles_from_std
 from trct_monai.preprocessing.cube import CTPreprocessing, resample_like
@@ -95,18 +96,46 @@ def load_pair(
         resample: Resample a prediction of another shape, place or orientation to the truth's grid, and not refuse it.
 
     Raises:
-        ValueError: If the prediction is on another grid and `resample` is false, or a file is not a CT.
+        ValueError: If the prediction is on another grid and `resample` is false, is not in HU, or a file is not a CT.
     """
     truth, prediction = load_truth(case, size), read_volume(path)
     if resample and not _same_grid(prediction, truth):
-        return resample_like(prediction, truth), truth
+        prediction = resample_like(prediction, truth)
     check_grid(
         prediction,
         truth,
         path,
         ", score at another size of the cube with --size, or resample them with --resample true",
     )
+    check_scale(prediction, truth, path)
     return prediction, truth
+
+
+def check_scale(prediction: MetaTensor, truth: MetaTensor, path: str | os.PathLike[str]) -> None:
+    """Refuse a prediction whose numbers are no HU: of [0, 1] or [-1, 1], or far nearer to the CT less 1000 or 1024.
+
+    Args:
+        prediction: CT (1, X, Y, Z), not constant.
+        truth: CT in HU on the same grid.
+        path: The prediction's file.
+
+    Raises:
+        ValueError: With one line that says what the numbers are.
+    """
+    volume, expected = prediction.as_tensor().float(), truth.as_tensor().float()
+    low, high = float(volume.min()), float(volume.max())
+    if low == high:
+        return
+    found = ""
+    if low >= -1.01 and high <= 1.01:
+        found = "[0, 1], or another window's numbers," if low >= -0.01 else "[-1, 1], or another window's numbers,"
+    else:
+        errors = {offset: float((volume - offset - expected).abs().mean()) for offset in (0.0, *OFFSETS)}
+        best = min(errors, key=lambda offset: errors[offset])
+        if best and errors[best] < 0.5 * errors[0.0]:
+            found = f"HU + {best:g} (mean error {errors[best]:.0f} HU less {best:g}, {errors[0.0]:.0f} as they are)"
+    if found:
+        raise ValueError(f"{path}: the numbers {low:g} to {high:g} are {found} and not HU; write predictions in HU")
 
 
 def check_grid(prediction: MetaTensor, truth: MetaTensor, path: str | os.PathLike[str], otherwise: str = "") -> None:

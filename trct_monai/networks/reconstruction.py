@@ -179,6 +179,9 @@ class ReconstructionNetwork(nn.Module, ABC):
         if views != (self.num_views if matrices is None else matrices.shape[1]):
             known = "none" if matrices is None else str(matrices.shape[1])
             raise ValueError(f"{views} radiographs need the matrices of {views} cameras, got {known}")
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if is_traced and not torch.onnx.is_in_onnx_export():  # ONNX states the size itself
+            _only_of_size(image, int(image.shape[-2]), int(image.shape[-1]))
         return self.matrices[None] if matrices is None else matrices
 
     def corrected(
@@ -228,6 +231,17 @@ class ReconstructionNetwork(nn.Module, ABC):
             matrices: World-to-detector matrices, one set for all cases or one for each.
             start: The volume that is corrected.
         """
+
+
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
+def _only_of_size(image: Tensor, height: int, width: int) -> Tensor:
+    """The radiographs, which a trace refuses in another size than its example's: its numbers depend on it."""
+    if image.shape[-2] != height or image.shape[-1] != width:
+        raise ValueError(
+            f"expected radiographs of {height} x {width} pixels, as the model was traced for, got "
+            f"{image.shape[-2]} x {image.shape[-1]}"
+        )
+    return image
 
 
 def beside(matrices: Tensor, image: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What speaks against believing a reconstruction: its radiographs beside the training's mean, and its residual."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -26,6 +26,14 @@ MIN_COUNTED = 0.4
 
 USUAL_OF_REAL_PAIRS = "real pairs have 0.054 to 0.115"
 """Measured on eight pairs with any_view+small; see docs/reconstruct.md."""
+
+
+def refuse_empty(radiographs: Iterable[Radiograph]) -> None:
+    """Raise ValueError if a radiograph has one value alone."""
+    for one in radiographs:
+        low, high = float(one.image.min()), float(one.image.max())
+        if low == high:
+            raise ValueError(f"{one.path}: an empty picture, all of its pixels are {low:g}")
 
 
 def check_view(radiograph: Radiograph, name: str) -> list[str]:

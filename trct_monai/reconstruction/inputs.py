@@ -1,6 +1,8 @@
 """Radiographs to reconstruct from, each with its camera, and the device to work on."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,8 +11,13 @@ from trct_monai.arguments import parse_names
 from trct_monai.geometry import preset
 from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 
+PLAUSIBLE_SIDE = (200.0, 480.0)
+"""A picture whose longer side at the detector would be outside of this, in mm, has a wrong PixelSpacing."""
+
 AUTO = "auto"
 """The geometry of radiographs whose cameras are to be measured."""
+
+logger = logging.getLogger(__name__)
 
 
 def read_radiographs(pa: str | None, lat: str | None, radiographs: str | None, geometry: str) -> list[Radiograph]:
@@ -43,13 +50,35 @@ def read_radiographs(pa: str | None, lat: str | None, radiographs: str | None, g
             raise ValueError(
                 f"geometry must be auto, or have the views pa and lat: clinic, x2ct or parallel; got {geometry!r}"
             )
-        result = [read_radiograph(path).taken_by(cameras[name]) for name, path in named.items()]
+        result = [_read_plausible(path).taken_by(cameras[name]) for name, path in named.items()]
     for path in others:
         radiograph = read_radiograph(path)
         if radiograph.camera is None:
             raise ValueError(f"{path} has no side-car that states where it was taken; give it as --pa or --lat")
         result.append(radiograph)
     return result
+
+
+def implausible_pixels(radiograph: Radiograph) -> str:
+    """One line if a header's pixel size would make a picture that is no chest radiograph's; empty otherwise."""
+    if radiograph.pixel_spacing is None:
+        return ""
+    height, width = (n * side for n, side in zip(radiograph.image.shape, radiograph.pixel_spacing))
+    if PLAUSIBLE_SIDE[0] <= max(height, width) <= PLAUSIBLE_SIDE[1]:
+        return ""
+    return (
+        f"{radiograph.path}: its pixels of {radiograph.pixel_spacing[0]:g} x {radiograph.pixel_spacing[1]:g} mm would "
+        f"make a picture of {height:.0f} x {width:.0f} mm; they were not used"
+    )
+
+
+def _read_plausible(path: str) -> Radiograph:
+    radiograph = read_radiograph(path)
+    implausible = implausible_pixels(radiograph)
+    if not implausible or radiograph.camera is not None:
+        return radiograph
+    logger.warning(implausible)
+    return replace(radiograph, pixel_spacing=None)
 
 
 def refuse_overwriting(outputs: Sequence[Path], radiographs: Sequence[Radiograph]) -> None:

@@ -23,6 +23,7 @@ from trct_monai.intensity import unit_to_attenuation
 from trct_monai.io.radiograph import Radiograph
 from trct_monai.projector import project
 from trct_monai.reconstruction.checks import check_view
+from trct_monai.reconstruction.inputs import implausible_pixels
 from trct_monai.registration.chests.candidates import MIN_LENGTH
 from trct_monai.registration.chests.characteristic import Curve, apply_curve, curve_terms
 from trct_monai.registration.chests.model import ChestModel
@@ -43,9 +44,6 @@ TAKEN_FIELD = 300.0
 
 TAKEN_SIZE = 256
 """Its rows and columns."""
-
-PLAUSIBLE_SIDE = (200.0, 480.0)
-"""A picture whose longer side at the detector would be outside of this, in mm, has a wrong PixelSpacing."""
 
 UPRIGHT = {"pa": ("identity", "flip_columns", "flip_rows", "rotate_180"), "lat": ("identity", "flip_rows")}
 """Orientations to try. A lateral mirrored left-right is one from the other side."""
@@ -263,14 +261,9 @@ def _picture(kind: str, radiograph: Radiograph, image: Tensor, warnings: list[st
         regions = find_regions(image, valid)
     except ValueError as error:
         raise ValueError(f"{radiograph.path}: {error}") from error
-    if spacing is not None:
-        height, width = size[0] * spacing[0], size[1] * spacing[1]
-        if not PLAUSIBLE_SIDE[0] <= max(height, width) <= PLAUSIBLE_SIDE[1]:
-            warnings.append(
-                f"{radiograph.path}: its pixels of {spacing[0]:g} x {spacing[1]:g} mm would make a picture of "
-                f"{height:.0f} x {width:.0f} mm; they were not used"
-            )
-            spacing = None
+    if implausible := implausible_pixels(radiograph):
+        warnings.append(implausible)
+        spacing = None
     return Picture(kind, regions, size, spacing)
 
 

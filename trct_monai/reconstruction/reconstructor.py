@@ -20,7 +20,14 @@ from trct_monai.io.radiograph import Radiograph
 from trct_monai.metrics.reprojection import relative_residual
 from trct_monai.networks import IntervalNetwork
 from trct_monai.projector import project_hu
-from trct_monai.reconstruction.checks import UNUSUAL, check_counted, check_fit, check_radiograph, check_residual
+from trct_monai.reconstruction.checks import (
+    UNUSUAL,
+    check_counted,
+    check_fit,
+    check_radiograph,
+    check_residual,
+    refuse_empty,
+)
 from trct_monai.reconstruction.pictures import expected_integrals, understand
 from trct_monai.reconstruction.result import NOTICE, Result
 from trct_monai.reconstruction.widening import widened
@@ -88,8 +95,10 @@ class Reconstructor:
             name: What the result is called when it is saved.
 
         Raises:
-            ValueError: If the network takes another number of views, other cameras or calibrated radiographs only.
+            ValueError: If the network takes another number of views, other cameras or calibrated radiographs only, or a
+                radiograph is empty.
         """
+        refuse_empty(radiographs)
         estimate = self._estimate(radiographs, name)
         warnings = []
         if isinstance(self.network, IntervalNetwork):
@@ -121,6 +130,7 @@ class Reconstructor:
                 f"{self.method} does not measure cameras: give --geometry clinic, x2ct or parallel, or "
                 "--method any_view+small"
             )
+        refuse_empty(radiographs.values())
         understood = understand(radiographs, self.chest, force)
         start = self.network.network.linear_start
         own = ChestModel(*start.model(start.last), start.extent, start.hu_window)

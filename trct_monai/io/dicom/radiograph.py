@@ -234,9 +234,9 @@ def _text(header: Header, keyword: str) -> str:
 
 
 def _numbers(header: Header, keyword: str) -> list[float]:
-    """The values of an element; nothing where one of them is no number."""
+    """The values of an element, also with a comma for the point; nothing where one of them is no number."""
     try:
-        return [float(part) for part in header[keyword]]
+        return [float(part.replace(",", ".")) for part in header[keyword]]
     except ValueError:
         return []
 

@@ -127,7 +127,8 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
     check_volume(slices)
     order = in_order(slices)
     sorted_slices = [slices[index] for index in order]
-    volume = _read_pixels(files, slices)[torch.as_tensor(order)]
+    volume = _read_pixels(files, slices)
+    volume = volume if order == sorted(order) else volume[torch.as_tensor(order)]
     first, last = (np.array(one.position) for one in (sorted_slices[0], sorted_slices[-1]))
     row, column = np.reshape(np.array(sorted_slices[0].orientation), (2, 3))
     height, width = sorted_slices[0].spacing or (0.0, 0.0)
