@@ -168,5 +168,6 @@ def _suggestion(word: str, known: Any) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    # A name may hold what a terminal obeys.
+    print("error: " + "".join(letter if letter.isprintable() else "?" for letter in message), file=sys.stderr)
     return USER_ERROR

@@ -79,7 +79,9 @@ def test_the_page_holds_every_case_worst_first_and_nothing_from_elsewhere(evalua
     scores = [float(row["hu.psnr_3d"]) for row in head["cases"]]
     assert scores == sorted(scores) and [case["case_id"] for case in cases] == [row["case_id"] for row in head["cases"]]
     assert head["summary"]["flags"][0]["name"] == "ignores its input"
-    truth = {case["case_id"]: nibabel.load(case["label"]).get_fdata() for case in load_datalist(datalist(head), "test")}
+    truth = {
+        case["case_id"]: nibabel.load(case["label"]).get_fdata() for case in load_datalist(datalist(evaluation), "test")
+    }
     for case in cases:
         expected = truth[case["case_id"]].clip(-1024, 1476)
         assert np.abs(decode(case["truth"]) - expected).max() <= 2.0
@@ -89,8 +91,8 @@ def test_the_page_holds_every_case_worst_first_and_nothing_from_elsewhere(evalua
     assert "<b>stubborn" not in page
 
 
-def datalist(head: dict[str, Any]) -> str:
-    return str(head["summary"]["datalist"])
+def datalist(evaluation: Path) -> str:
+    return str(json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))["datalist"])
 
 
 def test_finer_volumes_are_averaged_down(evaluation: Path, tmp_path: Path) -> None:

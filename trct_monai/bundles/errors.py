@@ -1,7 +1,21 @@
 """What MONAI wraps into its own errors, as the one line that it was."""
 
+import logging
+import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from trct_monai.io.weights import load_state
+
+WORKER_TRACE = "\nOriginal Traceback"
+"""Begins the text that PyTorch adds to an error in a worker of a DataLoader."""
+
+WORKER_ERROR = re.compile(r"^(?:ValueError|OSError|FileNotFoundError|PermissionError): (.+?)(?:\n\n|\Z)", re.M | re.S)
+"""An error that the user can fix, in that text."""
 
 
 @contextmanager
@@ -15,9 +29,80 @@ def unwrapped() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ValueError | OSError):
-                raise cause from None
-            cause = cause.__cause__
+        if (cause := _cause(error)) is not None:
+            raise cause from None
         raise
+
+
+def _cause(error: BaseException) -> ValueError | OSError | None:
+    """The outermost error that the user can fix."""
+    return next((one for one in _chain(error) if isinstance(one, ValueError | OSError)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def one_line(error: BaseException) -> str | None:
+    """The line to show of an error that the user can fix; None for one that is ours."""
+    text = None if (cause := _cause(error)) is None else str(cause)
+    texts = [str(one) for one in _chain(error) if isinstance(one, RuntimeError)]
+    if text is None and (found := [line for one in texts for line in WORKER_ERROR.findall(one)]):
+        text = found[-1]  # the last one raised
+    if text is None and runs_in_shell() and (weights := typed_value("ckpt_file")):  # MONAI's exports load it themselves
+        try:
+            load_state(weights)
+        except (ValueError, OSError) as damage:
+            text = str(damage)
+    if text is None:
+        text = next((one[:300] for one in texts if "loading state_dict" in one), None)
+    if text is None:
+        return None
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
+def runs_in_shell() -> bool:
+    """Whether this process is `python -m monai.bundle`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name == "monai.bundle.__main__"
+
+
+def typed_value(flag: str) -> str | None:
+    """What was written in the shell for a flag."""
+    for word, following in zip(sys.argv, [*sys.argv[1:], None]):
+        name, equals, value = word.partition("=")
+        if name == f"--{flag}":
+            return value if equals else following
+    return None
+
+
+def show_one_line() -> None:
+    """Show an error that the user can fix as one line, if this process is `python -m monai.bundle`.
+
+    MONAI shows some 50 to 120 lines of its own calls. With TRCT_TRACEBACK=1 in the environment they stay.
+    """
+    if not runs_in_shell() or os.environ.get("TRCT_TRACEBACK") or sys.excepthook is _show:
+        return
+    sys.excepthook = _show
+    logging.setLogRecordFactory(_record)
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = one_line(error) if isinstance(error, Exception) else None
+    if text is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {text}", file=sys.stderr)
+
+
+def _record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A record of the log, with that line in place of a traceback."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.msg = str(record.msg).split(WORKER_TRACE)[0]
+    told = record.args if isinstance(record.args, tuple) else ()
+    error = record.exc_info[1] if record.exc_info else next((one for one in told if isinstance(one, Exception)), None)
+    if error is not None and (line := one_line(error)) is not None:
+        record.msg, record.args, record.exc_info = line, (), None
+    return record

@@ -51,6 +51,10 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
         out: A new folder.
         checkpoint: Weights in place of those that come with the bundle.
         onnx: Write model.onnx as well (pip install 'trct-monai[export]').
+
+    Raises:
+        ValueError: If there is no such bundle, `out` is there already, weights are not those of the bundle, or a file
+            to be copied is a link that leaves the bundle.
     """
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -60,6 +64,8 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
     name, (config, weights) = bundle_files(bundle, checkpoint)
     verify_checksum(weights)
     root = config[0].parent.parent
+    _refuse_links(root, (*config, root / "LICENSE", root / "docs", root / "configs"))
+    _refuse_links(weights.parent, [weights.with_name(name) for name in (*COMPANIONS, "README.md")])
     with replacing_folder(target) as partial:
         write_configs(config, partial / "configs")
         _copy_models(weights, partial / "models")
@@ -75,6 +81,14 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
         write_text(partial / "docs" / "export.md", _readme(name, weights))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target} ({size / 2**20:.0f} MiB); {target / 'docs' / 'export.md'} says how to run it")
+
+
+def _refuse_links(root: Path, copied: Iterable[Path]) -> None:
+    """Refuse what is to be copied and lies elsewhere: the export of a stranger's bundle would take your file along."""
+    for path in copied:
+        for one in (path, *(path.rglob("*") if path.is_dir() else ())):
+            if one.is_symlink() and not one.resolve().is_relative_to(root.resolve()):
+                raise ValueError(f"{one} is a link to {one.resolve()}, which is not in {root}; put a copy in its place")
 
 
 def write_configs(config: Sequence[Path], folder: Path) -> None:

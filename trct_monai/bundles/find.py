@@ -3,13 +3,17 @@
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import monai.bundle
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from trct_monai.bundles.checks import keep_paths
+from trct_monai.bundles.errors import show_one_line
 from trct_monai.io.files import read_text
+
+show_one_line()  # every configuration imports this file before anything of it runs
 
 
 def find_bundle(name: str) -> str:
@@ -26,7 +30,8 @@ def find_bundle(name: str) -> str:
         name: Name of the bundle's folder.
 
     Raises:
-        ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has.
+        ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has, or
+            for a path what is none.
     """
     here = Path(__file__).resolve().parent
     # Beside the library is the bundle that it was exported with, or a source checkout's bundles; a wheel has them here.
@@ -37,8 +42,11 @@ def find_bundle(name: str) -> str:
         if workflow is None and isinstance(frame.f_locals.get("self"), ConfigWorkflow):
             workflow = frame.f_locals["self"]
             candidates.insert(0, Path(workflow.config_root_path).resolve().parent)
-        if frame.f_code is monai.bundle.run.__code__:
-            _refuse_unknown(frame.f_locals["override"], frame.f_locals["config_file"])
+        if frame.f_code is monai.bundle.run.__code__ and frame.f_locals["config_file"] is not None:
+            flags, known = frame.f_locals["override"], ConfigParser.load_config_files(frame.f_locals["config_file"])
+            _refuse_unknown(flags, known)
+            if workflow is not None:
+                keep_paths(workflow.parser, {**known, **flags})
         frame = frame.f_back
     for candidate in candidates:
         if (candidate / "configs" / "metadata.json").is_file():
@@ -52,10 +60,8 @@ def _is_bundle(folder: Path, name: str) -> bool:
     return config.is_file() and f"find_bundle('{name}')" in read_text(config)
 
 
-def _refuse_unknown(flags: Iterable[str], config_files: str | Sequence[str] | None) -> None:
-    if config_files is None:
-        return
-    known = {*ConfigParser.load_config_files(config_files), *inspect.signature(ConfigWorkflow).parameters}
+def _refuse_unknown(flags: Iterable[str], keys: Iterable[str]) -> None:
+    known = {*keys, *inspect.signature(ConfigWorkflow).parameters}
     for flag in flags:
         key = re.split("::|#", flag)[0]
         if key not in known:

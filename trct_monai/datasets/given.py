@@ -17,7 +17,7 @@ from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.orientations import IN_WORDS
 from trct_monai.io.ct import CT
 from trct_monai.io.files import write_array, write_picture
-from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
+from trct_monai.io.radiograph import Radiograph, read_radiograph, read_side_car, side_car_of
 from trct_monai.io.x2ct import read_x2ct_radiographs
 from trct_monai.preprocessing.cube import standardize
 from trct_monai.registration.camera import MAX_ERROR, Registration, register
@@ -153,11 +153,11 @@ def _registered(
 
 
 def _copy(original: Path, stem: Path) -> Path:
-    """A copy of a radiograph with its side-car, if it has one."""
+    """A copy of a radiograph with its side-car, if it has one; a JSON file of others may hold anything."""
     path = stem.with_name(stem.name + original.suffix)
-    for file, copy in ((original, path), (side_car_of(original), side_car_of(path))):
-        if file.is_file():
-            shutil.copyfile(file, copy)
+    shutil.copyfile(original, path)
+    if read_side_car(original) is not None:
+        shutil.copyfile(side_car_of(original), side_car_of(path))
     return path
 
 

@@ -1,12 +1,11 @@
 """The lines of a leaderboard as text, Markdown or CSV."""
 
-import csv
 from collections.abc import Sequence
-from io import StringIO
 from typing import Any
 
 from trct_monai.evaluation.columns import COLUMNS
 from trct_monai.evaluation.summary import PRINTED, format_estimate
+from trct_monai.io.files import format_csv
 
 STYLES = ("text", "markdown", "csv")
 
@@ -78,8 +77,4 @@ def _as_csv(lines: Sequence[Line]) -> str:
         for end in ("mean", "low", "high", "cases"):
             row[f"over_best_baseline.{end}"] = line["over_best_baseline"] and line["over_best_baseline"][end]
         table.append({**row, "p_value_paired": line["p_value"], "warnings": "; ".join(line["warnings"])})
-    text = StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in table for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue().rstrip("\n")
+    return format_csv(table).rstrip("\n")

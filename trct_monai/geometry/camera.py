@@ -26,7 +26,8 @@ class Camera:
         size: Number of rows and columns (H, W).
 
     Raises:
-        ValueError: If the axes are not orthonormal, a size is not positive, or the source is behind the detector.
+        ValueError: If the axes are not orthonormal, a size is not positive, the source is behind the detector, or the
+            name, which files are called by, has a separator of folders or a control character.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Camera:
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
+        if not str(self.name).isprintable() or set(str(self.name)) & {"/", "\\"}:
+            raise ValueError(f"a camera's name must be without / and \\ and control characters, got {self.name!r}")
         vectors = [self.source or (0.0,) * 3, self.detector_center, self.column_axis, self.row_axis]
         if {len(vector) for vector in vectors} != {3} or {len(self.pixel_spacing), len(self.size)} != {2}:
             raise ValueError(

@@ -95,6 +95,20 @@ def with_paths(case: Mapping[str, Any], change: Callable[[str], str]) -> dict[st
     return result
 
 
+def check_file_name(name: str, what: str) -> None:
+    """Refuse a name that would leave its folder if it became a file's or a folder's, or that a terminal would obey.
+
+    Args:
+        name: The name.
+        what: What it is, in the message.
+
+    Raises:
+        ValueError: If it is empty, has a separator of folders or a control character, or is a folder above.
+    """
+    if not name.isprintable() or set(name) & {"/", "\\"} or name.strip(". ") == "":
+        raise ValueError(f"{what} must be a name for files, without / and \\ and control characters, got {name!r}")
+
+
 def check_case(case: Any, fields: Sequence[str], where: str) -> None:
     """Refuse a case that does not keep the contract of `Case`.
 
@@ -104,10 +118,12 @@ def check_case(case: Any, fields: Sequence[str], where: str) -> None:
         where: What it is called in the message.
 
     Raises:
-        ValueError: If a field is missing, or does not fit the number of radiographs.
+        ValueError: If a field is missing or does not fit the number of radiographs, or the case's or a view's name
+            cannot be that of a file.
     """
     if not isinstance(case, dict) or not isinstance(case.get("case_id"), str):
         raise ValueError(f"{where} has no 'case_id'; prepare writes datalists that have all fields")
+    check_file_name(case["case_id"], f"{where}: 'case_id'")
     where = f"{where} ({case['case_id']})"
     lacking = [repr(field) for field in fields if case.get(field) is None]
     if lacking:

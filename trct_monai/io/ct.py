@@ -16,6 +16,7 @@ from torch import Tensor
 from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.series import LPS_TO_RAS, find_series, read_series
 from trct_monai.io.hounsfield import check_hounsfield
+from trct_monai.io.limits import check_bytes
 from trct_monai.io.nifti import as_numbers, read_nifti
 from trct_monai.io.x2ct import read_x2ct
 from trct_monai.resampling import to_ras
@@ -274,6 +275,10 @@ def _read_itk(path: Path) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
 
     _check_orientation(path)
     try:
+        if reader := itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode):
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+            check_bytes(int(reader.GetImageSizeInBytes()), f"{path}: its voxels")
         image = itk.imread(str(path))
     except (RuntimeError, TypeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

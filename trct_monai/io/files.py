@@ -7,17 +7,24 @@ there as it was.
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from trct_monai.io.limits import check_bytes
+
 PARTIAL = ".partial"
 """How temporary names end."""
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+"""How text begins that a spreadsheet takes for a formula; after apostrophes, so that each text has one cell."""
 
 
 @contextmanager
@@ -129,11 +136,30 @@ def write_csv(
         rows: Values by column; a column that a row lacks stays empty.
         columns: The columns in their order; every key of any row if None.
     """
+    write_text(path, format_csv(rows, columns))
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """A table as `write_csv` writes it."""
     header = list(dict.fromkeys(key for row in rows for key in row)) if columns is None else list(columns)
-    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = StringIO()
+    writer = csv.DictWriter(text, fieldnames=header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def as_cell(value: Any) -> Any:
+    """A value of a table; text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    `read_csv` takes it off again.
+    """
+    if isinstance(value, str) and FORMULA.match(value):
+        try:
+            float(value)  # a number may have a sign
+        except ValueError:
+            return f"'{value}"
+    return value
 
 
 def write_picture(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
@@ -148,6 +174,24 @@ def write_array(path: str | os.PathLike[str], values: np.ndarray) -> None:
     """Write numbers as .npy."""
     with replacing(path) as partial, open(partial, "wb") as file:
         np.save(file, values)
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The numbers of a .npy file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds anything else than one array of numbers, or has fewer bytes than it states.
+    """
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, SyntaxError, TypeError, OverflowError, BadZipFile) as error:
+        raise ValueError(f"not an array that can be read ({error})") from error
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise ValueError("expected one array of numbers, got an archive of them (.npz); save one by numpy.save")
+    check_bytes(values.nbytes, "its numbers")
+    return np.array(values)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -177,7 +221,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     text = read_text(path)
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
 
 
@@ -188,4 +232,9 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not UTF-8.
     """
-    return list(csv.DictReader(StringIO(read_text(path), newline="")))
+    rows = csv.DictReader(StringIO(read_text(path), newline=""))
+    return [{key: _as_text(value) for key, value in row.items()} for row in rows]
+
+
+def _as_text(cell: Any) -> Any:
+    return cell[1:] if isinstance(cell, str) and cell.startswith("'") and FORMULA.match(cell) else cell

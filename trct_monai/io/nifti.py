@@ -10,6 +10,7 @@ import io
 import os
 import zlib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ from nibabel.wrapstruct import WrapStructError
 
 from trct_monai.intensity import HU_INT16
 from trct_monai.io.files import write_bytes
+from trct_monai.io.limits import check_bytes
 
 DAMAGED = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 """What nibabel raises on a damaged file."""
+
+MAX_TRAILING = 2**20
+"""Bytes after the voxels that a compressed file may have."""
 
 
 @dataclass(frozen=True)
@@ -186,18 +191,36 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
     try:
         if header_only or not path.name.lower().endswith(".gz"):
             image = nibabel.load(path)
+            if not header_only:
+                check_bytes(_bytes_of(image.header), "its voxels")
         else:
             with gzip.open(path) as file:
-                content = file.read()
-            sizes = [int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")]
-            image = (nibabel.Nifti2Image if 540 in sizes else nibabel.Nifti1Image).from_bytes(content)
+                head = file.read(540)
+                sizes = [int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")]
+                kind = nibabel.Nifti2Image if 540 in sizes else nibabel.Nifti1Image
+                stated = kind.header_class(head[: 540 if 540 in sizes else 348])
+                length = int(stated["vox_offset"]) + _bytes_of(stated)
+                check_bytes(length, "its voxels")
+                file.seek(0)
+                content = file.read(length + MAX_TRAILING)
+                if file.read(1):
+                    raise ValueError(f"it unpacks to more than the {length} bytes that its header states")
+            image = kind.from_bytes(content)
         # Analyze, which is older than NIfTI, has neither.
         codes = [image.header[key] for key in ("qform_code", "sform_code") if key in image.header.keys()]
-    except (*DAMAGED, KeyError) as error:
+    except (*DAMAGED, KeyError, OverflowError) as error:
         raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
     if oriented and not any(codes):
         raise ValueError(f"{path}: the header does not say where right and left are (qform and sform codes are 0)")
     return image
+
+
+def _bytes_of(header: Any) -> int:
+    """Bytes of the voxels that a header states."""
+    shape = [int(n) for n in header.get_data_shape()]
+    if min(shape, default=1) < 0:
+        raise ValueError(f"its header states the shape {shape}")
+    return prod(shape) * int(header.get_data_dtype().itemsize)
 
 
 def _affine(image: Any, path: str | os.PathLike[str]) -> np.ndarray:

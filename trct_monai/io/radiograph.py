@@ -26,7 +26,7 @@ from torch import Tensor
 from trct_monai.geometry.camera import Camera
 from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.radiograph import OPPOSITE, VIEW_POSITIONS, DicomRadiograph, read_dicom_radiograph
-from trct_monai.io.files import read_json, write_json, write_picture
+from trct_monai.io.files import read_array, read_json, write_json, write_picture
 from trct_monai.io.nifti import read_raw
 from trct_monai.io.picture import Picture, read_picture
 from trct_monai.io.provenance import digest_numbers
@@ -243,7 +243,7 @@ def _read_numbers(path: Path, turn: bool = True) -> Picture | DicomRadiograph:
     """The stored numbers (rows, columns), and the value of a full pixel; None for floats."""
     name = path.name.lower()
     if name.endswith(".npy"):
-        stored = np.load(path, allow_pickle=False)
+        stored = read_array(path)
     elif name.endswith((".nii", ".nii.gz")):
         stored = read_raw(path).squeeze().T
     elif is_dicom(path):

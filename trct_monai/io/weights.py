@@ -3,27 +3,35 @@
 import fnmatch
 import hashlib
 import os
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
+from struct import error as StructError
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 import torch
 from torch import Tensor, nn
 
 from trct_monai.io.eight_bits import from_eight_bits, to_eight_bits
 from trct_monai.io.files import read_text, replacing, write_bytes, write_text
+from trct_monai.io.limits import check_bytes
 from trct_monai.io.provenance import digest_file
 
 
-def require_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Say how to get a model where there is none.
+def require_checkpoint(path: str | os.PathLike[str], network: nn.Module | None = None) -> None:
+    """Say how to get a model where there is none, and what is wrong with one that is damaged or another network's.
+
+    Args:
+        path: Its weights: a flat state dict.
+        network: The network that they must belong to; they are loaded into it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not the file that `CHECKSUMS` beside it lists.
+        ValueError: If it is not the file that `CHECKSUMS` beside it lists; with a network also if it is damaged, or
+            belongs to another network.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -31,9 +39,14 @@ def require_checkpoint(path: str | os.PathLike[str]) -> None:
             "or see the bundle's docs/README.md for the weights that come with it"
         )
     verify_checksum(path)
+    if network is not None:
+        _fill(network, path)
 
 
 LFS_POINTER = b"version https://git-lfs"
+
+WRAPPED = "module."
+"""What the names of a wrapped network's tensors begin with."""
 
 CHECKSUMS = "SHA256SUMS"
 """Beside weights that ship: their SHA-256, as ``sha256sum`` writes and checks them."""
@@ -67,14 +80,33 @@ def load_frozen(network: nn.Module, path: str | os.PathLike[str], device: str | 
         FileNotFoundError: If there is no such file.
         ValueError: If the weights belong to another network.
     """
-    require_checkpoint(path)
+    require_checkpoint(path, network)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _fill(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load weights into a network.
+
+    Raises:
+        ValueError: If they are damaged, or belong to another network.
+    """
     state = load_state(path)
     try:
         network.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} does not hold the weights of this {type(network).__name__}: {first}") from error
-    return network.to(device).eval().requires_grad_(False)
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
+        own = set(network.state_dict())
+        lacking, others = sorted(own - set(state)), sorted(set(state) - own)
+        reason = " ".join(str(error).split())[:200]
+        if lacking or others:
+            reason = f"it lacks {_counted(lacking)} of {len(own)} tensors and has {_counted(others)} others"
+        raise ValueError(
+            f"{path} does not hold the weights of this {type(network).__name__}: {reason}; give those of this bundle, "
+            "with the overlays and sizes that they were trained with"
+        ) from error
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} (such as {names[0]})" if names else "none"
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -85,7 +117,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, no checkpoint, or listed in `CHECKSUMS` with another digest.
+        ValueError: If it is damaged, no checkpoint, holds objects other than tensors and numbers, unpacks to more than
+            the memory takes, was saved from a DataParallel wrapper, or is listed in `CHECKSUMS` with another digest.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file of weights")
@@ -94,12 +127,32 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, TypeError, KeyError, UnpicklingError) as error:
-        first = (str(error).splitlines() or ["empty"])[0][:200]
-        raise ValueError(f"{path}: not weights that can be read ({first})") from error
-    if not isinstance(state, dict):
+        with ZipFile(path) as archive:
+            check_bytes(sum(record.file_size for record in archive.infolist()), f"{path}: its tensors")
+    except (BadZipFile, OSError, RuntimeError, NotImplementedError, UnicodeDecodeError, StructError):
+        pass  # an older kind of checkpoint, or a damaged one, which PyTorch tells apart
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of storages of an older kind
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a damaged file PyTorch raises any
+        if found := re.search(r"(?:GLOBAL|class|function) ([a-zA-Z_]\w*(?:\.\w+)+)", str(error)):
+            raise ValueError(
+                f"{path}: expected tensors by their names, got the Python object {found[1]}, which may run code and is "
+                "not loaded; ask for the network's state dict"
+            ) from error
+        first = (str(error).splitlines() or [""])[0].split(". ")[0][:200]
+        reason = first if isinstance(error, OSError | RuntimeError) else ""
+        raise ValueError(
+            f"{path}: not weights that can be read ({reason or 'no file of PyTorch'}); fetch or write the file again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path}: not weights by their names, but {type(state).__name__}")
+    if state and all(name.startswith(WRAPPED) for name in state):
+        raise ValueError(
+            f"{path}: every name begins with {WRAPPED!r}, as those of a DataParallel or DistributedDataParallel "
+            "wrapper do; save the network inside: torch.save(wrapper.module.state_dict(), FILE)"
+        )
     state = from_eight_bits(state)
     return {name: value.float() if _is_half(value) else value for name, value in state.items()}
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trct_monai.io.limits import check_bytes
 from trct_monai.io.nifti import as_numbers
 
 X2CT_OFFSET = 1024.0
@@ -19,7 +20,7 @@ def read_x2ct_radiographs(path: Path) -> dict[str, Tensor]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        pictures = {view: np.asarray(file[key]).squeeze() for view, key in (("pa", "xray1"), ("lat", "xray2"))}
+        pictures = {view: _numbers(file, key).squeeze() for view, key in (("pa", "xray1"), ("lat", "xray2"))}
     for view, picture in pictures.items():
         if picture.ndim != 2 or not np.isfinite(picture).all():
             raise ValueError(
@@ -43,9 +44,9 @@ def read_x2ct(path: Path, axes: str, raw: bool = False) -> tuple[Tensor, np.ndar
             missing = [key for key in ("ct", "xray1", "xray2") if key not in file]
             if missing:
                 raise ValueError(f"{path}: not X2CT's layout, {', '.join(missing)} missing")
-            numbers = np.asarray(file["ct"])
-            original = np.asarray(file["ori_size"], dtype=float) if "ori_size" in file else np.array(320.0)
-            spacing = np.asarray(file["spacing"], dtype=float) if "spacing" in file else np.array(1.0)
+            numbers = _numbers(file, "ct")
+            original = _numbers(file, "ori_size").astype(float) if "ori_size" in file else np.array(320.0)
+            spacing = _numbers(file, "spacing").astype(float) if "spacing" in file else np.array(1.0)
     except OSError as error:
         raise ValueError(f"{path}: damaged HDF5 ({error})") from error
     if numbers.ndim != 3:
@@ -65,3 +66,20 @@ def read_x2ct(path: Path, axes: str, raw: bool = False) -> tuple[Tensor, np.ndar
     stored_offset = not raw and volume.numel() > 0 and float(volume.min()) > -100 and float(volume.max()) > 300
     header = {"axes": axes, "stored_value": "HU + 1024" if stored_offset else "HU"}
     return volume.float() - X2CT_OFFSET if stored_offset else volume, affine, header
+
+
+def _numbers(file: Any, key: str) -> np.ndarray:
+    """An array of the file itself: HDF5 may name one of another file, any file's bytes, or more than is there.
+
+    Raises:
+        ValueError: If it does.
+    """
+    import h5py
+
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
+        raise ValueError(f"{file.filename}: {key} is no array of this file, but a link or a group")
+    data = file[key]
+    if data.external or data.is_virtual:
+        raise ValueError(f"{file.filename}: {key} lies in another file; copy its numbers into this one")
+    check_bytes(data.size * data.dtype.itemsize, f"{file.filename}: {key}")
+    return np.asarray(data)

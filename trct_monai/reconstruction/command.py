@@ -65,12 +65,15 @@ def reconstruct(
     else:
         result = reconstructor(views, stem)
 
+    shown = result.warnings  # a picture is handed on, and needs no path
+    for view in views:
+        shown = [line.replace(str(view.path), view.path.name) for line in shown]
     figure = reconstruction_figure(
         *(result.volume_hu, result.width_hu, result.radiographs, result.reprojections),
         view_names=[camera.name for camera in result.cameras],
         cameras=result.cameras,
         voxel_spacing=reconstructor.extent / len(result.volume_hu),
-        title=f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in result.warnings),
+        title=f"{stem}: relative residual {result.residual:.3f}" + "".join(f"\n{line}" for line in shown),
     )
     report.unlink(missing_ok=True)  # the report is last: where it is, the others belong to it
     SaveCTd("pred", target.parent, extension)({"pred": result.pred})

@@ -180,5 +180,5 @@ class SaveChangedCTd(MapTransform):
             changed = original + predicted - original.clamp(*self.hu_window)
             if bool(predicted.isfinite().all()):
                 changed = changed.clamp(*HU_INT16)
-            write_hu(self.output_dir / f"{data['case_id']}.nii.gz", *ct.as_stored(changed.numpy()))
+            write_hu(self.output_dir / f"{Path(data['case_id']).name}.nii.gz", *ct.as_stored(changed.numpy()))
         return dict(data)

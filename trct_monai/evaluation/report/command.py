@@ -59,7 +59,10 @@ def report(
     encoded = []
     for row in tqdm(shown, desc="report", unit="case"):
         encoded.append(_embed(encode_case(cases[row["case_id"]], summary, size), "case"))
-    head = {"summary": summary, "leaderboard": board, "num_cases": len(own), "headline": HEADLINE}
+    names = {
+        key: Path(summary[key]).name for key in ("predictions", "datalist")
+    }  # whoever gets the page needs no paths
+    head = {"summary": summary | names, "leaderboard": board, "num_cases": len(own), "headline": HEADLINE}
     head["cases"] = [{key: value for key, value in row.items() if key != "method"} for row in shown]
     parts = {
         "/*STYLE*/": _asset("viewer.css"),

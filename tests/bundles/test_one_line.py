@@ -1,0 +1,210 @@
+"""`python -m monai.bundle` checks weights, device, data and folders first, and says in one line what is wrong.
+
+Most cases run here and look at the line that the process would show; three run as a process of their own.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from tests.bundles.miniature import MINIATURE, RECONSTRUCTION, SIZES, files, run
+from tests.bundles.sources import BUNDLES, COMMON, name, read
+from trct_monai.bundles.errors import one_line
+from trct_monai.io.weights import LFS_POINTER
+
+INFERENCE = files(RECONSTRUCTION, "inference.json")
+SMALL = SIZES | MINIATURE[RECONSTRUCTION.name]
+NO_DEVICE = "cuda:99"
+
+
+class Payload:
+    """What a pickle may hold: a call, here of the function that makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def line(config: list[str], **options: Any) -> str:
+    """The line that a run shows. From Python the error itself is raised, in MONAI's wrapping."""
+    with pytest.raises((RuntimeError, ValueError, OSError)) as raised:
+        run(config, **options)
+    text = one_line(raised.value)
+    assert text is not None and "\n" not in text and len(text) < 600
+    return text
+
+
+def network_of(bundle: Path) -> torch.nn.Module:
+    parser = ConfigParser()
+    parser.read_config(files(bundle, "inference.json"))
+    parser.update(SIZES | MINIATURE[bundle.name])
+    network: torch.nn.Module = parser.get_parsed_content("network_def")
+    return network
+
+
+def weights(kind: str, folder: Path) -> Path:
+    """A file of weights with one thing wrong."""
+    path, network = folder / f"{kind}.pt", network_of(RECONSTRUCTION)
+    state: dict[str, Any] = network.state_dict()
+    if kind == "wrapped":
+        state = torch.nn.DataParallel(network).state_dict()
+    elif kind == "of another bundle":
+        state = network_of(RECONSTRUCTION.with_name("any_view")).state_dict()
+    elif kind == "of another size":
+        state = {key: value[:1] if value.ndim else value for key, value in state.items()}
+    elif kind == "pickled":
+        state = {"bias": Payload(folder / "opened")}
+    torch.save(state, path)
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "a pointer":
+        path.write_bytes(LFS_POINTER + b".github.com/spec/v1\noid sha256:0\nsize 1\n")
+    elif kind == "missing":
+        path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("missing", "no trained model at"),
+        ("cut", "not weights that can be read"),
+        ("a pointer", "is a Git LFS pointer"),
+        ("wrapped", "every name begins with 'module.'"),
+        ("of another bundle", "does not hold the weights of this DirectRegression: it lacks"),
+        ("of another size", "does not hold the weights of this DirectRegression: .*size mismatch"),
+        ("pickled", "got the Python object .*mkdir"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(kind: str, expected: str, tmp_path: Path) -> None:
+    path = weights(kind, tmp_path)
+    text = line(INFERENCE, ckpt_path=str(path), output_dir=str(tmp_path / "out"), **SMALL)
+    assert re.search(expected, text) and str(path) in text and "weights_only" not in text
+    assert not (tmp_path / "out").exists() and not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_every_bundle_refuses_weights_of_another(bundle: Path, tmp_path: Path) -> None:
+    torch.save({"foreign": torch.zeros(2)}, tmp_path / "model.pt")
+    options = {"ckpt_path": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "out")}
+    text = line(files(bundle, "inference.json"), **options | SIZES | MINIATURE[bundle.name])
+    assert "does not hold the weights of this" in text and "1 (such as foreign) others" in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file", ["train.json", "inference.json"])
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_every_bundle_checks_its_device_data_and_folder_first(bundle: Path, file: str, tmp_path: Path) -> None:
+    config, out = files(bundle, file), tmp_path / "out"
+    assert f"no device '{NO_DEVICE}' here" in line(config, device=NO_DEVICE, output_dir=str(out))
+    assert "no such datalist" in line(config, datalist=str(tmp_path / "none.json"), output_dir=str(out))
+    assert not out.exists()
+    out.touch()
+    assert f"--output_dir: {out / 'run'} cannot be written" in line(config, output_dir=str(out / "run"))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_every_configuration_that_starts_something_checks_first(bundle: Path) -> None:
+    for path in (*(bundle / "configs").glob("*.json"), *COMMON.glob("*.json")):
+        if "initialize" in read(path):
+            assert read(path)["initialize"][0].startswith("$check_run(@bundle_root, @device, @datalist")
+
+
+def test_what_a_training_begins_with_is_read_before_its_data(tmp_path: Path) -> None:
+    config = files(RECONSTRUCTION, "train.json")
+    path = str(weights("cut", tmp_path))
+    assert "not weights that can be read" in line(config, start_path=path, output_dir=str(tmp_path / "out"))
+    assert "--resume_path: no weights at" in line(config, resume=True, output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["run#3", "a::b", "1.5", "3"])
+def test_a_path_arrives_as_it_was_given(name: str, tmp_path: Path) -> None:
+    """MONAI reads # as its separator ::."""
+    path = tmp_path / name / "model.pt"
+    assert f"no trained model at {path}:" in line(INFERENCE, ckpt_path=str(path), **SMALL)
+    assert f"{path.with_name('list.json')}: no such datalist" in line(INFERENCE, datalist=f"{path.parent}/list.json")
+    pictures = [f"{path.parent}/pa.png", f"{path.parent}/lat.png"]
+    path.parent.mkdir()
+    Path(pictures[0]).touch()
+    assert f"{pictures[0]}: not a radiograph" in line(INFERENCE, radiographs=pictures, load_pretrain=False, **SMALL)
+
+
+@pytest.mark.parametrize("value", [123, 1.5, True, ("a", "b"), {"a": 1}])
+def test_what_the_shell_makes_of_a_path_is_refused(value: Any, tmp_path: Path) -> None:
+    """Fire reads 123 as a number and a,b as two texts."""
+    for key in ("ckpt_path", "output_dir", "datalist"):
+        assert f"--{key}: expected a path, got {value!r}" in line(INFERENCE, **{key: value})
+
+
+def test_a_mistyped_key_names_the_one_that_was_meant() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        monai.bundle.run(config_file=INFERENCE, ckpt_pth="model.pt")
+    assert one_line(raised.value) == "the configuration has no --ckpt_pth; did you mean --ckpt_path?"
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_is_the_line_that_it_was() -> None:
+    """PyTorch gives it as text, with the traceback in it."""
+    loader = torch.utils.data.DataLoader(Damaged(), num_workers=1, multiprocessing_context="forkserver")
+    with pytest.raises(RuntimeError) as raised:
+        next(iter(loader))
+    assert one_line(raised.value) == "a.png: damaged, in two lines"
+
+
+class Damaged(torch.utils.data.Dataset[int]):
+    """Raises what a transform raises, as MONAI wraps it."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        try:
+            raise ValueError("a.png: damaged,\nin two lines")
+        except ValueError as error:
+            raise RuntimeError("applying transform") from error
+
+
+def test_an_error_of_ours_keeps_its_traceback() -> None:
+    assert one_line(TypeError("a fault of the program")) is None and one_line(RuntimeError("out of memory")) is None
+
+
+def test_a_workflow_in_python_raises_the_error(tmp_path: Path) -> None:
+    workflow = ConfigWorkflow(config_file=INFERENCE, workflow_type="infer", device=NO_DEVICE)
+    with pytest.raises(RuntimeError) as raised:
+        workflow.initialize()
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+@pytest.mark.slow
+def test_the_shell_shows_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run#3").mkdir()
+    path, options = weights("pickled", tmp_path), [f"--{key}={value}" for key, value in SMALL.items()]
+    metadata, exported = RECONSTRUCTION / "configs" / "metadata.json", tmp_path / "model.ts"
+    bundle, output = ["--config_file", INFERENCE[0]], ["--output_dir", "out"]
+    export = ["ckpt_export", "network_def", "--filepath", str(exported), "--meta_file", str(metadata)]
+    commands = {
+        "got the Python object": ["run", *bundle, *output, "--ckpt_path", str(path), *options],
+        "'run#3/model.pt' arrived as 'run'": ["run", *bundle, *output, "--ckpt_path", "run#3/model.pt"],
+        "got the Python object .*not loaded": [*export, *bundle, "--ckpt_file", str(path), "--use_trace", "True"],
+    }
+    for expected, command in commands.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "monai.bundle", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        *others, last = done.stderr.splitlines()
+        assert done.returncode == 1 and last.startswith("error: ") and re.search(expected, last), done.stderr
+        assert "Traceback" not in done.stdout + done.stderr and "weights_only" not in done.stdout + done.stderr
+        assert all("trusted" in other or "a source you trust" in other or not other.strip() for other in others), others
+    assert not (tmp_path / "out").exists() and not (tmp_path / "opened").exists() and not exported.exists()

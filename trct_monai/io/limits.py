@@ -1,0 +1,33 @@
+"""How much memory a file may ask for: a small one can unpack to any size, and a header can promise any."""
+
+from pathlib import Path
+
+MAX_BYTES = 2**35
+"""Of one file's numbers: 32 GiB, sixteen times the largest CT of a scanner."""
+
+
+def check_bytes(needed: int, what: str) -> None:
+    """Refuse numbers that are too many, before any memory is taken.
+
+    Args:
+        needed: Bytes that they take.
+        what: What they are, in the message.
+
+    Raises:
+        ValueError: If they are more than `MAX_BYTES`, or than the memory that is free.
+    """
+    free = _free_memory()
+    if needed > MAX_BYTES:
+        raise ValueError(f"{what} would take {needed / 2**30:.0f} GiB, more than the {MAX_BYTES / 2**30:.0f} that fit")
+    if free is not None and needed > free:
+        raise ValueError(f"{what} would take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free")
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that this machine has left; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    numbers = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(numbers[0]) * 1024 if numbers else None
