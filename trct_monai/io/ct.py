@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 from trct_monai.io.dicom.header import is_dicom
 from trct_monai.io.dicom.series import LPS_TO_RAS, find_series, read_series
 from trct_monai.io.hounsfield import check_hounsfield
-from trct_monai.io.limits import check_bytes
-from trct_monai.io.nifti import as_numbers, read_nifti
+from trct_monai.io.limits import check_ct_size
+from trct_monai.io.nifti import as_numbers, read_nifti, read_nifti_grid
 from trct_monai.io.x2ct import read_x2ct
 from trct_monai.resampling import to_ras
 
@@ -104,6 +105,7 @@ def read_ct(
     if kind == DICOM:
         volume, affine, header = read_series(files)
     elif kind == "NIfTI":
+        check_ct_size(prod(read_nifti_grid(files[0])[0]), files[0])
         read = read_nifti(files[0])
         volume, affine, header = torch.from_numpy(read.values), read.affine, {}
     elif kind == "HDF5":
@@ -278,7 +280,7 @@ def _read_itk(path: Path) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
         if reader := itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode):
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
-            check_bytes(int(reader.GetImageSizeInBytes()), f"{path}: its voxels")
+            check_ct_size(int(reader.GetImageSizeInPixels()), path)
         image = itk.imread(str(path))
     except (RuntimeError, TypeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -6,6 +6,19 @@ MAX_BYTES = 2**35
 """Of one file's numbers: 32 GiB, sixteen times the largest CT of a scanner."""
 
 
+BYTES_A_VOXEL = 9
+"""What preparing a CT takes at most: measured on 512 x 512 x 2,000 voxels in DICOM and NIfTI."""
+
+
+def check_ct_size(num_voxels: int, path: object) -> None:
+    """Refuse a CT that this machine cannot prepare, before it is read.
+
+    Raises:
+        ValueError: If there is too little memory for it; the line says how much it takes.
+    """
+    check_bytes(num_voxels * BYTES_A_VOXEL, f"{path}: to prepare its {num_voxels / 1e6:.0f} million voxels")
+
+
 def check_bytes(needed: int, what: str) -> None:
     """Refuse numbers that are too many, before any memory is taken.
 

@@ -30,9 +30,6 @@ from trct_monai.io.limits import check_bytes
 DAMAGED = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 """What nibabel raises on a damaged file."""
 
-MAX_TRAILING = 2**20
-"""Bytes after the voxels that a compressed file may have."""
-
 
 @dataclass(frozen=True)
 class Volume:
@@ -77,9 +74,11 @@ def read_nifti_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.n
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the header is damaged, or does not say where right and left are.
+        ValueError: If the header is damaged, of no volume, or does not say where right and left are.
     """
     image = _load(Path(path), header_only=True)
+    if len(image.shape) < 3:
+        raise ValueError(f"{path}: a volume has three dimensions, got shape {image.shape}")
     affine, shape = _affine(image, path), tuple(int(n) for n in image.shape[:3])
     stored = _orientation(affine, path)
     order = np.argsort(stored[:, 0])
@@ -191,8 +190,11 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
     try:
         if header_only or not path.name.lower().endswith(".gz"):
             image = nibabel.load(path)
+            length = int(image.dataobj.offset) + _bytes_of(image.header)
             if not header_only:
-                check_bytes(_bytes_of(image.header), "its voxels")
+                check_bytes(length, "its voxels")
+            if not path.name.lower().endswith(".gz"):
+                _check_length(Path(image.file_map["image"].filename).stat().st_size, length)
         else:
             with gzip.open(path) as file:
                 head = file.read(540)
@@ -202,9 +204,9 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
                 length = int(stated["vox_offset"]) + _bytes_of(stated)
                 check_bytes(length, "its voxels")
                 file.seek(0)
-                content = file.read(length + MAX_TRAILING)
-                if file.read(1):
-                    raise ValueError(f"it unpacks to more than the {length} bytes that its header states")
+                content = file.read(length + 1)
+                _check_length(len(content), length)
+                file.read(1)  # at the end the checksum is verified
             image = kind.from_bytes(content)
         # Analyze, which is older than NIfTI, has neither.
         codes = [image.header[key] for key in ("qform_code", "sform_code") if key in image.header.keys()]
@@ -213,6 +215,15 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
     if oriented and not any(codes):
         raise ValueError(f"{path}: the header does not say where right and left are (qform and sform codes are 0)")
     return image
+
+
+def _check_length(found: int, stated: int) -> None:
+    """Refuse a file that is cut, or in which bytes were put before the voxels."""
+    if found != stated:
+        more = "more" if found > stated else "fewer"
+        raise ValueError(
+            f"its header states {stated} bytes, and there are {more}{f', {found}' if found < stated else ''}"
+        )
 
 
 def _bytes_of(header: Any) -> int:

@@ -19,7 +19,13 @@ Stamp = dict[str, Any]
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        FileNotFoundError: If there is no such file; a pipe or a folder is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, or no regular one")
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):

@@ -19,6 +19,7 @@ from trct_monai.intensity import HU_INT16
 from trct_monai.io.dicom.header import is_dicom, last_line
 from trct_monai.io.dicom.slices import Slice, read_slices_of
 from trct_monai.io.dicom.volume import check_volume, in_order
+from trct_monai.io.limits import check_ct_size
 from trct_monai.io.provenance import digest_file
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -125,6 +126,7 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     check_volume(slices)
+    check_ct_size(len(slices) * slices[0].size[0] * slices[0].size[1], files[0].parent)
     order = in_order(slices)
     sorted_slices = [slices[index] for index in order]
     volume = _read_pixels(files, slices)
