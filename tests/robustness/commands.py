@@ -31,6 +31,19 @@ class Inputs:
     evaluation: Path
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A command's output, and how long it took.
+
+    Attributes:
+        out: The folder.
+        seconds: From the fork to the end.
+    """
+
+    out: Path
+    seconds: float
+
+
 def make_inputs(folder: Path, trials: Trials) -> Inputs:
     """The inputs of all commands."""
     inputs = Inputs(folder / "cts", folder / "data" / "datalist.json", folder / "predictions", folder / "evaluation")
@@ -54,11 +67,14 @@ SMALL = {"size": 16, "radiograph_size": 32, "num_workers": 0}
 
 Command = Callable[[Inputs, Path], list[str]]
 
+WITH_WORKERS = "prepare, 2 workers"
+"""It makes what ``prepare`` makes, and takes long: each worker imports everything first."""
+
 COMMANDS: dict[str, Command] = {
     "phantoms": lambda i, out: _trct("phantoms", output=out, split="4/2/2", **SMALL),
     "phases": lambda i, out: _trct("phantoms", output=out, split="1/1/1", phases=2, size=16, num_workers=0),
     "prepare": lambda i, out: _trct("prepare", input=i.cts, output=out, **SMALL),
-    "prepare, 2 workers": lambda i, out: _trct("prepare", input=i.cts, output=out, **SMALL | {"num_workers": 2}),
+    WITH_WORKERS: lambda i, out: _trct("prepare", input=i.cts, output=out, **SMALL | {"num_workers": 2}),
     "plant": lambda i, out: _trct(
         "plant", datalist=i.datalist, output=out, diameters="80", contrasts="500/900", cases=2, num_workers=0
     ),
@@ -93,3 +109,17 @@ def contents(out: Path) -> dict[str, str]:
         raw = path.read_bytes().replace(str(out).encode(), b"OUT")
         found[path.relative_to(out).as_posix()] = hashlib.sha256(raw).hexdigest()
     return found
+
+
+def half_written(folder: Path) -> list[Path]:
+    """Temporary files and locks."""
+    return [path for path in folder.rglob(".*") if path.name.endswith((".partial", ".lock"))]
+
+
+def assert_said_in_one_line(answer: dict[str, Any], *parts: str) -> None:
+    """Check that a command failed with all of this in one line: the last one, but for MONAI's own error around it."""
+    assert answer["code"] > 0, answer
+    lines = answer["said"].rstrip().splitlines()
+    if "Traceback" not in answer["said"]:
+        lines = lines[-1:]
+    assert any(all(part in line for part in parts) for line in lines), answer["said"][-3000:]

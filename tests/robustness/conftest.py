@@ -1,11 +1,11 @@
 """The program that forks the commands, and what they read."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.robustness.commands import Inputs, make_inputs
+from tests.robustness.commands import COMMANDS, Inputs, Undisturbed, make_inputs
 from tests.robustness.trials import Trials
 
 
@@ -22,3 +22,19 @@ def trials() -> Iterator[Trials]:
 def inputs(trials: Trials, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     """What the commands read."""
     return make_inputs(tmp_path_factory.mktemp("inputs"), trials)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    trials: Trials, inputs: Inputs, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Undisturbed]:
+    """What a command gives when nothing happens to it, run once."""
+    done: dict[str, Undisturbed] = {}
+
+    def run_once(name: str) -> Undisturbed:
+        if name not in done:
+            out = tmp_path_factory.mktemp("whole") / "out"
+            done[name] = Undisturbed(out, trials.succeed(*COMMANDS[name](inputs, out))["seconds"])
+        return done[name]
+
+    return run_once

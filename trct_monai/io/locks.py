@@ -87,7 +87,8 @@ def _locked(lock: Path, output: Path, ranges: Sequence[Range], wait: bool) -> IO
                 lock.parent.mkdir(parents=True, exist_ok=True)
                 file = open(lock, "a+", encoding="utf-8")
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise OSError(f"{output} cannot be written ({error.strerror}); choose another place") from error
+            why = "permission denied" if isinstance(error, PermissionError) else "a file is where a folder must be"
+            raise OSError(f"{output} cannot be written: {why}; choose another place") from error
         if not _take(file, ranges, wait):
             file.close()
             raise BlockingIOError(
