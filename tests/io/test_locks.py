@@ -1,7 +1,6 @@
 """One run at a time: a lock is another process's until that ends, and nothing of it stays."""
 
 import errno
-import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from subprocess import Popen
 import pytest
 
 from trct_monai.io.locks import LOCK, alone_at, alone_in
+
+fcntl = pytest.importorskip("fcntl")
 
 HOLD = """
 import fcntl, sys, time
