@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bundles.miniature import CHECKPOINT, RECONSTRUCTION, command
+import torch
+
+from tests.bundles.miniature import CHECKPOINT, RECONSTRUCTION, command, load
 from tests.files import save_nifti
 from tests.robustness.trials import Trials
 from trct_monai.phantoms import thorax_phantom
@@ -101,14 +103,27 @@ def resumed(arguments: list[str], out: Path) -> list[str]:
 def contents(out: Path) -> dict[str, str]:
     """Digest of each file of an output by its path, to be compared with another's.
 
-    All bytes count, but for the output's own path in a summary. TensorBoard's records are left out: they have times,
-    and those of a killed training stay.
+    All bytes count, but for the output's own path in a summary, and for a checkpoint, of which all numbers count, since
+    PyTorch writes equal names once or twice. TensorBoard's records are left out: they have times, and those of a killed
+    training stay.
     """
     found = {}
     for path in sorted(path for path in out.rglob("*") if path.is_file() and "tfevents" not in path.name):
-        raw = path.read_bytes().replace(str(out).encode(), b"OUT")
+        if path.name == CHECKPOINT.name:
+            raw = repr(_plain(load(path))).encode()
+        else:
+            raw = path.read_bytes().replace(str(out).encode(), b"OUT")
         found[path.relative_to(out).as_posix()] = hashlib.sha256(raw).hexdigest()
     return found
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as their types and numbers, wherever they are."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return (str(value.dtype), value.tolist()) if isinstance(value, torch.Tensor) else value
 
 
 def half_written(folder: Path) -> list[Path]:

@@ -45,7 +45,9 @@ def test_the_same_command_after_a_kill_ends_as_if_nothing_had_been(
         killed = trials.run(*COMMANDS[name](inputs, out), kill_after=moment, alone=alone)
         num_killed += killed["code"] == -9
         num_left += bool(half_written(out.parent))
-        again = trials.succeed(*resumed(COMMANDS[name](inputs, out), out))
+        again = trials.run(*resumed(COMMANDS[name](inputs, out), out))
+        finished = name == "export" and "already exists" in again["said"]  # the kill came after the last file
+        assert again["code"] == 0 or finished, again["said"][-3000:]
         assert not again["orphans"], f"workers of the command that was killed after {moment:.3f} s are still there"
         assert contents(out) == expected, f"killed after {moment:.3f} s"
         assert half_written(out.parent) == [], f"killed after {moment:.3f} s"

@@ -58,14 +58,14 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
         onnx: Write model.onnx as well (pip install 'trct-monai[export]').
     """
     target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} already exists; give --out a new folder")
     if onnx and not all(find_spec(package) for package in ("onnx", "onnxruntime")):
         raise ValueError("onnx and onnxruntime are needed for --onnx: pip install 'trct-monai[export]'")
     name, (config, weights) = bundle_files(bundle, checkpoint)
     verify_checksum(weights)
     root = config[0].parent.parent
     with alone_at(target), replacing_folder(target) as partial:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ValueError(f"{target} already exists; give --out a new folder")
         write_configs(config, partial / "configs")
         _copy_models(weights, partial / "models")
         _copy_documents(root, weights, partial)
