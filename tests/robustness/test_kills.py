@@ -24,7 +24,7 @@ from tests.robustness.trials import Trials
 
 pytestmark = pytest.mark.slow
 
-LONG = ("phantoms", "phases", "export", WITH_WORKERS)
+LONG = ("phantoms", "phases", "evaluate", "export", WITH_WORKERS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
