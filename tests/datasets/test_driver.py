@@ -31,13 +31,13 @@ def test_what_is_finished_is_not_done_again(ct_folder, tmp_path, phantom, capsys
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     (out / "p2" / "p2_pa_drr.png").write_bytes(b"damaged")
     save_nifti(ct_folder / "p3.nii.gz", phantom.ct_hu, phantom.affine)
-    (out / ".p3.1.partial").mkdir()
+    (out / ".p3.4194305.partial").mkdir()
     prepare(str(ct_folder), str(out), **SMALL)
     after = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     assert "1 of 3 cases are done already" in capsys.readouterr().out
     assert all(after[path] == time_ for path, time_ in before.items() if path.parent.name == "p1")
     assert all(after[path] != time_ for path, time_ in before.items() if path.parent.name == "p2")
-    assert (out / "p3").is_dir() and not (out / ".p3.1.partial").exists()
+    assert (out / "p3").is_dir() and not (out / ".p3.4194305.partial").exists()
 
 
 def test_other_options_make_other_cases(ct_folder, tmp_path):

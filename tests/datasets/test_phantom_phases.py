@@ -52,7 +52,7 @@ def test_a_damaged_file_is_made_again_and_no_other(pairs: Path, capsys: pytest.C
     damaged = pairs / "trainB" / "phantom_000001.nii.gz"
     content, before = damaged.read_bytes(), (pairs / "trainA" / "phantom_000000.nii.gz").stat().st_mtime_ns
     damaged.write_bytes(content[:-9])
-    (pairs / ".phantom_000001.1.partial").mkdir()
+    (pairs / ".phantom_000001.4194305.partial").mkdir()
     phantoms(str(pairs), size=24, split="2/1/1", phases=4, num_workers=0)
     assert "3 of 4 phantoms are done already" in capsys.readouterr().out
     assert damaged.read_bytes() == content and not list(pairs.glob("*.partial"))

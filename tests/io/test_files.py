@@ -24,6 +24,9 @@ from trct_monai.io.files import (
 from trct_monai.io.nifti import write_hu
 from trct_monai.io.weights import save_state
 
+DEAD = 2**22 + 1
+"""The number of a process that cannot be: Linux gives none above 2**22."""
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "bytes": lambda path: write_bytes(path, b"new"),
     "text": lambda path: write_text(path, "new"),
@@ -86,19 +89,22 @@ def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="No space left"), replacing_folder(tmp_path / "case") as partial:
         write_text(partial / "new.txt", "new")
     assert [path.name for path in (tmp_path / "case").iterdir()] == ["old.txt"]
-    (tmp_path / "case").rename(tmp_path / ".case.123.stale.partial")  # as after a kill between the two
+    (tmp_path / "case").rename(tmp_path / f".case.{DEAD}.stale.partial")  # as after a kill between the two
     remove_partial(tmp_path, ["case"])
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
 
 
 def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".a.123.partial").mkdir()
-    (tmp_path / ".a.123.stale.partial").mkdir()
+    (tmp_path / f".a.{DEAD}.partial").mkdir()
+    (tmp_path / f".a.{DEAD}.stale.partial").mkdir()
     (tmp_path / "a").mkdir()
-    for name in (".b.nii.123.partial", ".c.123.partial"):
+    lives = f".a.{os.getppid()}.partial"
+    for name in (f".b.nii.{DEAD}.partial", f".c.{DEAD}.partial", lives):
         (tmp_path / name).touch()
     remove_partial(tmp_path, ["a", "b.nii"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".c.123.partial", "a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f".c.{DEAD}.partial", lives, "a"])
+    write_text(tmp_path / "c", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([lives, "a", "c"])
 
 
 def test_json_holds_names_in_any_script_and_no_nan(tmp_path: Path) -> None:

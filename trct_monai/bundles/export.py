@@ -1,21 +1,26 @@
 """`export`: one folder that holds all of a bundle: configuration, weights, TorchScript, documentation and our code."""
 
+import json
 import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
 import torch
 from monai.bundle import ConfigParser
+from monai.data import save_net_with_metadata
+from monai.networks.utils import convert_to_torchscript
 
 from trct_monai import __version__
 from trct_monai.bundles.find import bundle_files
-from trct_monai.io.files import read_json, replacing_folder, write_json, write_text
+from trct_monai.io.files import read_json, replacing_folder, write_bytes, write_json, write_text
+from trct_monai.io.locks import alone_at
 from trct_monai.io.provenance import digest_file
 from trct_monai.io.weights import CHECKSUMS, load_frozen, load_state, save_state, verify_checksum
 
@@ -57,8 +62,6 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
             to be copied is a link that leaves the bundle.
     """
     target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} already exists; give --out a new folder")
     if onnx and not all(find_spec(package) for package in ("onnx", "onnxruntime")):
         raise ValueError("onnx and onnxruntime are needed for --onnx: pip install 'trct-monai[export]'")
     name, (config, weights) = bundle_files(bundle, checkpoint)
@@ -66,7 +69,9 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
     root = config[0].parent.parent
     _refuse_links(root, (*config, root / "LICENSE", root / "docs", root / "configs"))
     _refuse_links(weights.parent, [weights.with_name(name) for name in (*COMPANIONS, "README.md")])
-    with replacing_folder(target) as partial:
+    with alone_at(target), replacing_folder(target) as partial:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ValueError(f"{target} already exists; give --out a new folder")
         write_configs(config, partial / "configs")
         _copy_models(weights, partial / "models")
         _copy_documents(root, weights, partial)
@@ -220,14 +225,20 @@ def _convert(folder: Path, onnx: bool) -> Iterator[tuple[str, float]]:
     paths = {"config_file": str(configs / "inference.json"), "meta_file": str(configs / "metadata.json")}
     paths["ckpt_file"] = str(models / "model.pt")
     options = {"net_id": "network_def", "use_trace": True, "input_shape": shape, "bundle_root": str(folder)}
+    network = load_frozen(_parser(folder).get_parsed_content("network_def"), paths["ckpt_file"])
+    script = (
+        BytesIO()
+    )  # as MONAI's ckpt_export does, but PyTorch ends the process where it writes to a full disk itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sizes and geometry become constants, and that other exporters are newer
-        monai.bundle.ckpt_export(filepath=str(models / "model.ts"), **paths, **options)
+        traced = convert_to_torchscript(network, inputs=[torch.rand(shape)], use_trace=True)
+        contents = {"inference.json": json.dumps(_load(configs / "inference.json")).encode()}
+        save_net_with_metadata(traced, script, False, meta_values=metadata, more_extra_files=contents)
+        write_bytes(models / "model.ts", script.getvalue())
         if onnx:
             # The exporter by torch.export cannot follow geometry that is computed in Python.
             by_trace = {"converter_kwargs": {"dynamo": False}}
             monai.bundle.onnx_export(filepath=str(models / "model.onnx"), **by_trace, **paths, **options)
-    network = load_frozen(_parser(folder).get_parsed_content("network_def"), paths["ckpt_file"])
     low, high = image["value_range"]
     radiographs = low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

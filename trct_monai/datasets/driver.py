@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from trct_monai.datasets.cases import Make, Place, load_cases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
-from trct_monai.datasets.workers import in_shard, work_on
+from trct_monai.datasets.workers import in_shard, parse_shard, work_on
 from trct_monai.io.case import Case
-from trct_monai.io.files import remove_partial
+from trct_monai.io.files import WriteError, remove_partial
+from trct_monai.io.locks import alone_at, alone_in
 from trct_monai.io.provenance import make_stamp
 
 Item = TypeVar("Item")
@@ -102,8 +103,26 @@ def make_data_set(
 
     Raises:
         ValueError: If too many entries are refused, no case is left, or one was made with other options.
+        BlockingIOError: If another run writes there.
+        WriteError: If the disk takes no more; what was made stays.
     """
-    run = run_jobs(output, jobs, recipe, num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused)
+    with alone_in(output, parse_shard(shard)):
+        run = run_jobs(
+            output, jobs, recipe, num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused
+        )
+        with alone_at(output / DATALIST, wait=True):  # the shard that comes last finds the cases of all
+            _write_datalist(output, jobs, recipe, arrange, run, len(refused) + len(run.refused))
+
+
+def _write_datalist(
+    output: Path,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    arrange: Callable[[list[Case]], tuple[Sections, dict[str, Any]]],
+    run: "Run",
+    num_refused: int,
+) -> None:
+    """Write the datalist of all complete cases of the jobs; see `make_data_set`."""
     absent = {name for job in run.refused for name in job.names}
     names = [name for job in jobs for name in job.names if name not in absent]
     found = {case["case_id"]: case for case in load_cases(output)}
@@ -118,8 +137,7 @@ def make_data_set(
         raise ValueError(f"{output}: {', '.join(others[:5])} were made with other options; use another output folder")
     if not names:
         raise ValueError(f"all {recipe.noun} were refused, so there is no datalist")
-    count = len(run.refused) + len(refused)
-    print(f"{run.num_done} {recipe.noun} in this run, {count} refused, {len(cases)} cases in {output}")
+    print(f"{run.num_done} {recipe.noun} in this run, {num_refused} refused, {len(cases)} cases in {output}")
     if len(cases) < len(names):
         print(f"{len(cases)} of {len(names)} cases so far; the datalist is complete after the other shards")
     sections, header = arrange(cases)
@@ -153,6 +171,7 @@ def run_jobs(
 
     Raises:
         ValueError: If too many entries are refused; what was made stays.
+        WriteError: If the disk takes no more; what was made stays.
     """
     mine = [job for job in jobs if in_shard(job.names[0], shard)]
     remove_partial(output, [name for job in mine for name in job.names])
@@ -171,8 +190,6 @@ def run_jobs(
     if num_before:
         print(f"{num_before} of {len(mine)} {recipe.noun} are done already")
     if len(reasons) > max_skipped * total:
-        if output.is_dir() and not any(output.iterdir()):
-            output.rmdir()
         limit = f", more than --max_skipped {max_skipped:g}" if max_skipped else ""
         raise ValueError(
             f"{len(reasons)} of {total} {recipe.noun} refused{limit}; the others are written, and no datalist; "
@@ -190,6 +207,8 @@ def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:
             if not product.place.is_done(stamp):
                 product.place.write(stamp, product.make)
                 was_done = False
+    except WriteError:
+        raise  # no fault of the case: the next one cannot be written either
     except (ValueError, OSError) as error:
         return _one_line(error), False
     return "", was_done
@@ -223,9 +242,15 @@ def run_cases(
 
 
 def reason_if_refused(work: Callable[[Item], None], item: Item) -> str:
-    """Do a job for `run_cases`: an empty string, or the one line of the error that the user can fix."""
+    """Do a job for `run_cases`: an empty string, or the one line of the error that the user can fix.
+
+    Raises:
+        WriteError: If the disk takes no more, which is no fault of the case.
+    """
     try:
         work(item)
+    except WriteError:
+        raise
     except (ValueError, OSError) as error:
         return _one_line(error)
     return ""

@@ -8,7 +8,9 @@ from typing import Any
 from trct_monai.datasets.cases import FilePair
 from trct_monai.datasets.driver import Job, Product, Recipe, run_jobs
 from trct_monai.datasets.phases import AVERAGE, FOLDERS, PHASE
+from trct_monai.datasets.workers import parse_shard
 from trct_monai.geometry import voxel_to_world
+from trct_monai.io.locks import alone_in
 from trct_monai.io.nifti import write_hu
 from trct_monai.io.provenance import make_stamp, read_stamp
 from trct_monai.phantoms import phantom_series
@@ -54,10 +56,11 @@ def write_phases(
         raise ValueError(f"phases must be 2 or more, got {phases}")
     options = {"phases": phases, "size": size, "extent": extent, "findings": findings, **other_version(version)}
     pairs = {number: _pair(output, section, number) for section, numbers in seeds.items() for number in numbers}
-    _refuse_others(output, pairs.values(), options)
     recipe = Recipe(partial(_products, options=options), options, "phantoms", "phantoms")
     jobs = [Job((pair.name,), (number, pair)) for number, pair in pairs.items()]
-    run_jobs(output, jobs, recipe, num_workers=num_workers, shard=shard)
+    with alone_in(output, parse_shard(shard)):
+        _refuse_others(output, pairs.values(), options)
+        run_jobs(output, jobs, recipe, num_workers=num_workers, shard=shard)
     folders = sorted({Path(file).parts[0] for pair in pairs.values() for file in pair.files.values()})
     print(f"wrote {output}: {', '.join(folders)}")
 

@@ -13,6 +13,7 @@ from trct_monai.datasets.patients import patient_of
 from trct_monai.io.ct import extension_of
 from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist, save_datalist
 from trct_monai.io.files import read_csv, read_text
+from trct_monai.io.locks import alone_at, alone_in
 
 DATALIST = "datalist.json"
 
@@ -55,22 +56,23 @@ def split(
         lists = None
     else:
         raise ValueError(f"by must be hash or lists, got {by!r}")
-    header = _header(folder / DATALIST)
-    if header.get("task") == PHASES:
-        raise ValueError(f"{folder} holds pairs of phases, and their folders give the sections; run prepare again")
-    cases = [case for case in load_cases(folder) if case["case_id"] not in header.get("left_out", ())]
-    if not cases:
-        raise ValueError(f"{folder}: no prepared cases; run prepare first")
-    shares = check_fractions(fractions)
-    if lists is None:
-        sections = split_by_hash(cases, shares, seed)
-    else:
-        sections = split_by_lists(cases, lists, shares, seed)
     target = folder / DATALIST if output is None else Path(output)
-    how: dict[str, Any] = {"by": by, "fractions": list(shares), "seed": seed}
-    if lists is not None:
-        how["lists"] = [Path(str(train_list)).name, Path(str(test_list)).name]
-    write_split(target, sections, header | {"split": how})
+    with alone_in(folder) if output is None else alone_at(target):
+        header = _header(folder / DATALIST)
+        if header.get("task") == PHASES:
+            raise ValueError(f"{folder} holds pairs of phases, and their folders give the sections; run prepare again")
+        cases = [case for case in load_cases(folder) if case["case_id"] not in header.get("left_out", ())]
+        if not cases:
+            raise ValueError(f"{folder}: no prepared cases; run prepare first")
+        shares = check_fractions(fractions)
+        if lists is None:
+            sections = split_by_hash(cases, shares, seed)
+        else:
+            sections = split_by_lists(cases, lists, shares, seed)
+        how: dict[str, Any] = {"by": by, "fractions": list(shares), "seed": seed}
+        if lists is not None:
+            how["lists"] = [Path(str(train_list)).name, Path(str(test_list)).name]
+        write_split(target, sections, header | {"split": how})
 
 
 def write_split(target: Path, sections: Sections, header: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from trct_monai.evaluation.scores import CaseRadiographs
 from trct_monai.evaluation.summary import format_summary
 from trct_monai.figures import comparison_figure, save_figure
 from trct_monai.intensity import HU_WINDOW
+from trct_monai.io.locks import alone_in
 
 
 def evaluate(
@@ -61,18 +62,20 @@ def evaluate(
     if options.holds_phases:
         if size is not None or resample:
             raise ValueError("--size and --resample are for radiographs; phases are scored on the grid of their CTs")
-        evaluate_phases(predictions, options, folder, name, figures=figures, num_workers=num_workers, lpips=lpips)
+        with alone_in(folder):
+            evaluate_phases(predictions, options, folder, name, figures=figures, num_workers=num_workers, lpips=lpips)
         return
     if lpips:
         raise ValueError("--lpips is for phases; protocols of radiographs to CT do not have it")
     check_name(name)
     cases = options.cases()
     files = prediction_files(predictions, cases)
-    mean_volume = fit_mean_volume(options, folder)
-    summary, rows = evaluate_predictions(predictions, options, folder, name, mean_volume, num_workers)
-    for case in cases[:figures]:
-        row = next(row for row in rows if row["case_id"] == case["case_id"] and row["method"] == name)
-        _draw(case, files[case["case_id"]], options, row, folder)
+    with alone_in(folder):
+        mean_volume = fit_mean_volume(options, folder)
+        summary, rows = evaluate_predictions(predictions, options, folder, name, mean_volume, num_workers)
+        for case in cases[:figures]:
+            row = next(row for row in rows if row["case_id"] == case["case_id"] and row["method"] == name)
+            _draw(case, files[case["case_id"]], options, row, folder)
     print(format_summary(summary))
     print(f"wrote {folder}: cases.csv, summary.json, {min(figures, len(cases))} figures")
 

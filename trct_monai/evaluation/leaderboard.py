@@ -18,6 +18,7 @@ from trct_monai.evaluation.summary import values_by_case
 from trct_monai.evaluation.table import STYLES, Line, format_lines
 from trct_monai.intensity import HU_WINDOW
 from trct_monai.io.files import write_text
+from trct_monai.io.locks import alone_in
 from trct_monai.metrics.statistics import compare_pairs
 
 
@@ -80,24 +81,27 @@ def leaderboard(
     for path in to_read.values():
         prediction_files(path, cases)
 
-    folders = dict(to_read)
-    for name in to_fit:
-        folders[name] = folder / "predictions" / name
-        run_baseline(name, options, folders[name])
-    for name, (config, weights) in to_run.items():
-        folders[name] = folder / "predictions" / name
-        run_bundle(name, config, weights, options, folders[name])
-    mean_volume = fit_mean_volume(options, folder)
-    summaries: dict[str, Mapping[str, Any]] = {}
-    values: dict[str, dict[str, float]] = {}
-    for name in names:
-        evaluation = folder / "evaluations" / name
-        summaries[name], rows = evaluate_predictions(folders[name], options, evaluation, name, mean_volume, num_workers)
-        values[name] = values_by_case(rows, name, sort)
-    patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in cases}
-    lines = compare(summaries, values, patients, set(to_fit), sort)
-    for suffix, kind in (("csv", "csv"), ("md", "markdown"), ("txt", "text")):
-        write_text(folder / f"leaderboard.{suffix}", format_lines(lines, sort, kind) + "\n")
+    with alone_in(folder):
+        folders = dict(to_read)
+        for name in to_fit:
+            folders[name] = folder / "predictions" / name
+            run_baseline(name, options, folders[name])
+        for name, (config, weights) in to_run.items():
+            folders[name] = folder / "predictions" / name
+            run_bundle(name, config, weights, options, folders[name])
+        mean_volume = fit_mean_volume(options, folder)
+        summaries: dict[str, Mapping[str, Any]] = {}
+        values: dict[str, dict[str, float]] = {}
+        for name in names:
+            evaluation = folder / "evaluations" / name
+            summaries[name], rows = evaluate_predictions(
+                folders[name], options, evaluation, name, mean_volume, num_workers
+            )
+            values[name] = values_by_case(rows, name, sort)
+        patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in cases}
+        lines = compare(summaries, values, patients, set(to_fit), sort)
+        for suffix, kind in (("csv", "csv"), ("md", "markdown"), ("txt", "text")):
+            write_text(folder / f"leaderboard.{suffix}", format_lines(lines, sort, kind) + "\n")
     print(format_lines(lines, sort, style))
     print(f"wrote {folder}: leaderboard.csv, .md, .txt, and an evaluation of each of {len(names)} methods")
 

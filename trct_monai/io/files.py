@@ -1,16 +1,17 @@
 """Text, JSON, CSV and pictures: read with one line for what is wrong, written whole or not at all.
 
-Everything is written to a temporary name beside its place and renamed: after a kill or on a full disk the old file is
-there as it was.
+Everything is written to a temporary name beside its place and renamed: after a kill, a power cut or on a full disk
+the old file is there as it was. What a killed run left goes when the same file is written again.
 """
 
 import csv
+import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,57 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """How text begins that a spreadsheet takes for a formula; after apostrophes, so that each text has one cell."""
 
 
+ADVICE = {
+    errno.ENOSPC: "make room there, or write to another disk",
+    errno.EDQUOT: "delete some of your files there, or write to another disk",
+    errno.EFBIG: "raise the limit (ulimit -f, or the file system's own), or write to another disk",
+    errno.EROFS: "write to another disk",
+}
+"""What to do about an error that only writing can raise, by its number."""
+
+
+class WriteError(OSError):
+    """A disk that takes no more: the message names the file, the disk, what is free on it, and what to do."""
+
+
+@contextmanager
+def naming_the_disk(path: Path, temporary: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk makes of a block into a `WriteError`; other errors pass.
+
+    Args:
+        path: What the block writes.
+        temporary: The file or folder that it writes to in its place.
+
+    Raises:
+        WriteError: If the disk is full or read-only, the quota is used up, or the file larger than allowed.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) and error.errno else _reason(temporary)
+        if isinstance(error, WriteError) or reason is None or reason.errno not in ADVICE:
+            raise
+        place = path.absolute()
+        mount = next(folder for folder in (*place.parents, place) if folder.is_mount())
+        meant = Path(*(re.sub(r"^\.(.+)\.\d+\.partial$", r"\1", part) for part in path.parts))
+        given_back = sum(file.stat().st_size for file in (temporary, *temporary.rglob("*")) if file.is_file())
+        free = (shutil.disk_usage(mount).free + given_back) / 2**20
+        raise WriteError(
+            f"{meant}: not written: {reason.strerror}; {free:.1f} MiB are free on {mount}; {ADVICE[reason.errno]}, "
+            "and run the same command again"
+        ) from error
+
+
+def _reason(temporary: Path) -> OSError | None:
+    """Why a library could not write, if it is the disk: PyTorch and ITK do not say, but a few more bytes do."""
+    try:
+        with open(temporary / PARTIAL if temporary.is_dir() else temporary, "ab") as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        return error
+    return None
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name to write to, which becomes `path` when the block ends, and goes when it fails.
@@ -35,15 +87,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: The file to be written.
+
+    Raises:
+        WriteError: If the disk takes no more.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    temporary = _temporary(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        with naming_the_disk(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_partial(path.parent, [path.name])
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -52,16 +112,25 @@ def partial_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: What the folder's content will be part of; folders above are made if need be.
+
+    Raises:
+        WriteError: If the disk takes no more.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary = _temporary(path)
     try:
-        yield temporary
+        with naming_the_disk(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_partial(path.parent, [path.name])
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 
 
 @contextmanager
@@ -69,6 +138,9 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty folder to write into, which becomes `folder` when the block ends, and goes when it fails.
 
     A folder that was there before is moved aside first and removed last.
+
+    Raises:
+        WriteError: If the disk takes no more.
     """
     folder = Path(folder)
     stale = folder.with_name(f".{folder.name}.{os.getpid()}.stale{PARTIAL}")
@@ -88,11 +160,14 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_partial(parent: Path, names: Sequence[str]) -> None:
-    """Remove what killed runs left of these files and folders; a folder that was being replaced comes back."""
+    """Remove what killed runs left of these files and folders; a folder that was being replaced comes back.
+
+    What belongs to a process that lives on this machine stays.
+    """
     wanted = set(names)
     for path in parent.glob(f".*{PARTIAL}"):
         name, _, process = path.name[1:].removesuffix(PARTIAL).removesuffix(".stale").rpartition(".")
-        if name in wanted and process.isdigit():
+        if name in wanted and process.isdigit() and not _lives(int(process)):
             if path.name.endswith(f".stale{PARTIAL}") and not (parent / name).exists():
                 path.rename(parent / name)
                 continue
@@ -100,6 +175,19 @@ def remove_partial(parent: Path, names: Sequence[str]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this machine has this number; on Windows, where asking would end it, yes."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

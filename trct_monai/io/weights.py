@@ -162,9 +162,13 @@ def _is_half(value: Any) -> bool:
 
 
 def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all; folders are made if need be."""
-    with replacing(path) as partial:
-        torch.save(dict(state), partial)
+    """Write a checkpoint, whole or not at all; folders are made if need be.
+
+    Raises:
+        WriteError: If the disk takes no more.
+    """
+    with replacing(path) as partial, open(partial, "wb") as file:  # given a name, PyTorch would write it into the file
+        torch.save(dict(state), file)
 
 
 def ship_weights(

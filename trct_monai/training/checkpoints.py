@@ -1,13 +1,16 @@
 """Checkpoints: one to resume exactly from, and the best weights."""
 
+import atexit
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ignite.engine import Engine, Events
 from torch import nn
 
+from trct_monai.io.locks import alone_at
 from trct_monai.io.weights import load_state, save_state
 
 
@@ -25,7 +28,7 @@ class ResumableCheckpoint:
 
     Unlike MONAI's `CheckpointSaver` it writes one file under a temporary name and renames it, so that a killed process
     leaves the last whole one, and it keeps the best metric. The file loads with `weights_only=True`. Attach it after
-    validation and schedulers.
+    validation and schedulers. A second training with the same file is refused until this one, or its process, ends.
 
     Args:
         path: The checkpoint file.
@@ -56,11 +59,19 @@ class ResumableCheckpoint:
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Load at the start if the run resumes; save at every epoch's end."""
+        """Load at the start if the run resumes; save at every epoch's end.
+
+        Raises:
+            BlockingIOError: If another training writes this checkpoint.
+        """
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         if self.save:
+            lock = ExitStack()
+            lock.enter_context(alone_at(self.path))
+            atexit.register(lock.close)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+            engine.add_event_handler(Events.COMPLETED, lock.close)
 
     def write(self, engine: Engine) -> None:
         """Write the state after the epoch that has just ended."""

@@ -14,6 +14,7 @@ from trct_monai.evaluation.columns import HEADLINE
 from trct_monai.evaluation.report.case import encode_case
 from trct_monai.io.datalist import PHASES, load_datalist
 from trct_monai.io.files import read_csv, read_json, write_text
+from trct_monai.io.locks import alone_at
 
 SCRIPTS = ("pictures.js", "tables.js", "viewer.js")
 """The viewer, each part using the ones before it."""
@@ -56,22 +57,22 @@ def report(
     if unknown:
         raise ValueError(f"{summary['datalist']} has no case {unknown[0]} any more; run evaluate again")
     shown = own[:max_cases]
-    encoded = []
-    for row in tqdm(shown, desc="report", unit="case"):
-        encoded.append(_embed(encode_case(cases[row["case_id"]], summary, size), "case"))
-    names = {
-        key: Path(summary[key]).name for key in ("predictions", "datalist")
-    }  # whoever gets the page needs no paths
-    head = {"summary": summary | names, "leaderboard": board, "num_cases": len(own), "headline": HEADLINE}
-    head["cases"] = [{key: value for key, value in row.items() if key != "method"} for row in shown]
-    parts = {
-        "/*STYLE*/": _asset("viewer.css"),
-        "<!--DATA-->": "\n".join([_embed(head, "evaluation"), *encoded]),
-        "/*PLOTLY*/": plotly,
-        "/*VIEWER*/": "\n".join(map(_asset, SCRIPTS)),
-    }
-    text = re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], _asset("page.html"))
-    write_text(target, text)
+    with alone_at(target):
+        encoded = []
+        for row in tqdm(shown, desc="report", unit="case"):
+            encoded.append(_embed(encode_case(cases[row["case_id"]], summary, size), "case"))
+        # Whoever gets the page needs no paths.
+        names = {key: Path(summary[key]).name for key in ("predictions", "datalist")}
+        head = {"summary": summary | names, "leaderboard": board, "num_cases": len(own), "headline": HEADLINE}
+        head["cases"] = [{key: value for key, value in row.items() if key != "method"} for row in shown]
+        parts = {
+            "/*STYLE*/": _asset("viewer.css"),
+            "<!--DATA-->": "\n".join([_embed(head, "evaluation"), *encoded]),
+            "/*PLOTLY*/": plotly,
+            "/*VIEWER*/": "\n".join(map(_asset, SCRIPTS)),
+        }
+        text = re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], _asset("page.html"))
+        write_text(target, text)
     print(f"wrote {target} ({len(encoded)} cases, {target.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
