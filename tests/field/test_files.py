@@ -79,6 +79,23 @@ def test_a_ct_that_went_away_leaves_the_datalist_and_is_named(folder: Path, phan
     assert set(ran.cases()) == {"b"} and "left out of the datalist: a" in ran.text
 
 
+def test_a_ct_that_vanishes_while_others_are_made_is_refused_by_name(folder: Path, phantom: Phantom) -> None:
+    from trct_monai.datasets import driver, prepare_case
+    from trct_monai.datasets.sources import find_sources
+
+    for name in "ab":
+        save_nifti(folder / f"{name}.nii", phantom.ct_hu + ord(name), phantom.affine)
+    sources = find_sources(folder).sources
+    (folder / "a.nii").unlink()
+    options = prepare_case.Options(16, 320.0, "x2ct", 16, (-1024.0, 3071.0), False, False, False, None, 0.0, 0.7, "SPL")
+    output = folder.parent / "out"
+    make = driver.Recipe(lambda source: prepare_case.products(source, options, folder, output), {}, "prepare")
+    run_of = driver.run_jobs(
+        output, [driver.Job((one.case_id,), one) for one in sources], make, num_workers=0, max_skipped=0.5
+    )
+    assert [job.names for job in run_of.refused] == [("a",)] and (output / "b" / "case.json").is_file()
+
+
 @pytest.mark.parametrize("mirrored", ["qform", "sform"])
 def test_f01_sform_qform(folder: Path, phantom: Phantom, mirrored: str) -> None:
     image = nibabel.Nifti1Image(phantom.ct_hu, phantom.affine)

@@ -65,6 +65,10 @@ def at(place):  # type: ignore[no-untyped-def]
         pytest.param(at(lambda k: 8.0 * k + 8.0 * (k > 7)), "slices are missing after", id="e07_missing_slices"),
         pytest.param(halves(RescaleSlope="0"), "RescaleSlope must be finite and not 0", id="slope 0"),
         pytest.param(halves(RescaleIntercept="1e400"), "RescaleIntercept must be a finite number", id="intercept inf"),
+        pytest.param(halves(RescaleIntercept="-1000"), "the numbers jump by 24 HU where", id="intercept differs"),
+        pytest.param(
+            halves(RescaleIntercept=None, RescaleSlope=None), "RescaleIntercept is 0, but 1", id="no rescale in some"
+        ),
         pytest.param(halves(PhotometricInterpretation="MONOCHROME1"), "PhotometricInterpretation is", id="inverted"),
     ],
 )
@@ -73,6 +77,43 @@ def test_slices_that_make_no_volume_are_refused(folder: Path, phantom: Phantom, 
     ran = prepare(folder)
     assert ran.code == 2 and message.replace(".", "\\") in ran.error.replace(".", "\\"), ran.text
     assert not (ran.output / "datalist.json").exists()
+
+
+def test_slices_may_have_scales_of_their_own(folder: Path, phantom: Phantom) -> None:
+    def scaled(data, number):  # type: ignore[no-untyped-def]
+        pixels = np.frombuffer(data.PixelData, np.int16).astype(float)
+        slope, intercept = 1 + number % 3, -1024 - 10 * (number % 2)
+        data.RescaleSlope, data.RescaleIntercept = str(slope), str(intercept)
+        data.PixelData = np.round((pixels - 1024 - intercept) / slope).astype(np.int16).tobytes()
+
+    write_series(folder, phantom.ct_hu, phantom.affine, scaled)
+    assert hu_off(prepare(folder), phantom) < 1
+
+
+def test_a_report_in_colours_leaves_its_series(folder: Path, phantom: Phantom) -> None:
+    paths = write_series(folder, phantom.ct_hu, phantom.affine)
+    shutil.copy(paths[3], folder / "dose.dcm")
+    edit(folder / "dose.dcm", SOPInstanceUID="2.25.99", SamplesPerPixel=3, PlanarConfiguration=0, BitsAllocated=8,
+         BitsStored=8, HighBit=7, PhotometricInterpretation="RGB", PixelData=bytes(3 * 40 * 40))  # fmt: skip
+    ran = prepare(folder)
+    assert hu_off(ran, phantom) < 0.3 and "dose.dcm: pictures in colours" in ran.text
+
+
+def test_p_modality_is_told_by_the_class(folder: Path, phantom: Phantom) -> None:
+    write_series(folder, phantom.ct_hu, phantom.affine, without("Modality"))
+    assert hu_off(prepare(folder), phantom) < 0.3
+
+
+def test_coronal_slices_are_a_volume_too(folder: Path, phantom: Phantom) -> None:
+    def coronal(data, number):  # type: ignore[no-untyped-def]
+        pixels = np.round(phantom.ct_hu[:, number].T + 1024).astype(np.int16)  # rows to the head, columns to the right
+        data.ImageOrientationPatient = [-1.0, 0, 0, 0, 0, 1.0]
+        first = np.diag([-1.0, -1.0, 1.0, 1.0]) @ phantom.affine @ [0, number, 0, 1]
+        data.ImagePositionPatient = [float(value) for value in first[:3]]
+        data.PixelData = pixels.tobytes()
+
+    write_series(folder, phantom.ct_hu, phantom.affine, coronal)
+    assert hu_off(prepare(folder), phantom) < 0.3
 
 
 def test_two_fields_of_view_are_refused(folder: Path, phantom: Phantom) -> None:

@@ -61,6 +61,21 @@ def _other_byte_order(raw: bytearray, rng: random.Random) -> bytearray:
     return raw[:start] + body + raw[len(raw) // 2 * 2 :]
 
 
+def _other_type(raw: bytearray, rng: random.Random) -> bytes | bytearray:
+    """What the numbers are said to be: of MetaImage and NRRD in words, of NIfTI by a code, of others by chance."""
+    for word, others in (
+        (b"MET_SHORT", (b"MET_USHORT", b"MET_FLOAT", b"MET_UCHAR")),
+        (b"type: short", (b"type: float",)),
+    ):
+        if word in raw:
+            return raw.replace(word, rng.choice(others), 1)
+    if raw[:4] == b"\x5c\x01\x00\x00":  # 348, the size of NIfTI's header
+        code, bits = rng.choice([(2, 8), (8, 32), (16, 32), (64, 64), (128, 24), (256, 8), (512, 16), (1792, 128)])
+        raw[70:74] = code.to_bytes(2, "little") + bits.to_bytes(2, "little")
+        return raw
+    return _flip(raw, rng, 1000)
+
+
 def _header_of_another(path: Path, others: list[Path], rng: random.Random) -> None:
     length = rng.choice([8, 132, 352, 1000])
     head = rng.choice(others or [path]).read_bytes()[:length]
@@ -119,6 +134,7 @@ KINDS: dict[str, Kind] = {
     "bytes appended": _bytes_kind(lambda raw, rng: raw + rng.randbytes(rng.choice([1, 512, 5000]))),
     "no number": _bytes_kind(_not_a_number),
     "other byte order": _bytes_kind(_other_byte_order),
+    "other type": _bytes_kind(_other_type),
     "text in its place": _bytes_kind(lambda raw, rng: b"<html><body>404 not found</body></html>\n"),
     "Git LFS pointer": _bytes_kind(lambda raw, rng: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
     "compressed once more": _bytes_kind(lambda raw, rng: gzip.compress(raw)),

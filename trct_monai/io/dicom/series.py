@@ -18,7 +18,7 @@ from torch import Tensor
 from trct_monai.intensity import HU_INT16
 from trct_monai.io.dicom.header import is_dicom, last_line
 from trct_monai.io.dicom.slices import Slice, read_slices_of
-from trct_monai.io.dicom.volume import check_volume, in_order
+from trct_monai.io.dicom.volume import check_scales, check_volume, in_order
 from trct_monai.io.limits import check_ct_size
 from trct_monai.io.provenance import digest_file
 
@@ -131,6 +131,7 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
     sorted_slices = [slices[index] for index in order]
     volume = _read_pixels(files, slices)
     volume = volume if order == sorted(order) else volume[torch.as_tensor(order)]
+    check_scales(volume, sorted_slices)
     first, last = (np.array(one.position) for one in (sorted_slices[0], sorted_slices[-1]))
     row, column = np.reshape(np.array(sorted_slices[0].orientation), (2, 3))
     height, width = sorted_slices[0].spacing or (0.0, 0.0)
@@ -178,9 +179,10 @@ def _connected(slices: list[Slice]) -> list[list[Slice]]:
 
 
 def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
-    """A series without its localizers, and each kind of those."""
+    """A series without its localizers and pictures in colours, and each kind of those."""
+    coloured = [one for one in slices if one.is_coloured and not one.is_localizer]
     localizers = [one for one in slices if one.is_localizer]
-    rest = [one for one in slices if not one.is_localizer]
+    rest = [one for one in slices if not one.is_localizer and not one.is_coloured]
     normals = [tuple(np.round(np.abs(one.normal), 1)) for one in rest]
     usual = Counter(normals).most_common(1)[0][0] if normals else ()
     across = [one for one, normal in zip(rest, normals) if normal != usual]
@@ -189,6 +191,7 @@ def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
     else:
         across = []
     found = [_series(localizers, "localizer")] if localizers else []
+    found += [_series(coloured, "pictures in colours, no slices")] if coloured else []
     if across:
         found.append(_series(across, "localizer, not called so: it lies across the other slices of its series"))
     if not rest:

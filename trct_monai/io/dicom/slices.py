@@ -15,7 +15,7 @@ import numpy as np
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 KEYWORDS = (
-    "SpecificCharacterSet", "ImageType", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID",
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID",
     "SeriesInstanceUID", "AcquisitionNumber", "ConvolutionKernel", "TemporalPositionIdentifier", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
@@ -36,6 +36,9 @@ AFTER_PIXELS = (b"\xfc\xff\xfc\xff", b"\xff\xfc\xff\xfc", b"\xfa\xff\xfa\xff", b
 """Tags that may follow: padding and digital signatures."""
 
 UNDEFINED = 0xFFFFFFFF
+
+CT_STORAGE = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.2.1": "CT"}
+"""SOPClassUID of CTs, which tells the modality where that is missing."""
 
 MAX_SLICE = 2**28
 """Pixels of the largest slice; a header that says more is damaged."""
@@ -58,8 +61,10 @@ class Slice:
         orientation: Unit vectors along the rows and along the columns (6,); None if the header lacks it.
         spacing: Height and width of a pixel in mm; None if the header lacks it.
         rescale: RescaleSlope and RescaleIntercept, 1 and 0 where they are missing.
+        is_rescaled: Whether the header has them.
         is_inverted: Whether small numbers are bright (MONOCHROME1).
         stored: Least and greatest number that a pixel can hold.
+        is_coloured: Whether its pixels have colours, as a report of the dose has them.
     """
 
     path: Path
@@ -74,8 +79,10 @@ class Slice:
     orientation: tuple[float, ...] | None
     spacing: tuple[float, ...] | None
     rescale: tuple[float, float]
+    is_rescaled: bool
     is_inverted: bool
     stored: tuple[int, int]
+    is_coloured: bool
 
     @property
     def normal(self) -> np.ndarray:
@@ -150,7 +157,7 @@ def _flat(group: Any) -> list[Any]:
 
 
 def _slice(path: Path, header: Any, groups: Sequence[Any]) -> Slice:
-    modality = _text(header, "Modality").upper()
+    modality = _text(header, "Modality").upper() or CT_STORAGE.get(_text(header, "SOPClassUID"), "")
     # A structured report and its like have no pixels.
     is_image = modality in ("", "CT") or "Rows" in header
     rows, columns = (int(header.Rows), int(header.Columns)) if is_image else (1, 1)
@@ -175,8 +182,10 @@ def _slice(path: Path, header: Any, groups: Sequence[Any]) -> Slice:
         _numbers(groups, "ImageOrientationPatient", 6),
         _numbers(groups, "PixelSpacing", 2),
         ((slope or (1.0,))[0], (intercept or (0.0,))[0]),
+        slope is not None and intercept is not None,
         _text(header, "PhotometricInterpretation") == "MONOCHROME1",
         (least, least + 2**bits - 1),
+        samples > 1,
     )
 
 

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from trct_monai.io.dicom.slices import TELL_APART, Slice
 
@@ -13,6 +15,9 @@ SLACK = 0.1
 
 ROUNDING_MM = 0.06
 """What rounding to one decimal does to a position: it never counts."""
+
+MAX_JUMP = 8.0
+"""HU between two slices of unlike scale."""
 
 DIRECTION_SLACK = 1e-3
 """By how much the unit vectors of two slices may differ, and a vector's length from 1."""
@@ -38,12 +43,38 @@ def check_volume(slices: Sequence[Slice]) -> None:
         ("PixelSpacing", lambda one: one.spacing, 1e-3 * min(slices[0].spacing or (1.0,))),
         ("ImageOrientationPatient", lambda one: one.orientation, DIRECTION_SLACK),
         ("PhotometricInterpretation", lambda one: (float(one.is_inverted),), 0.0),
+        ("The number of RescaleSlope and RescaleIntercept", lambda one: (float(one.is_rescaled),), 0.0),
     ]
     if len({one.path for one in slices}) == 1:  # GDCM knows one scale for all frames
         alike.append(("RescaleSlope and RescaleIntercept", lambda one: one.rescale, 0.0))
     for name, value_of, tolerance in alike:
         _check_alike(slices, name, [value_of(one) for one in slices], tolerance)
     _check_places([slices[index] for index in in_order(slices)])
+
+
+def check_scales(volume: Tensor, slices: Sequence[Slice]) -> None:
+    """Refuse a volume whose numbers jump where the scale of its slices changes.
+
+    Scales may differ. Whether they are right shows in the pixels that two neighbours have in common, most of them.
+
+    Args:
+        volume: HU (slices, rows, columns).
+        slices: Their headers in the same order.
+
+    Raises:
+        ValueError: If more than `MAX_JUMP` HU lie between two of them, and not between any two.
+    """
+    if len({one.rescale for one in slices}) == 1:
+        return
+    sample = volume[:, ::2, ::2].float().flatten(1)
+    steps = sample.diff(dim=0).median(dim=1).values
+    excess = (steps - steps.median()).abs()
+    for place, (one, other) in enumerate(pairwise(slices)):
+        if one.rescale != other.rescale and excess[place] > MAX_JUMP:
+            raise ValueError(
+                f"{other.path}: the numbers jump by {float(steps[place]):g} HU where RescaleSlope and RescaleIntercept "
+                f"change from {_text(one.rescale)} to {_text(other.rescale)}"
+            )
 
 
 def _check_slice(one: Slice) -> None:
