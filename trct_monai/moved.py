@@ -112,6 +112,7 @@ CHANGED = {
     "reconstruct.solve": "use trct_monai.reconstruction.Reconstructor, an instance of which is called with radiographs",
     "scoring.INSIDE_HU": "use trct_monai.intensity.BODY_HU, which has its value of -950",
     "transforms.body.BODY_HU": "use trct_monai.intensity.LUNG_HU, which has its value of -500",
+    "transforms.dicom.header_numbers": "use pydicom.dcmread(path), whose elements are numbers",
     "transforms.save.save_nifti": "use trct_monai.io.nifti.write_hu(path, hu, affine), the path first",
     "transforms.save_nifti": "use trct_monai.io.nifti.write_hu(path, hu, affine), the path first",
 }

@@ -4,7 +4,6 @@ import hashlib
 import struct
 import uuid
 from collections.abc import Iterable, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +85,6 @@ def read_header(path: Path, tags: Sequence[str]) -> list[str]:
 
 def header_text(header: Any, tag: str) -> str:
     return str(header[tag]).strip().rstrip("\x00") if header.HasKey(tag) else ""
-
-
-def header_numbers(header: Any, tag: str) -> list[float]:
-    text = header_text(header, tag)
-    return [float(part) for part in text.split("\\")] if text else []
-
-
-def header_rescale(header: Any) -> tuple[float, float]:
-    """RescaleSlope and RescaleIntercept, 1 and 0 where they are missing.
-
-    Raises:
-        ValueError: If they are not finite, or the slope is 0.
-    """
-    slope = (header_numbers(header, "0028|1053") or [1.0])[0]
-    intercept = (header_numbers(header, "0028|1052") or [0.0])[0]
-    if not isfinite(slope) or not isfinite(intercept) or slope == 0:
-        raise ValueError(
-            f"RescaleSlope must be finite and not 0, and RescaleIntercept finite, got {slope:g} and {intercept:g}"
-        )
-    return slope, intercept
 
 
 def last_line(error: Exception) -> str:
