@@ -151,20 +151,17 @@ def _pattern(path: Path) -> tuple[Path, str]:
     return path.parent, re.sub(r"\d+", "#", path.name)
 
 
-def _without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
-    """The slices, and those whose file has the UID and the bytes of another one."""
-    uses = Counter(one.sop_uid for one in slices)
-    seen: set[tuple[str, str]] = set()
-    kept, copies = [], []
+def _without_copies(slices: list[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """The slices, and those of files that have the UID and the bytes of another one."""
+    files: dict[str, dict[Path, None]] = defaultdict(dict)
     for one in slices:
-        if one.sop_uid and uses[one.sop_uid] > 1:
-            key = (one.sop_uid, f"{digest_file(one.path)} {one.position}")
-            if key in seen:
-                copies.append(one)
-                continue
-            seen.add(key)
-        kept.append(one)
-    return kept, copies
+        files[one.sop_uid][one.path] = None
+    copies: set[Path] = set()
+    for uid, paths in files.items():
+        if uid and len(paths) > 1:
+            first: dict[str, Path] = {}
+            copies |= {path for path in paths if first.setdefault(digest_file(path), path) != path}
+    return [one for one in slices if one.path not in copies], [one for one in slices if one.path in copies]
 
 
 def _connected(slices: list[Slice]) -> list[list[Slice]]:
