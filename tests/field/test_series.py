@@ -67,9 +67,13 @@ def at(place):  # type: ignore[no-untyped-def]
         pytest.param(halves(RescaleIntercept="1e400"), "RescaleIntercept must be a finite number", id="intercept inf"),
         pytest.param(halves(RescaleIntercept="-1000"), "the numbers jump by 24 HU where", id="intercept differs"),
         pytest.param(
-            halves(RescaleIntercept=None, RescaleSlope=None), "RescaleIntercept is 0, but 1", id="no rescale in some"
+            halves(RescaleIntercept=None, RescaleSlope=None),
+            "has no RescaleSlope and RescaleIntercept, unlike 20 of 40",
+            id="no rescale in some",
         ),
-        pytest.param(halves(PhotometricInterpretation="MONOCHROME1"), "PhotometricInterpretation is", id="inverted"),
+        pytest.param(
+            halves(PhotometricInterpretation="MONOCHROME1"), "is not MONOCHROME1, unlike 20 of 40", id="inverted"
+        ),
     ],
 )
 def test_slices_that_make_no_volume_are_refused(folder: Path, phantom: Phantom, change, message) -> None:  # type: ignore[no-untyped-def]
@@ -96,7 +100,7 @@ def test_a_report_in_colours_leaves_its_series(folder: Path, phantom: Phantom) -
     edit(folder / "dose.dcm", SOPInstanceUID="2.25.99", SamplesPerPixel=3, PlanarConfiguration=0, BitsAllocated=8,
          BitsStored=8, HighBit=7, PhotometricInterpretation="RGB", PixelData=bytes(3 * 40 * 40))  # fmt: skip
     ran = prepare(folder)
-    assert hu_off(ran, phantom) < 0.3 and "dose.dcm: pictures in colours" in ran.text
+    assert hu_off(ran, phantom) < 0.3 and "dose.dcm: colour images" in ran.text
 
 
 def test_p_modality_is_told_by_the_class(folder: Path, phantom: Phantom) -> None:
@@ -279,11 +283,85 @@ def test_j05_no_instance_number_and_rounded_positions(folder: Path, phantom: Pha
     assert hu_off(prepare(folder), phantom) < 0.3
 
 
+def test_a_damaged_slice_refuses_its_own_series_alone(folder: Path, phantom: Phantom) -> None:
+    def named(uid: str):  # type: ignore[no-untyped-def]
+        return lambda data, number: f"{uid}.{number + 1}.dcm"
+
+    first = write_series(folder, phantom.ct_hu, phantom.affine, named("1.2"), uid="2.25.3", patient_id="a")
+    write_series(folder, phantom.ct_hu, phantom.affine, named("1.3"), uid="2.25.4", patient_id="b")
+    raw = first[-1].read_bytes()
+    first[-1].write_bytes(raw[:-700])  # it says whose it is
+    ran = prepare(folder, max_skipped=0.5)
+    assert [case["patient_id"] for case in ran.cases().values()] == ["b"] and "1.2.40.dcm of its slices" in ran.text
+    first[-1].write_bytes(bytes(len(raw)))  # it does not: both may be short of it
+    assert prepare(folder, max_skipped=0.9).code == 2
+
+
+def test_elements_and_padding_behind_the_pixels_are_no_damage(folder: Path, phantom: Phantom) -> None:
+    def private(data, number):  # type: ignore[no-untyped-def]
+        data.add_new(0x7FE10010, "LO", "A MAKER")
+        data.add_new(0x7FE11010, "OB", bytes(30))
+
+    for path in write_series(folder, phantom.ct_hu, phantom.affine, private):
+        path.write_bytes(path.read_bytes() + bytes(4))
+    assert hu_off(prepare(folder), phantom) < 0.3
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_files_that_end_elsewhere_are_refused_by_name(folder: Path, phantom: Phantom, cut: bool) -> None:
+    path = write_series(folder, phantom.ct_hu, phantom.affine)[7]
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-9] if cut else raw[:-100] + b"\1\2\3" + raw[-100:])
+    ran = prepare(folder)
+    assert ran.code == 2 and "IM0007.dcm of its slices" in ran.error
+    assert ("cut, the last 9 bytes are missing" if cut else "behind the pixels are no element") in ran.error
+
+
+def test_objects_without_pixels_leave_the_series_alone(folder: Path, phantom: Phantom) -> None:
+    paths = write_series(folder, phantom.ct_hu, phantom.affine)
+    shutil.copy(paths[0], folder / "IM9999.dcm")
+    raw_data = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66", "SeriesInstanceUID": "2.25.11", "Rows": None}
+    edit(folder / "IM9999.dcm", **raw_data, Columns=None, PixelData=None)
+    ran = prepare(folder)
+    assert hu_off(ran, phantom) < 0.3 and "IM9999.dcm: no images (CT)" in ran.text
+
+
+def test_a_saved_screen_without_a_place_leaves_its_series(folder: Path, phantom: Phantom) -> None:
+    paths = write_series(folder, phantom.ct_hu, phantom.affine)
+    shutil.copy(paths[0], folder / "screen.dcm")
+    edit(folder / "screen.dcm", SOPInstanceUID="2.25.99", Rows=20, ImagePositionPatient=None, PixelData=bytes(1600))
+    ran = prepare(folder)
+    assert hu_off(ran, phantom) < 0.3 and "screen.dcm: localizer, unmarked" in ran.text
+
+
+def test_positions_that_are_rounded_to_one_decimal_are_even(folder: Path, phantom: Phantom) -> None:
+    affine = phantom.affine.copy()
+    affine[2, 2] = 0.625
+    write_series(folder, phantom.ct_hu, affine, lambda data, number: setattr(
+        data, "ImagePositionPatient", [round(float(value), 1) for value in data.ImagePositionPatient]))  # fmt: skip
+    ran = prepare(folder, center="body")
+    assert ran.code == 0, ran.text
+
+
+def test_a_name_of_a_patient_never_becomes_a_path(folder: Path, phantom: Phantom) -> None:
+    for percent in (0, 25, 50, 75):
+        write_series(
+            folder / f"{percent}", phantom.ct_hu, phantom.affine,
+            lambda data, number, said=f"Gated, {percent}%": setattr(data, "SeriesDescription", said),
+            uid=f"2.25.{percent + 1}", patient_id="../../../evil",
+        )  # fmt: skip
+    before = {path for path in folder.parent.rglob("*") if folder not in path.parents}
+    ran = run("prepare", folder.parent / "out", input=folder, output=folder.parent / "out", phases=True, num_workers=1)
+    assert ran.code == 0 and len(ran.cases()) == 1, ran.text
+    new = {path for path in folder.parent.rglob("*") if folder not in path.parents} - before
+    assert all(path == ran.output or ran.output in path.parents for path in new)
+
+
 def test_a_series_is_whole_or_refused(folder: Path, phantom: Phantom) -> None:
     paths = write_series(folder, phantom.ct_hu, phantom.affine)
     paths[0].write_bytes(bytes(2000))  # the end of the scan: no gap tells of it
     ran = prepare(folder, max_skipped=0.9)
-    assert ran.code == 2 and "IM0000.dcm beside it may be of its slices, and cannot be read" in ran.error
+    assert ran.code == 2 and "IM0000.dcm of its slices, or beside them, cannot be read" in ran.error
 
 
 def test_o03_mended_dicom_is_prepared_again(folder: Path, phantom: Phantom) -> None:

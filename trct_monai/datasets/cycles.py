@@ -62,7 +62,7 @@ def find_cycles(root: str | os.PathLike[str], min_slices: int = 16) -> tuple[lis
     patients = [_patient(root, sources[0]) for sources in groups.values()]
     cycles: dict[str, Cycle] = {}
     for (key, sources), patient in zip(groups.items(), patients):
-        name = patient if patients.count(patient) == 1 else safe_name(f"{patient}_{_place(root, key)}")
+        name = safe_name(patient if patients.count(patient) == 1 else f"{patient}_{_place(root, key)}")
         try:
             if name in cycles:
                 raise ValueError(f"{sources[0].path.parent}: another 4-D CT has the name {name}")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from trct_monai.datasets.cases import Make, Place, load_cases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
 from trct_monai.datasets.workers import in_shard, parse_shard, work_on
-from trct_monai.io.case import Case
+from trct_monai.io.case import Case, check_file_name
 from trct_monai.io.files import WriteError, remove_partial
 from trct_monai.io.locks import alone_at, alone_in
 from trct_monai.io.provenance import make_stamp
@@ -111,7 +111,8 @@ def make_data_set(
             output, jobs, recipe, num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused
         )
         with alone_at(output / DATALIST, wait=True):  # the shard that comes last finds the cases of all
-            _write_datalist(output, jobs, recipe, arrange, run, len(refused) + len(run.refused))
+            is_whole = parse_shard(shard)[1] == 1
+            _write_datalist(output, jobs, recipe, arrange, run, len(refused) + len(run.refused), is_whole)
 
 
 def _write_datalist(
@@ -121,6 +122,7 @@ def _write_datalist(
     arrange: Callable[[list[Case]], tuple[Sections, dict[str, Any]]],
     run: "Run",
     num_refused: int,
+    is_whole: bool,
 ) -> None:
     """Write the datalist of all complete cases of the jobs; see `make_data_set`."""
     absent = {name for job in run.refused for name in job.names}
@@ -135,10 +137,10 @@ def _write_datalist(
     others = [case["case_id"] for case in cases if case["provenance"].get("options") != options]
     if others:
         raise ValueError(f"{output}: {', '.join(others[:5])} were made with other options; use another output folder")
-    if not names:
-        raise ValueError(f"all {recipe.noun} were refused, so there is no datalist")
+    if not names or (is_whole and not cases):
+        raise ValueError(f"no {recipe.noun} are left of {len(jobs)}, so there is no datalist")
     print(f"{run.num_done} {recipe.noun} in this run, {num_refused} refused, {len(cases)} cases in {output}")
-    if len(cases) < len(names):
+    if len(cases) < len(names) and not is_whole:
         print(f"{len(cases)} of {len(names)} cases so far; the datalist is complete after the other shards")
     sections, header = arrange(cases)
     write_split(output / DATALIST, sections, header | ({"left_out": left_out} if left_out else {}))
@@ -174,6 +176,8 @@ def run_jobs(
         WriteError: If the disk takes no more; what was made stays.
     """
     mine = [job for job in jobs if in_shard(job.names[0], shard)]
+    for name in (name for job in jobs for name in job.names):
+        check_file_name(name, "the name of a case")
     remove_partial(output, [name for job in mine for name in job.names])
     reasons = list(refused)
     total, num_before, without = len(jobs) + len(reasons), 0, []

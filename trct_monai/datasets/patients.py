@@ -1,8 +1,9 @@
-"""Whose a CT is: by its header, its path, or a table. All cases of one patient go into one section of a split."""
+"""The patient of a CT: by its header, its path, or a table. All cases of one go into one section of a split."""
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,7 @@ _LIDC = re.compile(r"LIDC-IDRI-\d{4}")
 _CHANNEL = re.compile(r"_0000$")
 
 
-Whose = Callable[[Path, str], str]
+PatientRule = Callable[[Path, str], str]
 """From a CT's file, or a series' folder, and what its header or record says, to the patient."""
 
 
@@ -41,8 +42,8 @@ def patient_of(name: str) -> str:
     return match.group() if match else name
 
 
-def patient_rule(root: Path, patients: str = AUTO) -> Whose:
-    """How to tell whose a CT is.
+def patient_rule(root: Path, patients: str = AUTO) -> PatientRule:
+    """How to tell the patient of a CT.
 
     Args:
         root: The folder that is searched.
@@ -83,6 +84,24 @@ def _read_table(path: Path) -> dict[str, str]:
         if table.setdefault(place, name) != name:
             raise ValueError(f"{path}: {place} is {table[place]}'s and {name}'s")
     return table
+
+
+def describe_patients(patients: Iterable[str]) -> list[str]:
+    """One line if several CTs count as one patient's.
+
+    Args:
+        patients: The patient of each CT.
+    """
+    counts = Counter(patients)
+    if len(counts) == 1 < counts.total():
+        return [
+            f"all {counts.total()} CTs count as one patient's, {next(iter(counts))}, and go into one section; if they "
+            "are not: --patients name, or a CSV file with the columns path and patient_id"
+        ]
+    several = [f"{patient} ({count})" for patient, count in counts.items() if count > 1]
+    more = ", ..." if len(several) > 10 else ""
+    line = f"patients with several CTs, which stay together: {', '.join(several[:10])}{more}; --patients otherwise"
+    return [line] if several else []
 
 
 def usual_patient(root: Path, path: Path, known: str) -> str:

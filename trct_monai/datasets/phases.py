@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from trct_monai.datasets.patients import patient_of
+from trct_monai.datasets.patients import usual_patient
 from trct_monai.datasets.sources import Source, safe_name
 from trct_monai.io.ct import DICOM, ct_files, extension_of
 from trct_monai.io.dicom.header import read_study
@@ -59,7 +59,7 @@ def ct_source(path: str | os.PathLike[str], min_slices: int = 4) -> Source:
     kind, files = ct_files(path, min_slices)
     name = path.name if path.is_dir() else path.name.removesuffix(extension_of(path.name) or "")
     patient = read_study(files[0]).get("PatientID") if kind == DICOM else None
-    return Source(safe_name(name), patient or patient_of(name), kind, path, tuple(files))
+    return Source(safe_name(name), usual_patient(path.parent, path, patient or ""), kind, path, tuple(files))
 
 
 def find_cts(folder: str | os.PathLike[str], min_slices: int = 4) -> tuple[dict[str, Source], list[str]]:

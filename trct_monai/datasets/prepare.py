@@ -9,7 +9,7 @@ from typing import Any
 
 from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.driver import Job, Recipe, make_data_set
-from trct_monai.datasets.patients import AUTO
+from trct_monai.datasets.patients import AUTO, describe_patients
 from trct_monai.datasets.phases import is_phase_layout
 from trct_monai.datasets.prepare_case import MEASURED, RENDERED, Options, products
 from trct_monai.datasets.prepare_cycles import prepare_cycles
@@ -88,9 +88,9 @@ def prepare(
         min_slices: Shorter DICOM series are skipped and listed.
         h5_axes: Where the axes of X2CT's arrays point.
         rescale: SLOPE,INTERCEPT for files that hold no HU: HU = SLOPE * number + INTERCEPT, 1,-1024 for HU + 1024.
-        patients: Whose a CT is. auto: by PatientID, or by the folder; name: each file, and each folder of slices, is
-            one patient's; else a CSV file with the columns path (of a file or a folder, relative to the input) and
-            patient_id.
+        patients: The patient of each CT. auto: by PatientID, or by the folder; name: each file, and each folder of
+            slices, is one patient's; else a CSV file with the columns path (of a file or a folder, relative to the
+            input) and patient_id.
         num_workers: Number of processes.
         shard: Part i/n of the cases, to share the work between n machines.
         max_skipped: Share of refused cases above which the run fails.
@@ -158,16 +158,5 @@ def _describe(root: Path, found: Found) -> None:
         print(f"refused  {path}: {reason}")
     if found.other_files:
         print(f"{found.other_files} files of other kinds left alone")
-    cases = Counter(source.patient_id for source in found.sources)
-    if len(cases) == 1 < len(found.sources):
-        print(
-            f"all {len(found.sources)} CTs count as one patient's, {next(iter(cases))}, and go into one section; if "
-            "they are not: --patients name, or a CSV file with the columns path and patient_id"
-        )
-    else:
-        several = [f"{patient} ({count})" for patient, count in cases.items() if count > 1]
-        if several:
-            more = ", ..." if len(several) > 10 else ""
-            print(
-                f"patients with several CTs, which stay together: {', '.join(several[:10])}{more}; --patients otherwise"
-            )
+    for line in describe_patients(source.patient_id for source in found.sources):
+        print(line)

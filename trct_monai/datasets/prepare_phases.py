@@ -13,6 +13,7 @@ import numpy as np
 
 from trct_monai.datasets.cases import CaseFolder
 from trct_monai.datasets.driver import Job, Product, Recipe, make_data_set
+from trct_monai.datasets.patients import describe_patients
 from trct_monai.datasets.phases import FOLDERS, Pair, find_pairs
 from trct_monai.datasets.split import Sections, draw, training_share
 from trct_monai.datasets.workers import parse_shard
@@ -54,6 +55,8 @@ def prepare_phases(
     print(f"{root}: {len(pairs)} pairs of a time average and phase 0 (layout 4); they keep their voxels")
     for line in unpaired:
         print(f"refused  {line}")
+    for line in describe_patients(pair.average.patient_id for pair in pairs):
+        print(line.partition(";")[0])  # folders decide the sections here
     twice = {pair.case_id for pair in pairs if sum(other.case_id == pair.case_id for other in pairs) > 1}
     if twice:
         raise ValueError(f"{root}: the name {', '.join(sorted(twice)[:5])} is in two sections; a patient has one")

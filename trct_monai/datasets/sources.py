@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 from trct_monai.datasets.cases import RECORD
-from trct_monai.datasets.patients import AUTO, Whose, patient_rule, usual_patient
+from trct_monai.datasets.patients import AUTO, PatientRule, patient_rule, usual_patient
 from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
 from trct_monai.io.dicom.series import Series, group_series, may_be_dicom
 from trct_monai.io.files import read_json
@@ -95,7 +97,7 @@ def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients:
     Args:
         folder: Where to look. Hidden folders are left out, links are followed.
         min_slices: Shorter DICOM series are skipped and listed.
-        patients: Who is whose; see `trct_monai.datasets.patients.patient_rule`.
+        patients: The patient of each; see `trct_monai.datasets.patients.patient_rule`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -106,17 +108,18 @@ def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients:
         raise FileNotFoundError(f"{root}: no such folder")
     if not root.is_dir():
         raise ValueError(f"{root}: expected a folder, got a file; give the folder with the CTs (an archive unpacked)")
-    whose = patient_rule(root, patients)
+    rule = patient_rule(root, patients)
     found, slices = Found(), []
     for place, names in _folders(root, found):
-        slices += _search_folder(root, place, names, found, whose)
-    for series in group_series(slices, min_slices):
+        slices += _search_folder(root, place, names, found, rule)
+    # A bar only where it takes a while.
+    for series in group_series(tqdm(slices, desc="headers", unit="file", delay=5), min_slices):
         if series.is_refused:
             found.refused.append((series.files[0], series.reason))
         elif series.reason:
             found.skipped.append((series.files[0], series.reason))
         else:
-            found.sources.append(_series_source(root, series, whose))
+            found.sources.append(_series_source(root, series, rule))
     found.sources.sort(key=lambda source: source.case_id)
     _refuse_doubles(found)
     return found
@@ -155,7 +158,7 @@ def safe_name(name: str) -> str:
     return f"{safe}-{hashlib.sha256(plain.encode()).hexdigest()[:6]}" if changed else safe
 
 
-def _search_folder(root: Path, place: Path, names: list[str], found: Found, whose: Whose) -> list[Path]:
+def _search_folder(root: Path, place: Path, names: list[str], found: Found, rule: PatientRule) -> list[Path]:
     """Sort the files of a folder; those that may be DICOM slices are returned."""
     stems = {place.name, *(name[: -len(extension)] for name in names if (extension := extension_of(name)))}
     pictures = [
@@ -170,22 +173,24 @@ def _search_folder(root: Path, place: Path, names: list[str], found: Found, whos
         except (ValueError, OSError):
             continue  # the header is refused when it is read
     volumes = [name for name in names if extension_of(name) and name not in used]
-    if volumes and place != root and _MASKS.fullmatch(place.name):
+    are_masks = volumes and place != root and _MASKS.fullmatch(place.name)
+    if are_masks:
         found.skipped.append((place, f"{len(volumes)} masks by the folder's name"))
-        return []
     slices = []
     for name in names:
         path, extension = place / name, extension_of(name)
         if name in volumes and extension:
+            if are_masks:
+                continue
             if _MASK.search(name.removesuffix(extension)):
                 found.skipped.append((path, "a mask by its name"))
                 continue
-            source = _file_source(root, path, extension, pictures, whose)
+            source = _file_source(root, path, extension, pictures, rule)
             found.sources.append(source)
             used.update(picture.name for picture in source.radiographs.values())
         elif name.lower().endswith(ARCHIVES):
             found.skipped.append((path, "an archive; unpack it"))
-        elif name not in (*pictures, *used) and not name.endswith((".json", ".csv", ".txt", ".xml", ".md")):
+        elif name not in used and name not in pictures and not name.endswith((".json", ".csv", ".txt", ".xml", ".md")):
             if may_be_dicom(path):
                 slices.append(path)
             else:
@@ -194,13 +199,13 @@ def _search_folder(root: Path, place: Path, names: list[str], found: Found, whos
     return slices
 
 
-def _series_source(root: Path, series: Series, whose: Whose) -> Source:
+def _series_source(root: Path, series: Series, rule: PatientRule) -> Source:
     place = Path(os.path.commonpath([file.parent for file in series.files]))
     case_id = f"{safe_name(usual_patient(root, place, series.patient_id))}_{series.digest}"
-    return Source(case_id, whose(place, series.patient_id), "DICOM", place, series.files)
+    return Source(case_id, rule(place, series.patient_id), "DICOM", place, series.files)
 
 
-def _file_source(root: Path, path: Path, extension: str, pictures: list[str], whose: Whose) -> Source:
+def _file_source(root: Path, path: Path, extension: str, pictures: list[str], rule: PatientRule) -> Source:
     stem, folder = path.name.removesuffix(path.name[-len(extension) :]), path.parent.name
     nested = path.parent.resolve() != root.resolve()
     if EXTENSIONS[extension] == "HDF5":
@@ -213,7 +218,7 @@ def _file_source(root: Path, path: Path, extension: str, pictures: list[str], wh
         view = _view_name(name, {file_stem, folder})
         if view is not None:
             radiographs[view] = path.parent / name
-    patient = whose(path, _recorded_patient(path.parent) or "")
+    patient = rule(path, _recorded_patient(path.parent) or "")
     return Source(safe_name(stem), patient, EXTENSIONS[extension], path, (path,), radiographs)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -128,7 +129,8 @@ def training_share(fractions: Sequence[float]) -> float:
 
 def draw(patient_id: str, seed: int) -> float:
     """The patient's number in [0, 1): the same on every machine, whoever else is in the data set."""
-    return int(hashlib.sha256(f"{seed}:{patient_id}".encode()).hexdigest()[:13], 16) / 16**13
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", patient_id).strip("._") or "case"  # as it was called in 0.1.0
+    return int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:13], 16) / 16**13
 
 
 def split_by_hash(cases: Iterable[Mapping[str, Any]], fractions: Sequence[float], seed: int) -> Sections:

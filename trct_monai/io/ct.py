@@ -35,6 +35,9 @@ EXTENSIONS = {
 }
 """Formats of CT files by the end of their names."""
 
+MAX_LINE, MAX_HEADER = 2**16, 2**24
+"""Bytes of the longest line of a header, and of the longest header."""
+
 NRRD_SPACES = {
     "right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps",
 }  # fmt: skip
@@ -164,7 +167,7 @@ def detached_files(path: Path) -> list[Path]:
         return [voxels] if (voxels := path.with_suffix(".img")).exists() else []
     if extension_of(path.name) not in (".mhd", ".nhdr"):
         return []
-    lines = _header_lines(path)
+    lines = _header_of(path)[0]
     pattern = re.compile(r"(?:ElementDataFile\s*=|data ?file:)\s*(\S.*)", re.IGNORECASE)
     found = [(number, match[1].strip()) for number, line in enumerate(lines) if (match := pattern.match(line))]
     number, named = found[0] if found else (0, "LOCAL")
@@ -218,7 +221,7 @@ def _check_detached(path: Path) -> None:
     if extension_of(path.name) in (".hdr", ".mhd", ".nhdr") and path.is_file():
         voxels = detached_files(path)
         absent = [file for file in voxels if not file.is_file()]
-        is_alone = not voxels and "LOCAL" not in "".join(_header_lines(path)).upper()
+        is_alone = not voxels and "LOCAL" not in "".join(_header_of(path)[0]).upper()
         if absent or is_alone:
             name = absent[0] if absent else f"the file with its voxels, such as {path.with_suffix('.img').name},"
             raise ValueError(f"{path}: damaged, {name} is missing or no regular file")
@@ -226,32 +229,37 @@ def _check_detached(path: Path) -> None:
 
 def _check_length(path: Path, num_bytes: int) -> None:
     """Refuse a MetaImage or NRRD whose voxels are not compressed and have other bytes than the header states."""
-    lines = "\n".join(_header_lines(path)).lower()
+    lines, start = _header_of(path)
+    stated = "\n".join(lines).lower()
     if re.search(
-        r"compresseddata\s*=\s*true|headersize|encoding:\s*(gz|bz|hex|txt|text|asc)|(byte|line) ?skip:", lines
+        r"compresseddata\s*=\s*true|headersize|encoding:\s*(gz|bz|hex|txt|text|asc)|(byte|line) ?skip:", stated
     ):
         return
     voxels = detached_files(path)
-    if voxels:
-        found = sum(file.stat().st_size for file in voxels)
-    else:
-        with open(path, "rb") as file:
-            head = file.read(2**16)
-        end = re.search(rb"ElementDataFile\s*=\s*LOCAL\r?\n" if head[:4] != b"NRRD" else rb"\r?\n\r?\n", head)
-        found = path.stat().st_size - (end.end() if end else 0)
+    if not voxels and not start:
+        return  # the header has no end that we know
+    found = sum(file.stat().st_size for file in voxels) if voxels else path.stat().st_size - start
     if found != num_bytes:
         raise ValueError(f"{path}: damaged, its header states {num_bytes} bytes of voxels, and there are {found}")
 
 
-def _header_lines(path: Path) -> list[str]:
-    """The lines at the beginning of a MetaImage or NRRD file, up to its voxels."""
+def _header_of(path: Path) -> tuple[list[str], int]:
+    """The lines of a MetaImage's or NRRD's header, and where its voxels begin; 0 if they are in another file."""
+    lines: list[str] = []
     with open(path, "rb") as file:
-        return file.read(2**16).decode("latin-1").splitlines()
+        while (line := file.readline(MAX_LINE)) and file.tell() < MAX_HEADER:
+            lines.append(line.decode("latin-1").strip())
+            is_nrrd = lines[0].startswith("NRRD")
+            if not is_nrrd and "=" not in lines[0]:
+                break  # neither
+            if (is_nrrd and not lines[-1]) or re.fullmatch(r"ElementDataFile\s*=\s*LOCAL", lines[-1]):
+                return lines, file.tell()
+    return lines, 0
 
 
 def _check_orientation(path: Path) -> None:
     """Refuse a MetaImage or NRRD whose header does not say where left is; ITK takes it for LPS."""
-    lines = _header_lines(path)
+    lines = _header_of(path)[0]
     if not lines or ("=" not in lines[0] and not lines[0].startswith("NRRD")):
         return  # neither: ITK says what is wrong
     is_nrrd = lines[0].startswith("NRRD")

@@ -15,8 +15,8 @@ MIN_LUNG = 0.002
 MAX_DENSE = 0.2
 """Greatest share of cortical bone and metal in the body; of the patients' CTs that we know the most is 0.02."""
 
-MIN_DEEP = 0.005
-"""Least share below -700 HU, where air and aerated lung are."""
+DARK_HU, MIN_DARK = -450.0, 0.005
+"""Air and aerated lung lie below, and at least such a share of the voxels."""
 
 MAX_MIDDLE = 200.0
 """Greatest distance from 0 of the median of soft tissue in HU; in eleven CTs and 40 phantoms it is from -86 to 45."""
@@ -39,12 +39,12 @@ def check_hounsfield(volume: Tensor, path: Path) -> None:
     Raises:
         ValueError: With one line that says what the numbers are instead, if that can be guessed.
     """
-    fault = hounsfield_fault(volume)
-    if fault:
-        raise ValueError(f"{path}: {fault}")
+    reason = why_no_hounsfield(volume)
+    if reason:
+        raise ValueError(f"{path}: {reason}")
 
 
-def hounsfield_fault(volume: Tensor) -> str:
+def why_no_hounsfield(volume: Tensor) -> str:
     """What speaks against a volume being a CT of a trunk in HU; empty if nothing does.
 
     Args:
@@ -52,14 +52,14 @@ def hounsfield_fault(volume: Tensor) -> str:
     """
     step = max(1, round((volume.numel() / SAMPLES) ** (1 / 3)))
     sample = volume[::step, ::step, ::step].float()
-    fault = _fault(sample)
-    if not fault:
+    reason = _why(sample)
+    if not reason:
         return ""
     low, high = float(volume.min()), float(volume.max())
-    return f"no CT in HU, values {low:g} to {high:g} with {fault}{_guess(sample, low, high)}"
+    return f"no CT in HU, values {low:g} to {high:g} with {reason}{_guess(sample, low, high)}"
 
 
-def _fault(sample: Tensor) -> str:
+def _why(sample: Tensor) -> str:
     inside = sample[sample >= PADDING_HU]
     if inside.numel() == 0:
         return "nothing but padding"
@@ -76,8 +76,8 @@ def _fault(sample: Tensor) -> str:
         return f"{lung:.1%} lung, and air of one value ({float(dark[0]):g}), as padding is"
     if dense > MAX_DENSE:
         return f"{dense:.0%} of the body as dense as bone"
-    if share(PADDING_HU, -700) < MIN_DEEP:
-        return "nothing as dark as air and lung, below -700 HU"
+    if share(PADDING_HU, DARK_HU) < MIN_DARK:
+        return f"nothing as dark as air and lung, below {DARK_HU:g} HU"
     middle = float(inside[(inside > -300) & (inside < 600)].median())
     if abs(middle) > MAX_MIDDLE:
         return f"soft tissue around {middle:g} HU"
@@ -90,7 +90,7 @@ def _guess(sample: Tensor, low: float, high: float) -> str:
         return "; [0, 1]? If it is the window -1024 to 1476 HU, prepare --rescale 2500,-1024 converts it"
     if low >= -1.01 and high <= 1.01:
         return "; [-1, 1]? If it is the window -1024 to 1476 HU, prepare --rescale 1250,226 converts it"
-    fitting = [offset for offset in OFFSETS if not _fault(sample - offset)]
+    fitting = [offset for offset in OFFSETS if not _why(sample - offset)]
     if fitting:
         air = {
             offset: (sample - offset)[(sample - offset >= PADDING_HU) & (sample - offset < -900)] for offset in fitting

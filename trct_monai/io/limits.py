@@ -6,6 +6,8 @@ MAX_BYTES = 2**35
 """Of one file's numbers: 32 GiB, sixteen times the largest CT of a scanner."""
 
 
+CGROUP = Path("/sys/fs/cgroup")
+
 BYTES_A_VOXEL = 9
 """What preparing a CT takes at most: measured on 512 x 512 x 2,000 voxels in DICOM and NIfTI."""
 
@@ -37,10 +39,15 @@ def check_bytes(needed: int, what: str) -> None:
 
 
 def _free_memory() -> int | None:
-    """Bytes of memory that this machine has left; None where it does not say."""
+    """Bytes of memory that this machine, or the container, has left; None where neither says."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    numbers = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(numbers[0]) * 1024 if numbers else None
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    try:
+        limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        free.append(limit - used)
+    except (OSError, ValueError):
+        pass  # no container, or no limit
+    return min(free) if free else None

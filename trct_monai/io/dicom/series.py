@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trct_monai.intensity import HU_INT16
 from trct_monai.io.dicom.header import is_dicom, last_line
-from trct_monai.io.dicom.slices import Slice, read_slices_of
+from trct_monai.io.dicom.slices import Slice, identity_of, read_slices_of
 from trct_monai.io.dicom.volume import check_scales, check_volume, in_order
 from trct_monai.io.limits import check_ct_size
 from trct_monai.io.provenance import digest_file
@@ -25,7 +25,7 @@ from trct_monai.io.provenance import digest_file
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 FEW = 4
-"""So many slices that lie across a series are no localizers, but a stack of their own."""
+"""So many slices that lie in another way are no localizers, but a stack of their own."""
 
 ENDINGS = (".dcm", ".ima", ".dicom")
 """Names that end so are of DICOM files."""
@@ -71,39 +71,57 @@ def group_series(files: Iterable[Path], min_slices: int) -> list[Series]:
     """The series among some files, wherever they lie.
 
     Slices belong together if they share PatientID, StudyInstanceUID and SeriesInstanceUID, over folders too if no two
-    of them have one place. Localizers, slices that lie across the others, and exact copies leave their series and are
-    listed beside it. A damaged file whose name differs in its digits alone refuses its neighbours: it may be one of
-    their slices.
+    of them have one place. Localizers, also unmarked ones, colour images and exact copies leave their series and are
+    listed beside it. A damaged file refuses its series; one that does not even say which it belongs to refuses those
+    beside it whose files differ from it in the digits of their names alone.
 
     Args:
         files: DICOM files, or what may be some.
         min_slices: A series of fewer slices is no volume.
     """
     groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
-    damaged: dict[tuple[Path, str], list[tuple[Path, str]]] = defaultdict(list)
+    damaged: list[tuple[Path, str]] = []
     for path in files:
         try:
             for one in read_slices_of(path):
                 groups[(*one.series, "" if one.series[-1] else str(path.parent))].append(one)
         except ValueError as error:
-            damaged[_pattern(path)].append((path, str(error)))
+            damaged.append((path, str(error)))
     found: list[Series] = []
     for slices in groups.values():
         kept, copies = _without_copies(slices)
         found += [_series(copies, "copies of other slices of its series")] if copies else []
         found += [series for part in _connected(kept) for series in _parts(part, min_slices)]
-    beside = {
-        pattern: i for i, series in enumerate(found) if not series.reason for pattern in map(_pattern, series.files)
-    }
-    for pattern, bad in damaged.items():
-        (path, reason), more = bad[0], f" and {len(bad) - 1} more like it" if len(bad) > 1 else ""
-        if pattern in beside:
-            series = found[beside[pattern]]
-            reason = f"{path.name}{more} beside it may be of its slices, and cannot be read: {reason}"
-            found[beside[pattern]] = replace(series, reason=reason, is_refused=True)
-        else:
-            found.append(Series((path,), str(path), "", f"{reason}{more}", is_refused=True))
-    return found
+    return _refuse_damaged(found, damaged)
+
+
+def _refuse_damaged(found: list[Series], damaged: list[tuple[Path, str]]) -> list[Series]:
+    """The series, those refused to which damaged files belong, or may belong; and damaged files that belong to none."""
+    of_identity: dict[tuple[str, str], list[int]] = defaultdict(list)
+    of_pattern: dict[tuple[Path, str], list[int]] = defaultdict(list)
+    for place, series in enumerate(found):
+        if not series.reason:
+            of_identity[series.patient_id, series.uid].append(place)
+            for pattern in set(map(_pattern, series.files)):
+                of_pattern[pattern].append(place)
+    of_series: dict[int, list[tuple[Path, str]]] = defaultdict(list)
+    of_none: dict[tuple[Path, str], list[tuple[Path, str]]] = defaultdict(list)
+    for path, reason in damaged:
+        identity = identity_of(path)
+        places = of_identity[identity[0], identity[2]] if identity else of_pattern[_pattern(path)]
+        for place in places:
+            of_series[place].append((path, reason))
+        if not places:
+            of_none[_pattern(path)].append((path, reason))
+    result = list(found)
+    for place, files in of_series.items():
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        reason = f"{files[0][0].name}{more} of its slices, or beside them, cannot be read: {files[0][1]}"
+        result[place] = replace(found[place], reason=reason, is_refused=True)
+    for files in of_none.values():
+        more = f" and {len(files) - 1} more like it" if len(files) > 1 else ""
+        result.append(Series((files[0][0],), str(files[0][0]), "", f"{files[0][1]}{more}", is_refused=True))
+    return result
 
 
 def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, Any]]:
@@ -124,7 +142,7 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
         try:
             slices += read_slices_of(path)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path.parent}: damaged DICOM series ({path.name}: {error})") from error
     check_volume(slices)
     check_ct_size(len(slices) * slices[0].size[0] * slices[0].size[1], files[0].parent)
     order = in_order(slices)
@@ -176,26 +194,28 @@ def _connected(slices: list[Slice]) -> list[list[Slice]]:
 
 
 def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
-    """A series without its localizers and pictures in colours, and each kind of those."""
+    """A series without its localizers and colour images, and each kind of those."""
     coloured = [one for one in slices if one.is_coloured and not one.is_localizer]
     localizers = [one for one in slices if one.is_localizer]
     rest = [one for one in slices if not one.is_localizer and not one.is_coloured]
-    normals = [tuple(np.round(np.abs(one.normal), 1)) for one in rest]
-    usual = Counter(normals).most_common(1)[0][0] if normals else ()
-    across = [one for one, normal in zip(rest, normals) if normal != usual]
-    if 0 < len(across) < min(FEW, len(rest) - len(across)):
-        rest = [one for one, normal in zip(rest, normals) if normal == usual]
+    lies = [(*np.round(np.abs(one.normal), 1), one.size if one.position is None else None) for one in rest]
+    usual = Counter(lies).most_common(1)[0][0] if lies else ()
+    across = [one for one, how in zip(rest, lies) if how != usual]
+    if 0 < len(across) < min(FEW, len(rest) - len(across)) and _are_strays(across, rest):
+        rest = [one for one, how in zip(rest, lies) if how == usual]
     else:
         across = []
     found = [_series(localizers, "localizer")] if localizers else []
-    found += [_series(coloured, "pictures in colours, no slices")] if coloured else []
+    found += [_series(coloured, "colour images, no slices")] if coloured else []
     if across:
-        found.append(_series(across, "localizer, not called so: it lies across the other slices of its series"))
+        found.append(_series(across, "localizer, unmarked: it does not lie as the other slices of its series do"))
     if not rest:
         return found
     modality = rest[0].modality
     reason = ""
-    if modality != "CT":
+    if not rest[0].size[0]:
+        reason = f"no images ({modality or 'no modality'})"
+    elif modality != "CT":
         reason = f"modality {modality or 'unknown'}, not CT"
     elif len(rest) < min_slices:
         reason = f"short series, {len(rest)} slices of at least {min_slices}"
@@ -204,6 +224,12 @@ def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
     else:
         rest = sorted(rest, key=lambda one: (one.number, one.path))
     return [*found, _series(rest, reason)]
+
+
+def _are_strays(some: Sequence[Slice], slices: Sequence[Slice]) -> bool:
+    """Whether slices are none of a series: each lies across the others, or has another size and no place."""
+    size = Counter(one.size for one in slices).most_common(1)[0][0]
+    return all(one.position is not None or one.size != size for one in some)
 
 
 def _read_pixels(files: Sequence[Path], slices: Sequence[Slice]) -> Tensor:
@@ -218,7 +244,7 @@ def _read_pixels(files: Sequence[Path], slices: Sequence[Slice]) -> Tensor:
     if volume.shape != (len(slices), *slices[0].size):
         raise ValueError(f"{files[0]}: {len(slices)} slices of {slices[0].size} pixels, got {tuple(volume.shape)}")
     if slices[0].is_inverted:  # GDCM has inverted the stored numbers, as for a screen; HU are HU
-        turned = [rescale[0] * sum(one.stored) + 2 * rescale[1] for one in slices for rescale in (one.rescale,)]
+        turned = [one.rescale[0] * sum(one.stored) + 2 * one.rescale[1] for one in slices]
         volume = (torch.tensor(turned)[:, None, None] - volume).to(volume.dtype)
     return volume
 

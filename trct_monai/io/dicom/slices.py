@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -23,6 +23,9 @@ KEYWORDS = (
 )  # fmt: skip
 """What is read of a header."""
 
+IDENTITY = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+"""What the slices of a series share."""
+
 TELL_APART = ("AcquisitionNumber", "ConvolutionKernel", "TemporalPositionIdentifier", "ImageType")
 """What may differ between two stacks of slices under one UID."""
 
@@ -32,12 +35,15 @@ DICOMDIR = "1.2.840.10008.1.3.10"
 PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 """Tag of the pixels, in either order of bytes."""
 
-AFTER_PIXELS = (b"\xfc\xff\xfc\xff", b"\xff\xfc\xff\xfc", b"\xfa\xff\xfa\xff", b"\xff\xfa\xff\xfa")
-"""Tags that may follow: padding and digital signatures."""
+PIXELS = 0x7FE0
+"""Their group: later ones hold what follows them, such as padding, signatures and elements of a maker's own."""
+
+LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+"""Types of elements whose length takes four bytes."""
 
 UNDEFINED = 0xFFFFFFFF
 
-CT_STORAGE = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.2.1": "CT"}
+CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
 """SOPClassUID of CTs, which tells the modality where that is missing."""
 
 MAX_SLICE = 2**28
@@ -56,7 +62,7 @@ class Slice:
         image_type: ImageType in upper case, values separated by backslashes.
         apart: Values of `TELL_APART`.
         number: InstanceNumber; 0 without one.
-        size: Rows and columns.
+        size: Rows and columns; 0 of what is no image.
         position: Centre of the first pixel in mm (3,), x to the left and y to the back; None if the header lacks it.
         orientation: Unit vectors along the rows and along the columns (6,); None if the header lacks it.
         spacing: Height and width of a pixel in mm; None if the header lacks it.
@@ -99,10 +105,10 @@ class Slice:
 def read_slices_of(path: Path) -> list[Slice]:
     """The slices of one file by its header: one, or those of an enhanced CT in the order of its frames.
 
-    A DICOMDIR has none, and what is no image has one of 1 x 1 pixel.
+    A DICOMDIR has none. What is no image has one without pixels, and what is no CT one without a place.
 
     Raises:
-        ValueError: If it is no DICOM image, or its header is damaged.
+        ValueError: If it is no DICOM file, or damaged.
     """
     import pydicom
 
@@ -111,7 +117,7 @@ def read_slices_of(path: Path) -> list[Slice]:
         try:
             with path.open("rb") as file:
                 header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*KEYWORDS])
-                _check_end(file)
+                _check_end(file, path.stat().st_size)
             if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
                 return []
             return [_slice(path, header, group) for group in _groups(header)]
@@ -120,32 +126,63 @@ def read_slices_of(path: Path) -> list[Slice]:
             raise ValueError(f"no DICOM file, or a damaged one ({reason or type(error).__name__})") from error
 
 
-def _check_end(file: BinaryIO) -> None:
-    """Refuse a file with bytes behind its pixels that are no elements: as many or more were put in before.
+def identity_of(path: Path) -> tuple[str, str, str] | None:
+    """PatientID, StudyInstanceUID and SeriesInstanceUID of a file that is damaged elsewhere; None if they are, too."""
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*IDENTITY])
+            patient, study, series = (_text(header, key) for key in IDENTITY)
+        except Exception:  # a damaged header raises whatever its bytes lead to
+            return None
+    return (patient, study, series) if series else None
+
+
+def _check_end(file: BinaryIO, size: int) -> None:
+    """Refuse a file whose pixels are cut, or that does not end with them or with further elements.
+
+    Bytes that were put in before or among the pixels leave as many behind them.
 
     Args:
         file: Where its pixels begin.
+        size: Bytes of the file.
     """
-    start = file.tell()
-    element = file.read(12)
-    if element[:4] not in PIXEL_DATA:
-        return
-    order = "little" if element[:2] == b"\xe0\x7f" else "big"
-    is_explicit = element[4:6] in (b"OW", b"OB")
-    length = int.from_bytes(element[8:12] if is_explicit else element[4:8], order)  # type: ignore[arg-type]
-    if length == UNDEFINED:
-        return  # compressed
-    file.seek(start + (12 if is_explicit else 8) + length)
-    rest = file.read(4)
-    if rest and rest not in AFTER_PIXELS:
-        raise ValueError("bytes behind the pixels that are no element of DICOM")
+    place = file.tell()
+    order: Literal["little", "big"] = "little"
+    while place < size:
+        file.seek(place)
+        element = file.read(12)
+        if not element.strip(b"\0"):
+            file.seek(place)
+            if not file.read(size - place).strip(b"\0"):
+                return  # padding
+        if element[:4] == PIXEL_DATA[1]:
+            order = "big"
+        group = int.from_bytes(element[:2], order)
+        is_explicit = element[4:6].isalpha() and element[4:6].isupper()
+        if is_explicit and element[4:6] not in LONG:
+            length, head = int.from_bytes(element[6:8], order), 8
+        else:
+            length, head = (
+                int.from_bytes(element[8:12] if is_explicit else element[4:8], order),
+                12 if is_explicit else 8,
+            )
+        if length == UNDEFINED:
+            return  # compressed, or a sequence
+        if group < PIXELS:
+            raise ValueError(f"{size - place} bytes behind the pixels are no element of DICOM")
+        place += head + length
+    if place > size:
+        raise ValueError(f"cut, the last {place - size} bytes are missing")
 
 
 def _groups(header: Any) -> list[list[Any]]:
     """For each slice the data sets in which an element may stand, the most special first."""
     frames = header.get(PER_FRAME)
     if not frames:
-        return [[header]] * int(header.get("NumberOfFrames") or 1)
+        return [[header]]
     if len(frames) != int(header.NumberOfFrames):
         raise ValueError(f"{header.NumberOfFrames} frames, and {len(frames)} places")
     return [[*_flat(frame), *_flat(next(iter(header.get(SHARED) or []), {})), header] for frame in frames]
@@ -157,30 +194,36 @@ def _flat(group: Any) -> list[Any]:
 
 
 def _slice(path: Path, header: Any, groups: Sequence[Any]) -> Slice:
-    modality = _text(header, "Modality").upper() or CT_STORAGE.get(_text(header, "SOPClassUID"), "")
-    # A structured report and its like have no pixels.
-    is_image = modality in ("", "CT") or "Rows" in header
-    rows, columns = (int(header.Rows), int(header.Columns)) if is_image else (1, 1)
+    storage, modality = _text(header, "SOPClassUID"), _text(header, "Modality").upper()
+    modality = modality or ("CT" if storage in CT_STORAGE else "")
+    if "Rows" not in header and (storage in CT_STORAGE or not storage):
+        raise ValueError("Rows is missing")
+    rows, columns = (int(header.Rows), int(header.Columns)) if "Rows" in header else (0, 0)  # a report has no pixels
+    places = groups if modality == "CT" and rows else []
     samples, allocated = int(header.get("SamplesPerPixel") or 1), int(header.get("BitsAllocated") or 16)
-    if not 0 < rows * columns <= MAX_SLICE or samples not in (1, 3, 4) or allocated not in (1, 8, 12, 16, 32, 64):
+    if (
+        (not 0 < rows * columns <= MAX_SLICE and "Rows" in header)
+        or samples not in (1, 3, 4)
+        or allocated not in (1, 8, 12, 16, 32, 64)
+    ):
         raise ValueError(f"{rows} x {columns} pixels of {allocated} bits in {samples} colours")
     bits = int(header.get("BitsStored") or allocated)
     is_signed = int(header.get("PixelRepresentation") or 0) == 1
     least = -(2 ** (bits - 1)) if is_signed else 0
-    slope, intercept = (_numbers(groups, key, 1) for key in ("RescaleSlope", "RescaleIntercept"))
-    identity = [_text(header, key) for key in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
+    slope, intercept = (_numbers(places, key, 1) for key in ("RescaleSlope", "RescaleIntercept"))
+    patient, study, series = (_text(header, key) for key in IDENTITY)
     return Slice(
         path,
-        (identity[0], identity[1], identity[2]),
+        (patient, study, series),
         _text(header, "SOPInstanceUID"),
         modality,
         "\\".join(_texts(groups, "FrameType") or _texts(groups, "ImageType")).upper(),
         tuple("\\".join(_texts(groups, key)) for key in TELL_APART),
         int(number) if (number := _text(header, "InstanceNumber")).isdigit() else 0,
         (rows, columns),
-        _numbers(groups, "ImagePositionPatient", 3),
-        _numbers(groups, "ImageOrientationPatient", 6),
-        _numbers(groups, "PixelSpacing", 2),
+        _numbers(places, "ImagePositionPatient", 3),
+        _numbers(places, "ImageOrientationPatient", 6),
+        _numbers(places, "PixelSpacing", 2),
         ((slope or (1.0,))[0], (intercept or (0.0,))[0]),
         slope is not None and intercept is not None,
         _text(header, "PhotometricInterpretation") == "MONOCHROME1",

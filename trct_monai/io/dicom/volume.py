@@ -13,8 +13,8 @@ from trct_monai.io.dicom.slices import TELL_APART, Slice
 SLACK = 0.1
 """Share of the slice distance by which a slice may be away from its place on the straight, even line of all."""
 
-ROUNDING_MM = 0.06
-"""What rounding to one decimal does to a position: it never counts."""
+ROUNDING_MM = 0.11
+"""What rounding to one decimal does to a position, and to the ends of the line: it never counts."""
 
 MAX_JUMP = 8.0
 """HU between two slices of unlike scale."""
@@ -42,9 +42,9 @@ def check_volume(slices: Sequence[Slice]) -> None:
         ("Rows and Columns", lambda one: one.size, 0.0),
         ("PixelSpacing", lambda one: one.spacing, 1e-3 * min(slices[0].spacing or (1.0,))),
         ("ImageOrientationPatient", lambda one: one.orientation, DIRECTION_SLACK),
-        ("PhotometricInterpretation", lambda one: (float(one.is_inverted),), 0.0),
-        ("The number of RescaleSlope and RescaleIntercept", lambda one: (float(one.is_rescaled),), 0.0),
     ]
+    for what in ("is_rescaled", "is_inverted"):
+        _check_all_or_none(slices, what)
     if len({one.path for one in slices}) == 1:  # GDCM knows one scale for all frames
         alike.append(("RescaleSlope and RescaleIntercept", lambda one: one.rescale, 0.0))
     for name, value_of, tolerance in alike:
@@ -98,6 +98,17 @@ def _check_slice(one: Slice) -> None:
                          f"{one.rescale[0]:g} and {one.rescale[1]:g}")  # fmt: skip
 
 
+def _check_all_or_none(slices: Sequence[Slice], what: str) -> None:
+    having = [one for one in slices if getattr(one, what)]
+    if 0 < len(having) < len(slices):
+        other = next(one for one in slices if not getattr(one, what))
+        said = "has no RescaleSlope and RescaleIntercept" if what == "is_rescaled" else "is not MONOCHROME1"
+        raise ValueError(
+            f"{other.path}: {said}, unlike {len(having)} of {len(slices)} slices under one SeriesInstanceUID; export "
+            "the series anew"
+        )
+
+
 def _check_alike(slices: Sequence[Slice], name: str, values: list[tuple[float, ...]], tolerance: float) -> None:
     usual, count = Counter(values).most_common(1)[0]
     other = next((i for i, value in enumerate(values) if np.abs(np.subtract(value, usual)).max() > tolerance), None)
@@ -115,7 +126,7 @@ def _check_places(slices: Sequence[Slice]) -> None:
         raise ValueError(f"{slices[0].path}: one slice is no volume")
     gaps = np.diff(positions @ slices[0].normal)
     usual = float(np.median(gaps))
-    if usual <= ROUNDING_MM or gaps.min() < SLACK * usual:
+    if usual <= 0 or gaps.min() < SLACK * usual:
         first = int(gaps.argmin())
         pair = slices[first].apart, slices[first + 1].apart
         differ = [f"{name} {a or 'none'} and {b or 'none'}" for name, a, b in zip(TELL_APART, *pair) if a != b]
