@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from trct_monai.intensity import PADDING_HU
@@ -20,6 +21,9 @@ DARK_HU, MIN_DARK = -450.0, 0.005
 
 MAX_MIDDLE = 200.0
 """Greatest distance from 0 of the median of soft tissue in HU; in eleven CTs and 40 phantoms it is from -86 to 45."""
+
+BACKGROUND_HU = -900.0
+"""A single number above this does not fill the corners of a CT."""
 
 SAMPLES = 2**20
 
@@ -52,7 +56,7 @@ def why_no_hounsfield(volume: Tensor) -> str:
     """
     step = max(1, round((volume.numel() / SAMPLES) ** (1 / 3)))
     sample = volume[::step, ::step, ::step].float()
-    reason = _why(sample)
+    reason = _why(sample) or _why_background(volume)
     if not reason:
         return ""
     low, high = float(volume.min()), float(volume.max())
@@ -84,8 +88,21 @@ def _why(sample: Tensor) -> str:
     return ""
 
 
+def _why_background(volume: Tensor) -> str:
+    """Whether one number that is neither air nor padding fills the corners or an end slice."""
+    corners = volume[[0, 0, -1, -1], [0, -1, 0, -1]]
+    for part in (corners, volume[:, :, 0], volume[:, :, -1]):
+        value = part.flatten()[0]
+        if float(value) > BACKGROUND_HU and float((part == value).float().mean()) > 0.9:
+            return f"a background of {float(value):g} in its corners or end slices, where air or padding should be"
+    return ""
+
+
 def _guess(sample: Tensor, low: float, high: float) -> str:
     """What the numbers may be, and the flag of `prepare` that makes HU of them."""
+    numbers = torch.unique(sample)
+    if low >= 0 and len(numbers) <= 64 and bool((numbers == numbers.round()).all()):
+        return f"; a label map of {len(numbers)} whole numbers?"
     if low >= -0.01 and high <= 1.01:
         return "; [0, 1]? If it is the window -1024 to 1476 HU, prepare --rescale 2500,-1024 converts it"
     if low >= -1.01 and high <= 1.01:

@@ -31,6 +31,10 @@ DAMAGED = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderData
 """What nibabel raises on a damaged file."""
 
 
+UNITS = {"meter": 1000.0, "micron": 0.001}
+"""Of a header, in mm; any other is mm."""
+
+
 @dataclass(frozen=True)
 class Volume:
     """A volume as it was read.
@@ -240,12 +244,15 @@ def _affine(image: Any, path: str | os.PathLike[str]) -> np.ndarray:
         qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
     except DAMAGED as error:
         raise ValueError(f"{path}: damaged NIfTI ({' '.join(str(error).split())})") from error
-    affine = np.asarray(image.affine, dtype=np.float64)
+    if not all(np.isfinite(form).all() for form in (qform, sform) if form is not None):
+        raise ValueError(f"{path}: damaged NIfTI (sform or qform hold values that are not finite)")
+    mm = UNITS.get(image.header.get_xyzt_units()[0], 1.0) if hasattr(image.header, "get_xyzt_units") else 1.0
+    affine = np.diag([mm, mm, mm, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
     if qform is not None and sform is not None and np.isfinite(affine).all():
         corners = np.array(
             [[*np.multiply(corner, np.array(image.shape[:3]) - 1), 1.0] for corner in np.ndindex(2, 2, 2)]
         )
-        apart = np.linalg.norm((corners @ (qform - sform).T)[:, :3], axis=1).max()
+        apart = mm * np.linalg.norm((corners @ (qform - sform).T)[:, :3], axis=1).max()
         sides = np.linalg.norm(affine[:3, :3], axis=0)
         if not apart <= 0.5 * sides.min():
             raise ValueError(

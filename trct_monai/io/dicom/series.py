@@ -6,7 +6,7 @@ What a series is, its headers say, all of them (`trct_monai.io.dicom.slices`); I
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trct_monai.intensity import HU_INT16
+from trct_monai.intensity import HU_INT16, PADDING_HU
 from trct_monai.io.dicom.header import is_dicom, last_line
 from trct_monai.io.dicom.slices import Slice, identity_of, read_slices_of
-from trct_monai.io.dicom.volume import check_scales, check_volume, in_order
+from trct_monai.io.dicom.volume import check_scales, check_volume, in_order, makes_volume
 from trct_monai.io.limits import check_ct_size
 from trct_monai.io.provenance import digest_file
 
@@ -92,7 +92,25 @@ def group_series(files: Iterable[Path], min_slices: int) -> list[Series]:
         kept, copies = _without_copies(slices)
         found += [_series(copies, "copies of other slices of its series")] if copies else []
         found += [series for part in _connected(kept) for series in _parts(part, min_slices)]
-    return _refuse_damaged(found, damaged)
+    return _refuse_damaged(_refuse_divided(found, groups), damaged)
+
+
+def _refuse_divided(found: list[Series], groups: Mapping[tuple[str, ...], list[Slice]]) -> list[Series]:
+    """The series with those refused whose slices name two patients, and whose parts complement each other."""
+    patients: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for key in groups:
+        if key[2]:
+            patients[key[2]].append(key)
+    divided: dict[str, str] = {}
+    for uid, keys in patients.items():
+        slices = [one for key in keys for one in groups[key]]
+        if len(keys) > 1 and len({one.path.parent for one in slices}) == 1 and makes_volume(slices):
+            names = " and ".join(repr(key[0]) for key in keys)
+            divided[uid] = f"slices of one SeriesInstanceUID have the PatientID or StudyInstanceUID of {names}"
+    return [
+        replace(one, reason=divided[one.uid], is_refused=True) if one.uid in divided and not one.reason else one
+        for one in found
+    ]
 
 
 def _refuse_damaged(found: list[Series], damaged: list[tuple[Path, str]]) -> list[Series]:
@@ -188,25 +206,30 @@ def _connected(slices: list[Slice]) -> list[list[Slice]]:
     for one in slices:
         folders[one.path.parent].append(one)
     places = {one.position and tuple(np.round(one.position, 2)) for one in slices}
-    if len(folders) == 1 or (len(places) == len(slices) and None not in places):
+    if len(folders) == 1:
         return [slices]
-    return list(folders.values())
+    if len(places) < len(slices) or None in places:
+        return list(folders.values())
+    # Anonymisers give one UID to many series: each is a volume, and all of them are none.
+    apart = not makes_volume(slices) and all(map(makes_volume, folders.values()))
+    return list(folders.values()) if apart else [slices]
 
 
 def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
-    """A series without its localizers and colour images, and each kind of those."""
-    coloured = [one for one in slices if one.is_coloured and not one.is_localizer]
-    localizers = [one for one in slices if one.is_localizer]
-    rest = [one for one in slices if not one.is_localizer and not one.is_coloured]
+    """A series without what is no slice of it, such as localizers, and each kind of those."""
+    kinds: dict[str, list[Slice]] = defaultdict(list)
+    is_ct = any(one.modality == "CT" and one.size[0] for one in slices)
+    for one in slices:
+        kinds[_kind_of(one, is_ct)].append(one)
+    rest = kinds.pop("", [])
     lies = [(*np.round(np.abs(one.normal), 1), one.size if one.position is None else None) for one in rest]
     usual = Counter(lies).most_common(1)[0][0] if lies else ()
     across = [one for one, how in zip(rest, lies) if how != usual]
-    if 0 < len(across) < min(FEW, len(rest) - len(across)) and _are_strays(across, rest):
+    if 0 < len(across) < max(FEW, len(rest) / 5) and len(across) < len(rest) / 2 and _are_strays(across, rest):
         rest = [one for one, how in zip(rest, lies) if how == usual]
     else:
         across = []
-    found = [_series(localizers, "localizer")] if localizers else []
-    found += [_series(coloured, "colour images, no slices")] if coloured else []
+    found = [_series(some, kind) for kind, some in kinds.items()]
     if across:
         found.append(_series(across, "localizer, unmarked: it does not lie as the other slices of its series do"))
     if not rest:
@@ -224,6 +247,18 @@ def _parts(slices: list[Slice], min_slices: int) -> list[Series]:
     else:
         rest = sorted(rest, key=lambda one: (one.number, one.path))
     return [*found, _series(rest, reason)]
+
+
+def _kind_of(one: Slice, among_cts: bool) -> str:
+    """What a slice is instead of one of a stack; empty if it is one."""
+    if one.is_localizer:
+        return "localizer"
+    if one.is_coloured:
+        return "colour images, no slices"
+    if among_cts and (one.modality != "CT" or not one.size[0]):
+        return f"no slices of a CT ({one.modality or 'no modality'})"
+    projections = {"MIP", "MINIP", "MPR_MIP", "PROJECTION IMAGE", "AVERAGE_IP"} & set(one.image_type.split("\\"))
+    return f"projections of a volume ({projections.pop()})" if projections else ""
 
 
 def _are_strays(some: Sequence[Slice], slices: Sequence[Slice]) -> bool:
@@ -246,6 +281,12 @@ def _read_pixels(files: Sequence[Path], slices: Sequence[Slice]) -> Tensor:
     if slices[0].is_inverted:  # GDCM has inverted the stored numbers, as for a screen; HU are HU
         turned = [one.rescale[0] * sum(one.stored) + 2 * one.rescale[1] for one in slices]
         volume = (torch.tensor(turned)[:, None, None] - volume).to(volume.dtype)
+    for number, one in enumerate(slices):
+        if one.padding:  # often below the scale already
+            low, high = sorted(one.rescale[0] * value + one.rescale[1] for value in one.padding)
+            if high >= PADDING_HU:
+                is_padding = (volume[number] >= low) & (volume[number] <= high)
+                volume[number].masked_fill_(is_padding, 2 * PADDING_HU)
     return volume
 
 
@@ -259,9 +300,24 @@ def _decode(files: Sequence[Path], pixel_type: Any) -> np.ndarray:
     try:
         reader.Update()
     except RuntimeError as error:
-        raise ValueError(f"{files[0].parent}: damaged DICOM series ({last_line(error)})") from error
+        raise ValueError(
+            f"{files[0].parent}: damaged DICOM series ({_first_damaged(files)}{last_line(error)})"
+        ) from error
     values: np.ndarray = itk.array_from_image(reader.GetOutput())
     return values
+
+
+def _first_damaged(files: Sequence[Path]) -> str:
+    """The first file that GDCM cannot read, for a message; empty if it reads each of them."""
+    import itk
+
+    for file in files if len(files) > 1 else ():
+        reader = itk.ImageFileReader[itk.Image[itk.F, 2]].New(FileName=str(file), ImageIO=itk.GDCMImageIO.New())
+        try:
+            reader.Update()
+        except RuntimeError:
+            return f"{file.name}: "
+    return ""
 
 
 def _is_exact(volume: Tensor, slices: Sequence[Slice]) -> bool:

@@ -3,6 +3,7 @@
 A file holds one slice, or all of a volume (an enhanced, multi-frame CT). pydicom reads the headers, without pixels.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ KEYWORDS = (
     "SeriesInstanceUID", "AcquisitionNumber", "ConvolutionKernel", "TemporalPositionIdentifier", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
-    "PixelRepresentation", SHARED, PER_FRAME,
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", SHARED, PER_FRAME,
 )  # fmt: skip
 """What is read of a header."""
 
@@ -70,6 +71,7 @@ class Slice:
         is_rescaled: Whether the header has them.
         is_inverted: Whether small numbers are bright (MONOCHROME1).
         stored: Least and greatest number that a pixel can hold.
+        padding: Least and greatest stored number that stands for no measurement; None if the header states none.
         is_coloured: Whether its pixels have colours, as a report of the dose has them.
     """
 
@@ -88,6 +90,7 @@ class Slice:
     is_rescaled: bool
     is_inverted: bool
     stored: tuple[int, int]
+    padding: tuple[int, int] | None
     is_coloured: bool
 
     @property
@@ -117,9 +120,10 @@ def read_slices_of(path: Path) -> list[Slice]:
         try:
             with path.open("rb") as file:
                 header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=[*KEYWORDS])
-                _check_end(file, path.stat().st_size)
+                num_bytes = _check_end(file, path.stat().st_size)
             if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
                 return []
+            _check_pixels(header, num_bytes)
             return [_slice(path, header, group) for group in _groups(header)]
         except Exception as error:  # a damaged header raises whatever its bytes lead to
             reason = " ".join(str(error).split())
@@ -140,7 +144,17 @@ def identity_of(path: Path) -> tuple[str, str, str] | None:
     return (patient, study, series) if series else None
 
 
-def _check_end(file: BinaryIO, size: int) -> None:
+def _check_pixels(header: Any, num_bytes: int | None) -> None:
+    """Refuse pixels that are more or fewer than rows and columns say; some are padded to an even number of bytes."""
+    if num_bytes is None or "Rows" not in header:
+        return
+    pixels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+    stated = -(-pixels * int(header.get("SamplesPerPixel") or 1) * int(header.get("BitsAllocated") or 16) // 8)
+    if num_bytes not in (stated, stated + 1):
+        raise ValueError(f"Rows and Columns need {stated} bytes of pixels, and there are {num_bytes}")
+
+
+def _check_end(file: BinaryIO, size: int) -> int | None:
     """Refuse a file whose pixels are cut, or that does not end with them or with further elements.
 
     Bytes that were put in before or among the pixels leave as many behind them.
@@ -148,8 +162,11 @@ def _check_end(file: BinaryIO, size: int) -> None:
     Args:
         file: Where its pixels begin.
         size: Bytes of the file.
+
+    Returns:
+        Bytes of the pixels; None if they are compressed, or there are none.
     """
-    place = file.tell()
+    place, num_bytes = file.tell(), None
     order: Literal["little", "big"] = "little"
     while place < size:
         file.seek(place)
@@ -157,7 +174,7 @@ def _check_end(file: BinaryIO, size: int) -> None:
         if not element.strip(b"\0"):
             file.seek(place)
             if not file.read(size - place).strip(b"\0"):
-                return  # padding
+                return num_bytes  # padding
         if element[:4] == PIXEL_DATA[1]:
             order = "big"
         group = int.from_bytes(element[:2], order)
@@ -170,12 +187,14 @@ def _check_end(file: BinaryIO, size: int) -> None:
                 12 if is_explicit else 8,
             )
         if length == UNDEFINED:
-            return  # compressed, or a sequence
+            return num_bytes  # compressed, or a sequence
         if group < PIXELS:
             raise ValueError(f"{size - place} bytes behind the pixels are no element of DICOM")
+        num_bytes = length if element[:4] in PIXEL_DATA else num_bytes
         place += head + length
     if place > size:
         raise ValueError(f"cut, the last {place - size} bytes are missing")
+    return num_bytes
 
 
 def _groups(header: Any) -> list[list[Any]]:
@@ -228,8 +247,18 @@ def _slice(path: Path, header: Any, groups: Sequence[Any]) -> Slice:
         slope is not None and intercept is not None,
         _text(header, "PhotometricInterpretation") == "MONOCHROME1",
         (least, least + 2**bits - 1),
+        _padding(header, least),
         samples > 1,
     )
+
+
+def _padding(header: Any, least: int) -> tuple[int, int] | None:
+    ends = [_texts([header], key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    numbers = [int(value[0]) for value in ends if value and re.fullmatch(r"-?\d+", value[0])]
+    if not numbers:
+        return None
+    signed = [number - 2**16 if least < 0 and number >= 2**15 else number for number in numbers]
+    return min(signed), max(signed)
 
 
 def _texts(groups: Sequence[Any], keyword: str) -> list[str]:

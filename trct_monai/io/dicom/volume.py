@@ -52,6 +52,15 @@ def check_volume(slices: Sequence[Slice]) -> None:
     _check_places([slices[index] for index in in_order(slices)])
 
 
+def makes_volume(slices: Sequence[Slice]) -> bool:
+    """Whether slices make one volume by their headers."""
+    try:
+        check_volume(slices)
+    except ValueError:
+        return False
+    return True
+
+
 def check_scales(volume: Tensor, slices: Sequence[Slice]) -> None:
     """Refuse a volume whose numbers jump where the scale of its slices changes.
 
