@@ -1,7 +1,8 @@
-"""CT files of several formats, written for tests."""
+"""CT files of several formats, and pickles that call something, written for tests."""
 
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel
@@ -128,3 +129,13 @@ def save_dx(
         written = written.replace(before, after)
     path.write_bytes(written)
     return path
+
+
+class Payload:
+    """What a pickle may hold: a call, here of the function that makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)

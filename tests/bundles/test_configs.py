@@ -10,6 +10,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from tests.bundles.sources import BUNDLES, COMMON, RADIOGRAPHS, name, overlays, read, verify_metadata
 
+V0_1_0 = Path(__file__).parents[1] / "v0_1_0"
+
 PROTOCOL = ("geometry", "extent", "hu_window")
 """What must be the same number in training and inference, and in every bundle that has radiographs."""
 
@@ -55,6 +57,23 @@ def test_every_key_of_an_overlay_exists_in_what_it_overlays(file: str) -> None:
         # A key of its own must be one that it, or another common overlay, refers to: a misspelt one is not.
         text = "".join(path.read_text(encoding="utf-8") for path in (overlay, *COMMON.glob("*.json")))
         assert {key for key in unknown if not re.search(rf"@{key}\b", text)} == set(), overlay
+
+
+@pytest.mark.parametrize("bundle", [*BUNDLES, V0_1_0 / "direct_regression"], ids=name)
+def test_several_processes_begin_with_what_the_bundle_begins_with(bundle: Path) -> None:
+    """Those of 0.1.0, and of users, do not import what others check with."""
+    alone = read(bundle / "configs" / "train.json")
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / "train.json"), str(COMMON / "multi_gpu.json")])
+    first, then = parser["initialize"][: len(alone["initialize"])], parser["initialize"][len(alone["initialize"]) :]
+    assert first == alone["initialize"] and parser["imports"] == alone["imports"]
+    assert {re.split(r"[.(]", text)[0] for text in then} == {"$torch", "$monai"}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_weights_are_checked_by_one_process_alone(bundle: Path) -> None:
+    check = read(bundle / "configs" / "train.json")["initialize"][0]
+    assert re.search(r"weights=\{[^}]*\} if @is_rank0 else None", check)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)

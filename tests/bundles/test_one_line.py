@@ -3,11 +3,9 @@
 Most cases run here and look at the line that the process would show; three run as a process of their own.
 """
 
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,18 @@ import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.transforms import apply_transform
 
 from tests.bundles.miniature import MINIATURE, RECONSTRUCTION, SIZES, files, run
 from tests.bundles.sources import BUNDLES, COMMON, name, read
-from trct_monai.bundles.errors import one_line
+from tests.files import Payload
+from trct_monai.bundles.checks import check_run
+from trct_monai.bundles.errors import HINT, PACKAGE, one_line
 from trct_monai.io.weights import LFS_POINTER
 
 INFERENCE = files(RECONSTRUCTION, "inference.json")
 SMALL = SIZES | MINIATURE[RECONSTRUCTION.name]
 NO_DEVICE = "cuda:99"
-
-
-class Payload:
-    """What a pickle may hold: a call, here of the function that makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.folder),)
 
 
 def line(config: list[str], **options: Any) -> str:
@@ -160,7 +151,7 @@ def test_an_error_in_a_worker_is_the_line_that_it_was() -> None:
     loader = torch.utils.data.DataLoader(Damaged(), num_workers=1, multiprocessing_context="forkserver")
     with pytest.raises(RuntimeError) as raised:
         next(iter(loader))
-    assert one_line(raised.value) == "a.png: damaged, in two lines"
+    assert one_line(raised.value) == f"a.png: damaged, in two lines{HINT}"
 
 
 class Damaged(torch.utils.data.Dataset[int]):
@@ -174,6 +165,44 @@ class Damaged(torch.utils.data.Dataset[int]):
             raise ValueError("a.png: damaged,\nin two lines")
         except ValueError as error:
             raise RuntimeError("applying transform") from error
+
+
+@pytest.mark.parametrize(
+    ("code", "file", "expected"),
+    [
+        ("_, _ = 1, 2, 3", "of_a_user.py", True),
+        ("raise ValueError('x')", "of_a_user.py", True),
+        ("_, _ = 1, 2, 3", PACKAGE / "transforms" / "ours.py", True),
+        ("raise ValueError('x')", PACKAGE / "transforms" / "ours.py", False),
+    ],
+)
+def test_a_line_says_how_to_see_the_calls_unless_the_library_refused(
+    code: str, file: str | Path, expected: bool
+) -> None:
+    space: dict[str, Any] = {}
+    exec(compile(f"def transform(data): {code}", str(file), "exec"), space)
+    with pytest.raises(RuntimeError) as raised:
+        apply_transform(space["transform"], {})
+    assert (HINT in str(one_line(raised.value))) is expected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
+        RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel"),
+    ],
+)
+def test_a_device_that_others_use_is_there(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "zeros", fails)
+    with pytest.raises(ValueError, match="^device 'cuda:0' is in use .CUDA .*; wait until it is free"):
+        check_run(str(tmp_path), "cuda:0")
 
 
 def test_an_error_of_ours_keeps_its_traceback() -> None:

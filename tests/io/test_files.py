@@ -1,13 +1,16 @@
 """A file is written whole or not at all, and what cannot be read is named in one line."""
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from trct_monai.io.files import (
+    WriteError,
+    naming_the_disk,
     read_csv,
     read_json,
     read_text,
@@ -105,6 +108,36 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f".c.{DEAD}.partial", lives, "a"])
     write_text(tmp_path / "c", "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([lives, "a", "c"])
+
+
+def test_a_folder_is_listed_once_however_many_files_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glob, listed = Path.glob, []
+
+    def counted(path: Path, pattern: str) -> Iterator[Path]:
+        listed.append(path)
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", counted)
+    for number in range(3):
+        write_text(tmp_path / str(number), "new")
+    assert listed == [tmp_path]
+
+
+def test_the_disk_is_asked_about_an_error_that_does_not_say_and_nothing_stays(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="^not the disk's$"), naming_the_disk(tmp_path):
+            raise RuntimeError("not the disk's")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_mount_of_its_own_is_the_disk_that_is_named() -> None:
+    mounts = [folder for folder in map(Path, ("/dev/shm", "/dev", "/proc")) if os.path.ismount(folder)]
+    if not mounts:
+        pytest.skip("nothing is mounted here but the root")
+    with pytest.raises(WriteError, match=f"are free on {mounts[0]};"), naming_the_disk(mounts[0]):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_json_holds_names_in_any_script_and_no_nan(tmp_path: Path) -> None:

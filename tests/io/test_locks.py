@@ -3,12 +3,15 @@
 import errno
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 
+from trct_monai.io import locks
 from trct_monai.io.locks import LOCK, alone_at, alone_in
 
 fcntl = pytest.importorskip("fcntl")
@@ -69,6 +72,53 @@ def test_shards_keep_only_their_own_and_whole_runs_out(tmp_path: Path, hold: Hol
     other.wait()
 
 
+def test_a_shard_begins_while_another_ends(tmp_path: Path, hold: Hold) -> None:
+    """That one holds byte 0 for itself, for a moment."""
+    other = hold(tmp_path / LOCK, 0)
+    threading.Timer(0.1, other.kill).start()
+    with alone_in(tmp_path, (1, 2)):
+        pass
+
+
+def test_a_folder_that_goes_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another shard removes it that made nothing: between making and asking, or between making and opening."""
+    mkdir, fails = Path.mkdir, [FileExistsError(errno.EEXIST, "File exists"), None]
+
+    def goes(path: Path, *args: Any, **kwargs: Any) -> None:
+        if not fails:
+            mkdir(path, *args, **kwargs)
+        elif (error := fails.pop(0)) is not None:
+            raise error
+
+    monkeypatch.setattr(Path, "mkdir", goes)
+    with alone_in(tmp_path / "out", (1, 2)):
+        assert (tmp_path / "out" / LOCK).is_file()
+    assert fails == [] and list(tmp_path.iterdir()) == []
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="out cannot be written: a file is where a folder must be"):
+        with alone_in(tmp_path / "file" / "out"):
+            pass
+
+
+@pytest.mark.parametrize("shards", [((1, 1), (1, 1)), ((1, 2), (2, 2))])
+def test_one_process_is_refused_too_and_the_lock_stays(shards: tuple[tuple[int, int], ...], tmp_path: Path) -> None:
+    with alone_in(tmp_path, shards[0]):
+        for _ in range(2):
+            with pytest.raises(BlockingIOError, match="is being written by another run"):
+                with alone_in(tmp_path, shards[1]):
+                    pass
+        done = subprocess.run(
+            [sys.executable, "-c", HOLD, str(tmp_path / LOCK), "2"], capture_output=True, text=True, check=False
+        )
+        assert "BlockingIOError" in done.stderr
+    with alone_in(tmp_path, shards[1]):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_folders_that_stay_empty_go_again(tmp_path: Path, fails: bool) -> None:
     try:
@@ -101,3 +151,10 @@ def test_without_locks_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with alone_in(tmp_path / "out"), alone_at(tmp_path / "file"):
         (tmp_path / "out" / "made").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "made"]
+
+
+def test_on_windows_it_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no fcntl, and a file that is open cannot be removed."""
+    monkeypatch.setattr(locks, "fcntl", None)
+    with alone_in(tmp_path / "out"), alone_in(tmp_path / "out"):
+        assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ import torch
 
 from tests.field.inputs import Ran, prepare, run, write_enhanced, write_series
 from tests.files import save_nifti
+from tests.robustness.commands import contents
 from tests.robustness.corruption import KINDS
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
 from trct_monai.geometry import preset
@@ -39,7 +40,7 @@ FLAGS = {"size": 16, "radiograph_size": 16}
 MAX_CHANGED = 0.03
 """Share of voxels that may differ: those that were changed in a file without a checksum."""
 
-SECONDS = 60
+SECONDS = 600
 """No command hangs for so long."""
 
 
@@ -161,10 +162,6 @@ def ct_targets(phantom: Phantom) -> dict[str, Target]:
 
 def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_of(folder)}
 
 
 def check_nothing_half(folder: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from tests.field.inputs import write_series
-from tests.files import save_nifti
+from tests.files import Payload, save_nifti
 from trct_monai import commands
 from trct_monai.bundles.export import export
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
@@ -43,16 +43,6 @@ WIDE = 10_000
 
 NAMES = ["../../out", "a/b", "a\\b", "..", ".", "", " ", "/tmp/x", "a\x00b", "a\x1b[2Jb", "a\nb"]
 """What leaves its folder as a name of a file, or is obeyed by a terminal."""
-
-
-class Payload:
-    """What a pickle may hold: a call, here of the function that makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.folder),)
 
 
 def everything(folder: Path) -> set[Path]:

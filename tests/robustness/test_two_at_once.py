@@ -18,7 +18,7 @@ from tests.robustness.commands import (
     contents,
     half_written,
 )
-from tests.robustness.trials import Trials
+from tests.robustness.trials import TIMEOUT, Trials
 from trct_monai.datasets.prepare import prepare
 from trct_monai.io.locks import alone_at, alone_in
 
@@ -76,7 +76,9 @@ def test_the_datalist_waits_for_that_of_another_shard(trials: Trials, inputs: In
     out = tmp_path / "out"
     with alone_at(out / "datalist.json"):
         trials.start(*COMMANDS["prepare"](inputs, out))
+        deadline = time.monotonic() + TIMEOUT
         while len(list(out.glob("*/case.json"))) < len(list(inputs.cts.iterdir())):
+            assert time.monotonic() < deadline, trials.answer()["said"][-3000:]  # it has been killed by now
             time.sleep(0.01)
         assert not (out / "datalist.json").exists()
     assert trials.answer()["code"] == 0 and (out / "datalist.json").is_file()

@@ -36,7 +36,7 @@ IMPORTS = (
 SET_CHILD_SUBREAPER = 36
 """Linux: orphans of a killed command become this program's children, so that it knows when they are gone."""
 
-TIMEOUT, PATIENCE = 240.0, 30.0
+TIMEOUT, PATIENCE = 600.0, 120.0
 """Seconds until a command is killed in any case, and until workers that outlive their command count as orphans."""
 
 GROUPS: list[int] = []

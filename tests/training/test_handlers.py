@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
-from monai.handlers import LrScheduleHandler, ValidationHandler
+from monai.handlers import LrScheduleHandler, StatsHandler, ValidationHandler
 from monai.transforms import RandGaussianNoised
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
@@ -101,6 +101,24 @@ def test_best_metric_survives_a_resume(tmp_path: Path) -> None:
 def test_resume_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot resume: there is no checkpoint"):
         Run(tmp_path, 1, resume=True)
+
+
+@pytest.mark.parametrize("fails", ["trainer", "evaluator"])
+def test_a_second_training_is_refused_until_the_first_has_ended_by_an_error(fails: str, tmp_path: Path) -> None:
+    """In one process too, as in a notebook, and though MONAI's handlers raise the error before others see it."""
+    pytest.importorskip("fcntl")
+    run = Run(tmp_path, 1, handlers=(StatsHandler(),))
+    engine = getattr(run, fails)
+    with pytest.raises(BlockingIOError, match="is being written by another run"):
+        Run(tmp_path, 1)
+
+    def fail() -> None:
+        raise KeyError(fails)
+
+    engine.add_event_handler(Events.STARTED, fail)
+    with pytest.raises(KeyError):
+        engine.run()
+    Run(tmp_path, 1).trainer.run()
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -229,9 +247,9 @@ def test_an_epoch_draws_the_same_whatever_ran_before(tmp_path: Path, num_workers
 
 def test_the_gradient_scaler_goes_along(tmp_path: Path) -> None:
     run = Run(tmp_path, 1)
+    run.trainer.run()
     run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
     run.trainer.scaler.scale(torch.ones(()))
-    run.trainer.state.epoch = 1
     run.checkpoint.write(run.trainer)
     other = Run(tmp_path, 1, resume=True)
     other.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)

@@ -1,6 +1,7 @@
 """What a configuration checks before it runs: paths that arrive as they were given, a device, folders to write to."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ PATHS = ("_path", "_dir", "datalist")
 
 MANY = ("radiographs", "volumes")
 """Top-level keys that hold a list of paths."""
+
+IN_USE = re.compile("out of memory|busy or unavailable")
+"""What CUDA says of a device that other processes have filled, or have for themselves."""
 
 
 def check_run(
@@ -37,7 +41,8 @@ def check_run(
         written: Folders and files that it writes, by the names of their flags.
 
     Raises:
-        ValueError: If there is no such device, weights or the datalist are damaged, or a folder cannot be written to.
+        ValueError: If there is no such device or it is in use, weights or the datalist are damaged, or a folder cannot
+            be written to.
         FileNotFoundError: If weights, the datalist or the bundle's folder are missing.
     """
     if not Path(bundle_root).is_dir():
@@ -46,6 +51,10 @@ def check_run(
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         first = str(error).splitlines()[0].split(". ")[0]
+        if isinstance(error, torch.OutOfMemoryError) or IN_USE.search(first):
+            raise ValueError(
+                f"device {str(device)!r} is in use ({first}); wait until it is free, or try another --device"
+            ) from error
         raise ValueError(f"no device {str(device)!r} here ({first}); try --device cpu") from error
     if datalist:
         if not Path(datalist).is_file():

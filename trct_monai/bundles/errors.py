@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dis import opmap
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +18,11 @@ WORKER_TRACE = "\nOriginal Traceback"
 
 WORKER_ERROR = re.compile(r"^(?:ValueError|OSError|FileNotFoundError|PermissionError): (.+?)(?:\n\n|\Z)", re.M | re.S)
 """An error that the user can fix, in that text."""
+
+HINT = " (TRCT_TRACEBACK=1 shows the calls)"
+"""Ends the line of an error that may be one of a program."""
+
+PACKAGE = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -45,12 +52,23 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def _is_refusal(error: BaseException) -> bool:
+    """Whether an error was raised by a ``raise`` of this library, and not by Python, as where values are unpacked."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    return PACKAGE in Path(code.co_filename).parents and code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
+
+
 def one_line(error: BaseException) -> str | None:
     """The line to show of an error that the user can fix; None for one that is ours."""
-    text = None if (cause := _cause(error)) is None else str(cause)
+    text = None if (cause := _cause(error)) is None else str(cause) + ("" if _is_refusal(cause) else HINT)
     texts = [str(one) for one in _chain(error) if isinstance(one, RuntimeError)]
     if text is None and (found := [line for one in texts for line in WORKER_ERROR.findall(one)]):
-        text = found[-1]  # the last one raised
+        text = found[-1] + HINT  # the last one raised
     if text is None and runs_in_shell() and (weights := typed_value("ckpt_file")):  # MONAI's exports load it themselves
         try:
             load_state(weights)

@@ -226,9 +226,8 @@ def _convert(folder: Path, onnx: bool) -> Iterator[tuple[str, float]]:
     paths["ckpt_file"] = str(models / "model.pt")
     options = {"net_id": "network_def", "use_trace": True, "input_shape": shape, "bundle_root": str(folder)}
     network = load_frozen(_parser(folder).get_parsed_content("network_def"), paths["ckpt_file"])
-    script = (
-        BytesIO()
-    )  # as MONAI's ckpt_export does, but PyTorch ends the process where it writes to a full disk itself
+    # As MONAI's ckpt_export does, but PyTorch ends the process where it writes to a full disk itself.
+    script = BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sizes and geometry become constants, and that other exporters are newer
         traced = convert_to_torchscript(network, inputs=[torch.rand(shape)], use_trace=True)

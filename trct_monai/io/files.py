@@ -1,7 +1,7 @@
 """Text, JSON, CSV and pictures: read with one line for what is wrong, written whole or not at all.
 
 Everything is written to a temporary name beside its place and renamed: after a kill, a power cut or on a full disk
-the old file is there as it was. What a killed run left goes when the same file is written again.
+the old file is there as it was. What a killed run left goes when another process writes the same file again.
 """
 
 import csv
@@ -12,8 +12,10 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from zipfile import BadZipFile
 
@@ -42,12 +44,12 @@ class WriteError(OSError):
 
 
 @contextmanager
-def naming_the_disk(path: Path, temporary: Path) -> Iterator[None]:
+def naming_the_disk(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Turn what a full or read-only disk makes of a block into a `WriteError`; other errors pass.
 
     Args:
         path: What the block writes.
-        temporary: The file or folder that it writes to in its place.
+        temporary: The file or folder that it writes to in its place, and that goes when it fails.
 
     Raises:
         WriteError: If the disk is full or read-only, the quota is used up, or the file larger than allowed.
@@ -55,13 +57,14 @@ def naming_the_disk(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) and error.errno else _reason(temporary)
+        reason = error if isinstance(error, OSError) and error.errno else _reason(temporary or path)
         if isinstance(error, WriteError) or reason is None or reason.errno not in ADVICE:
             raise
         place = path.absolute()
-        mount = next(folder for folder in (*place.parents, place) if folder.is_mount())
+        mount = next(folder for folder in (place, *place.parents) if os.path.ismount(folder))
         meant = Path(*(re.sub(r"^\.(.+)\.\d+\.partial$", r"\1", part) for part in path.parts))
-        given_back = sum(file.stat().st_size for file in (temporary, *temporary.rglob("*")) if file.is_file())
+        gone = () if temporary is None else (temporary, *temporary.rglob("*"))
+        given_back = sum(file.stat().st_size for file in gone if file.is_file())
         free = (shutil.disk_usage(mount).free + given_back) / 2**20
         raise WriteError(
             f"{meant}: not written: {reason.strerror}; {free:.1f} MiB are free on {mount}; {ADVICE[reason.errno]}, "
@@ -69,11 +72,12 @@ def naming_the_disk(path: Path, temporary: Path) -> Iterator[None]:
         ) from error
 
 
-def _reason(temporary: Path) -> OSError | None:
+def _reason(place: Path) -> OSError | None:
     """Why a library could not write, if it is the disk: PyTorch and ITK do not say, but a few more bytes do."""
     try:
-        with open(temporary / PARTIAL if temporary.is_dir() else temporary, "ab") as file:
+        with TemporaryFile(dir=place) if place.is_dir() else open(place, "ab") as file:
             file.write(bytes(2**16))
+            file.flush()
     except OSError as error:
         return error
     return None
@@ -96,7 +100,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with naming_the_disk(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_partial(path.parent, [path.name])
+            _remove(_left_in(path.parent.absolute()), [path.name])
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
@@ -121,7 +125,7 @@ def partial_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with naming_the_disk(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_partial(path.parent, [path.name])
+            _remove(_left_in(path.parent.absolute()), [path.name])
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             yield temporary
@@ -164,14 +168,27 @@ def remove_partial(parent: Path, names: Sequence[str]) -> None:
 
     What belongs to a process that lives on this machine stays.
     """
+    _remove(_partial_in(parent), names)
+
+
+def _partial_in(parent: Path) -> list[Path]:
+    return list(parent.glob(f".*{PARTIAL}"))
+
+
+@lru_cache(maxsize=64)
+def _left_in(parent: Path) -> list[Path]:
+    """The temporary files in a folder when this process first wrote there: to list it at each write takes too long."""
+    return _partial_in(parent)
+
+
+def _remove(left: Sequence[Path], names: Sequence[str]) -> None:
     wanted = set(names)
-    for path in parent.glob(f".*{PARTIAL}"):
+    for path in left:
         name, _, process = path.name[1:].removesuffix(PARTIAL).removesuffix(".stale").rpartition(".")
-        if name in wanted and process.isdigit() and not _lives(int(process)):
-            if path.name.endswith(f".stale{PARTIAL}") and not (parent / name).exists():
-                path.rename(parent / name)
-                continue
-            if path.is_dir():
+        if name in wanted and process.isdigit() and not _lives(int(process)) and path.exists():
+            if path.name.endswith(f".stale{PARTIAL}") and not path.with_name(name).exists():
+                path.rename(path.with_name(name))
+            elif path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Checkpoints: one to resume exactly from, and the best weights."""
 
-import atexit
 import os
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,7 +28,8 @@ class ResumableCheckpoint:
 
     Unlike MONAI's `CheckpointSaver` it writes one file under a temporary name and renames it, so that a killed process
     leaves the last whole one, and it keeps the best metric. The file loads with `weights_only=True`. Attach it after
-    validation and schedulers. A second training with the same file is refused until this one, or its process, ends.
+    validation and schedulers. A second training with the same file is refused until this one has ended, by
+    an error of it or of the evaluator too, or until nothing refers to its engine any more.
 
     Args:
         path: The checkpoint file.
@@ -69,9 +70,13 @@ class ResumableCheckpoint:
         if self.save:
             lock = ExitStack()
             lock.enter_context(alone_at(self.path))
-            atexit.register(lock.close)
+            weakref.finalize(engine, lock.close)  # at the latest when Python ends
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
             engine.add_event_handler(Events.COMPLETED, lock.close)
+            # An event's handlers would not do: MONAI's raise the error again, and those that follow are not called.
+            for one in (engine, self.evaluator):
+                if one is not None:
+                    one.run = _released_by_errors(one.run, lock)
 
     def write(self, engine: Engine) -> None:
         """Write the state after the epoch that has just ended."""
@@ -111,6 +116,19 @@ class ResumableCheckpoint:
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+
+
+def _released_by_errors(run: Callable[..., Any], lock: ExitStack) -> Callable[..., Any]:
+    """What runs an engine, so that its lock is free after an error, also in a notebook, whose process goes on."""
+
+    def run_and_release(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except BaseException:
+            lock.close()
+            raise
+
+    return run_and_release
 
 
 def _scales(engine: Engine) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils import tensorboard
 
-from trct_monai.io.files import PARTIAL, naming_the_disk
+from trct_monai.io.files import naming_the_disk
 
 
 class SummaryWriter(tensorboard.SummaryWriter):
@@ -35,6 +35,5 @@ class SummaryWriter(tensorboard.SummaryWriter):
         self._named(super().close)
 
     def _named(self, call: Callable[..., Any], *args: Any, folder: str | None = None, **kwargs: Any) -> None:
-        path = Path(folder or self.log_dir)
-        with naming_the_disk(path, path / PARTIAL):
+        with naming_the_disk(Path(folder or self.log_dir)):
             call(*args, **kwargs)
