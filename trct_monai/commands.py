@@ -13,6 +13,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from math import isfinite
 from typing import Any
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):  # a name in a script that the terminal lacks must not end the run
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # of a stream that others write to as well
+                stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())

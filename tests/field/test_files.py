@@ -55,6 +55,23 @@ def test_numbers_that_are_no_hu_are_refused_with_a_guess(
         assert label.min() >= -1024
 
 
+@pytest.mark.parametrize("value", [0, -400])
+def test_a_background_in_the_middle_of_the_scale_is_refused(folder: Path, phantom: Phantom, value: int) -> None:
+    ends = phantom.ct_hu.copy()
+    ends[:, :, -4:] = value
+    for ct in (padded(phantom.ct_hu, value), ends):
+        save_nifti(folder / "a.nii", ct.astype(np.int16), phantom.affine)
+        assert f"a background of {value} in its corners or end slices" in prepare(folder).error
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001)])
+def test_units_of_the_header_count(folder: Path, phantom: Phantom, unit: str, factor: float) -> None:
+    image = nibabel.Nifti1Image(phantom.ct_hu, np.diag([1 / factor] * 3 + [1.0]) @ phantom.affine)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, folder / "a.nii")
+    assert hu_off(prepare(folder), phantom) < 0.3
+
+
 def test_l08_a_unit_of_x2ct_is_named_as_it_is_stored(folder: Path, phantom: Phantom) -> None:
     with h5py.File(folder / "ct_xray_data.h5", "w") as file:
         file["ct"] = (phantom.ct_hu[::-1, ::-1].T + 1024) / 2500

@@ -56,22 +56,29 @@ def test_all_of_one_patient_is_said_and_can_be_told_apart(folder: Path, phantom:
     assert "all cases are of one patient" in ran.text and "it fills as patients are added" not in ran.text
     assert {case["patient_id"] for case in prepare(folder, patients="name").cases().values()} == set("abc")
     table = folder.parent / "patients.csv"
-    table.write_text("path,patient_id\nSmith collection/a.nii,x\nSmith collection,y\n", encoding="utf-8")
-    cases = prepare(folder, patients=table).cases()
-    assert {name[-1]: case["patient_id"] for name, case in cases.items()} == {"a": "x", "b": "y", "c": "y"}
+    for text in (
+        "path,patient_id\nSmith collection/a.nii,x\nSmith collection,y\n",
+        f"Patient_ID; Path\nx;{folder}/Smith collection/a.nii\n y ;Smith collection\n;\n",
+    ):
+        table.write_text(text, encoding="utf-8")
+        cases = prepare(folder, patients=table).cases()
+        assert {name[-1]: case["patient_id"] for name, case in cases.items()} == {"a": "x", "b": "y", "c": "y"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,name\na.nii,x\n", "line 2 must have the columns path and patient_id"),
-        ("path,patient_id\nb.nii,x\n", "does not name it, nor a folder above it"),
+        ("path,patient_id\nb.nii,x\n", "b.nii is not there"),
+        ("path,patient_id\nother,x\n", "does not name it, nor a folder above it"),
+        ("", "it names nobody"),
         ("path,patient_id\na.nii,x\na.nii,y\n", "a.nii is x's and y's"),
         (None, "patients must be auto, name or a CSV file"),
     ],
 )
 def test_a_table_of_patients_that_is_none_is_refused(folder: Path, text: str | None, message: str) -> None:
     (folder / "a.nii").touch()
+    (folder / "other").mkdir()
     table = folder.parent / "patients.csv"
     if text is not None:
         table.write_text(text, encoding="utf-8")
@@ -92,6 +99,30 @@ def test_two_names_never_collide() -> None:
     assert all(len(safe_name(name).encode()) < 140 and "/" not in safe_name(name) for name in names)
     assert safe_name("Jo\u0308rg") == safe_name("J\u00f6rg") == "J\u00f6rg"  # one name, written in two ways
     assert safe_name("..") == safe_name("../..") == "case"
+
+
+def test_people_of_bids_have_several_sessions(folder: Path) -> None:
+    names = ["sub-01_ses-1_ct.nii.gz", "sub-01_ses-2_ct.nii.gz", "sub-02_ct.nii.gz"]
+    assert list(patients_of(folder, names).values()) == ["sub-01", "sub-01", "sub-02"]
+
+
+def test_masks_and_pictures_that_are_not_used_are_named(folder: Path) -> None:
+    for name in (
+        "subset0/a.nii",
+        "seg-lungs-LUNA16/a.nii",
+        "p/p.nii",
+        "p/p_label.nii",
+        "p/GTV-1.nii",
+        "p/lungs.seg.nii",
+        "p/p-pa.png",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    found = find_sources(folder)
+    assert [source.path.name for source in found.sources] == ["p.nii", "a.nii"]
+    reasons = {path.name: reason for path, reason in found.skipped}
+    assert reasons.pop("p").startswith("1 pictures without the name of a CT and a view, such as p-pa.png")
+    assert set(reasons) == {"seg-lungs-LUNA16", "p_label.nii", "GTV-1.nii", "lungs.seg.nii"}
 
 
 def test_links_are_followed_once(folder: Path) -> None:

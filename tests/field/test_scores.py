@@ -61,6 +61,10 @@ def change(path: Path, function) -> None:  # type: ignore[no-untyped-def]
         pytest.param(lambda hu: (hu.clip(-1024, 1476) - 226) / 1250, "[-1, 1]", id="i04_minus_one_to_one"),
         pytest.param(lambda hu: hu + 1024, "HU + 1024", id="i04_offset"),
         pytest.param(lambda hu: hu + 1000, "HU + 1000", id="i04_offset_1000"),
+        pytest.param(lambda hu: hu - 1024, "HU - 1024", id="offset twice"),
+        pytest.param(lambda hu: (hu.clip(-1024, 1476) + 1024) / 2500 * 255, "0.1 times the CT's", id="8 bits"),
+        pytest.param(lambda hu: (hu - hu.mean()) / hu.std(), "times the CT's", id="z-score"),
+        pytest.param(lambda hu: -hu, "-0.997 times the CT's", id="negative"),
     ],
 )
 def test_predictions_that_are_no_hu_are_named(predictions: Path, phantoms: Path, function, guess: str) -> None:  # type: ignore[no-untyped-def]
@@ -93,6 +97,35 @@ def test_i13_a_mirrored_prediction_is_seen(predictions: Path, phantoms: Path) ->
     for path in predictions.iterdir():
         change(path, lambda hu, affine: (hu[::-1], affine))
     assert "mirror" in evaluate(predictions, phantoms).text
+
+
+def test_a_prediction_beside_its_ct_is_not_resampled(predictions: Path, phantoms: Path) -> None:
+    change(first(predictions), lambda hu, affine: (hu, np.eye(4)))
+    ran = evaluate(predictions, phantoms, resample=True)
+    assert ran.code == 2 and "of its CT, at least 50% are needed to resample it" in ran.error
+
+
+def test_a_case_that_is_there_twice_is_refused(predictions: Path, phantoms: Path, tmp_path: Path) -> None:
+    content = json.loads(phantoms.read_text(encoding="utf-8"))
+    datalist = phantoms.parent / f"{tmp_path.name}.json"
+    for test, message in (
+        ([*content["test"], content["test"][0]], "is there 2 times (test, test)"),
+        ([*content["test"], content["training"][0]], "is there 2 times (training, test)"),
+        ([{**content["test"][0], "label": None}], "label"),
+        ([None], "None"),
+        ({"a": 1}, "the section test must be a list of cases, got dict"),
+    ):
+        datalist.write_text(json.dumps(content | {"test": test}), encoding="utf-8")
+        ran = run("check", tmp_path, datalist=datalist, num_pictures=0)
+        assert ran.code == 2 and message in ran.error, test
+        ran = evaluate(predictions, datalist)
+        assert ran.code == 2 and ran.error, test
+    swapped = json.loads(phantoms.read_text(encoding="utf-8"))
+    swapped["test"][0]["image"] = swapped["test"][1]["image"]
+    datalist.write_text(json.dumps(swapped), encoding="utf-8")
+    ran = run("check", tmp_path, datalist=datalist, num_pictures=0)
+    assert ran.code == 2 and "does not hold the pixels that were written for this case" in ran.text
+    datalist.unlink()
 
 
 def damaged(raw: bytes, at: int, block: bytes) -> bytes:

@@ -316,6 +316,47 @@ def test_files_that_end_elsewhere_are_refused_by_name(folder: Path, phantom: Pha
     assert ("cut, the last 9 bytes are missing" if cut else "behind the pixels are no element") in ran.error
 
 
+@pytest.mark.parametrize("rows", [30, 42])
+def test_pixels_of_another_number_than_the_header_states_are_refused(folder: Path, phantom: Phantom, rows: int) -> None:
+    write_series(folder, phantom.ct_hu, phantom.affine, lambda data, number: setattr(data, "Rows", rows))
+    ran = prepare(folder)
+    assert ran.code == 2 and f"Rows and Columns need {rows * 80} bytes of pixels, and there are 3200" in ran.error
+
+
+def test_padding_that_the_header_declares_is_air(folder: Path, phantom: Phantom) -> None:
+    y, x = np.mgrid[-19.5:20, -19.5:20]
+    outside = x**2 + y**2 > 19.5**2
+    ct = np.where(outside[:, :, None], 0, phantom.ct_hu)
+    write_series(folder, ct, phantom.affine, lambda data, number: data.add_new(0x00280120, "SS", 1024))
+    ran = prepare(folder)
+    assert ran.code == 0, ran.text
+    (label,) = ran.labels().values()
+    assert (label[outside] == -1000).all()
+
+
+def test_one_series_of_two_patients_is_refused(folder: Path, phantom: Phantom) -> None:
+    write_series(folder, phantom.ct_hu, phantom.affine, halves(PatientID="P1"))
+    ran = prepare(folder)
+    assert ran.code == 2 and "slices of one SeriesInstanceUID have the PatientID" in ran.error
+
+
+def test_one_uid_for_two_scans_in_two_folders_keeps_them_apart(folder: Path, phantom: Phantom) -> None:
+    moved = phantom.affine.copy()
+    moved[:3, 3] += [5.5, 0, 2.7]
+    for name, affine in (("a", phantom.affine), ("b", moved)):
+        write_series(folder / name, phantom.ct_hu + ord(name), affine, patient_id="ANONYMOUS")
+    assert {case["patient_id"] for case in prepare(folder).cases().values()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", ["MIP", "MINIP"])
+def test_projections_are_no_cts(folder: Path, phantom: Phantom, kind: str) -> None:
+    write_series(folder / "ct", phantom.ct_hu, phantom.affine)
+    write_series(folder / "mip", phantom.ct_hu, phantom.affine, lambda data, number: setattr(
+        data, "ImageType", ["DERIVED", "SECONDARY", kind]), uid="2.25.12")  # fmt: skip
+    ran = prepare(folder)
+    assert hu_off(ran, phantom) < 0.3 and f"projections of a volume ({kind})" in ran.text
+
+
 def test_objects_without_pixels_leave_the_series_alone(folder: Path, phantom: Phantom) -> None:
     paths = write_series(folder, phantom.ct_hu, phantom.affine)
     shutil.copy(paths[0], folder / "IM9999.dcm")

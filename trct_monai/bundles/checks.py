@@ -28,8 +28,9 @@ def check_run(
     device: str | torch.device,
     datalist: str | None = None,
     *,
-    weights: Mapping[str, str | None] | None = None,
-    written: Mapping[str, str] | None = None,
+    refused: None = None,
+    weights: Mapping[str, str | os.PathLike[str] | None] | None = None,
+    written: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> None:
     """Refuse with one line what could not be read or written later, before anything runs.
 
@@ -37,6 +38,7 @@ def check_run(
         bundle_root: The bundle's folder.
         device: Where the networks shall be.
         datalist: The data, if they are given.
+        refused: What an overlay refuses (`trct_monai.training.refuse_flags`), which is evaluated before the call.
         weights: Files of weights that the run begins with, by the names of their flags; None for those that it leaves.
         written: Folders and files that it writes, by the names of their flags.
 
@@ -63,7 +65,7 @@ def check_run(
     for flag, path in (weights or {}).items():
         if path:
             if not Path(path).is_file():
-                raise FileNotFoundError(f"--{flag}: no weights at {path}{_hint(path)}")
+                raise FileNotFoundError(f"--{flag}: no weights at {path}{_hint(str(path))}")
             load_state(path)
     for flag, path in (written or {}).items():
         _check_writable(flag, Path(path))

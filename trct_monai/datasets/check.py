@@ -18,10 +18,10 @@ from trct_monai.figures import contact_sheet, save_figure
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import LUNG_HU
 from trct_monai.io.case import PER_VIEW, check_case, with_absolute_paths
-from trct_monai.io.datalist import FIELDS, PHASES, RADIOGRAPHS, SECTIONS, read_datalist
+from trct_monai.io.datalist import FIELDS, PHASES, RADIOGRAPHS, SECTIONS, find_twice, read_datalist
 from trct_monai.io.nifti import Volume, read_nifti
 from trct_monai.io.provenance import digest_file, digest_voxels
-from trct_monai.io.radiograph import read_radiograph
+from trct_monai.io.radiograph import digest_radiograph, read_radiograph
 from trct_monai.registration.camera import verify
 from trct_monai.registration.orientation import MIN_CORRELATION, measure
 from trct_monai.transforms import LoadRadiographsd
@@ -52,7 +52,10 @@ def check(
     cases = [(name, case) for name in SECTIONS for case in sections[name]]
     if not cases:
         raise ValueError(f"{path}: no case in any section")
-    problems = [f"leak: {leak}" for leak in find_leaks(sections)]
+    odd = next((case for _, case in cases if not isinstance(case, dict)), None)
+    if odd is not None:
+        raise ValueError(f"{path}: a case must have fields, got {odd!r}")
+    problems = [*(f"leak: {leak}" for leak in find_leaks(sections)), *find_twice(content)]
     rows: list[tuple[str, Tensor, list[tuple[str, Tensor]]]] = []
     table = []
     for section, case in tqdm(cases, desc="check", unit="case"):
@@ -175,6 +178,10 @@ class _CaseCheck:
             if not Path(file).is_file():
                 yield f"{file} is missing"
                 continue
+            digests = self.case.get("pixels") or []
+            is_elsewhere = Path(file).parent != Path(self.case["label"]).parent
+            if is_elsewhere and index < len(digests) and digest_radiograph(file) != digests[index]:
+                yield f"{file} does not hold the pixels that were written for this case"
             camera, expected = (
                 Camera.from_dict(self.case["cameras"][index]),
                 self.case["orientation"][index]["transform"],

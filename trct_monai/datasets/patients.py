@@ -1,5 +1,6 @@
 """The patient of a CT: by its header, its path, or a table. All cases of one go into one section of a split."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -8,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from trct_monai.io.ct import extension_of
-from trct_monai.io.files import read_csv
+from trct_monai.io.files import read_names
 
 AUTO, BY_NAME = "auto", "name"
 """Rules beside a table."""
@@ -29,6 +30,7 @@ GROUPS = re.compile(
 """Folders that hold many patients, by their names: nnU-Net's imagesTr, LUNA16's subset0, train."""
 
 _LIDC = re.compile(r"LIDC-IDRI-\d{4}")
+_BIDS = re.compile(r"sub-[A-Za-z0-9]+(?=_)")
 _CHANNEL = re.compile(r"_0000$")
 
 
@@ -60,7 +62,7 @@ def patient_rule(root: Path, patients: str = AUTO) -> PatientRule:
         return partial(usual_patient, root)
     if patients == BY_NAME:
         return lambda path, known: _own_name(path)
-    table = _read_table(Path(patients))
+    table = _read_table(root, Path(patients))
 
     def listed(path: Path, known: str) -> str:
         relative = path.relative_to(root)
@@ -72,17 +74,22 @@ def patient_rule(root: Path, patients: str = AUTO) -> PatientRule:
     return listed
 
 
-def _read_table(path: Path) -> dict[str, str]:
+def _read_table(root: Path, path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; patients must be {AUTO}, {BY_NAME} or a CSV file")
     table: dict[str, str] = {}
-    for number, row in enumerate(read_csv(path), 2):
-        place, name = (str(row.get(key) or "").strip() for key in ("path", "patient_id"))
+    for number, row in enumerate(read_names(path), 2):
+        place, name = (row.get(key, "") for key in ("path", "patient_id"))
         if not place or not name:
-            raise ValueError(f"{path}: line {number} must have the columns path and patient_id, got {dict(row)}")
-        place = Path(place).as_posix()
+            raise ValueError(f"{path}: line {number} must have the columns path and patient_id, got {row}")
+        place = place.replace("\\", "/")
+        place = Path(os.path.relpath(place, root.absolute()) if os.path.isabs(place) else place).as_posix()
         if table.setdefault(place, name) != name:
             raise ValueError(f"{path}: {place} is {table[place]}'s and {name}'s")
+    absent = [place for place in table if not (root / place).exists()]
+    if absent or not table:
+        wrong = f"{root / absent[0]} is not there" if absent else "it names nobody"
+        raise ValueError(f"{path}: {wrong}; it must have the columns path, relative to the input, and patient_id")
     return table
 
 
@@ -128,7 +135,9 @@ def usual_patient(root: Path, path: Path, known: str) -> str:
 
 def _own_name(path: Path) -> str:
     """The name of a file without its ending, or of a folder."""
-    return unicodedata.normalize("NFC", path.absolute().name if path.is_dir() else _CHANNEL.sub("", _stem(path)))
+    name = unicodedata.normalize("NFC", path.absolute().name if path.is_dir() else _CHANNEL.sub("", _stem(path)))
+    match = _BIDS.match(name)
+    return match.group() if match else name
 
 
 def _stem(path: Path) -> str:

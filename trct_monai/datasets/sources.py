@@ -32,8 +32,8 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 LONGEST = 120
 """Bytes of the longest name of a case: names of its files are longer, and most file systems take 255."""
 
-_MASK = re.compile(r"(^|[_-])(mask|seg|segmentation)s?([_-]|$)", re.IGNORECASE)
-_MASKS = re.compile(r"(segmentations?|masks?|segs?|labels?(T[rs])?)", re.IGNORECASE)
+_MASK = re.compile(r"(^|[_.-])(masks?|segs?|segmentations?|labels?|labelmap|gtv|ptv|lobes?)([_.-]|$)", re.IGNORECASE)
+_MASKS = re.compile(r"(segmentations?|masks?|segs?|labels?(T[rs])?|seg[_-].*|structures)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
@@ -190,12 +190,19 @@ def _search_folder(root: Path, place: Path, names: list[str], found: Found, rule
             used.update(picture.name for picture in source.radiographs.values())
         elif name.lower().endswith(ARCHIVES):
             found.skipped.append((path, "an archive; unpack it"))
-        elif name not in used and name not in pictures and not name.endswith((".json", ".csv", ".txt", ".xml", ".md")):
+        elif name not in used and name not in pictures:
             if may_be_dicom(path):
                 slices.append(path)
-            else:
+            elif not name.endswith((".json", ".csv", ".txt", ".xml", ".md")):
                 found.other_files += 1
-    found.other_files += len(set(pictures) - used)
+    left = sorted(set(pictures) - used)
+    if left and volumes:
+        reason = (
+            f"{len(left)} pictures without the name of a CT and a view, such as {left[0]}; NAME_pa and NAME_lat have"
+        )
+        found.skipped.append((place, reason))
+    else:
+        found.other_files += len(left)
     return slices
 
 

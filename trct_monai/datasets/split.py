@@ -13,7 +13,7 @@ from trct_monai.datasets.cases import load_cases
 from trct_monai.datasets.patients import patient_of
 from trct_monai.io.ct import extension_of
 from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist, save_datalist
-from trct_monai.io.files import read_csv, read_text
+from trct_monai.io.files import read_names, read_text
 from trct_monai.io.locks import alone_at, alone_in
 
 DATALIST = "datalist.json"
@@ -183,9 +183,10 @@ def _names(path: Path) -> list[str]:
     Raises:
         ValueError: If it is a table without such a column.
     """
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    lines = [line.strip().strip('"') for line in read_text(path).splitlines() if line.strip()]
+    lines = lines[1:] if lines and lines[0].lower() in ("patient_id", "case_id") else lines
     if lines and any(mark in lines[0] for mark in ",;\t"):
-        rows = read_csv(path)
+        rows = read_names(path)
         key = next((key for key in ("patient_id", "case_id") if rows and key in rows[0]), None)
         if key is None:
             raise ValueError(

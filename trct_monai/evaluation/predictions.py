@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 
 from trct_monai.io.hounsfield import OFFSETS
@@ -13,8 +14,17 @@ from trct_monai.io.nifti import read_nifti, read_volume
 from trct_monai.metrics.uncertainty import QUANTILES, quantiles_from_std
 from trct_monai.preprocessing.cube import CTPreprocessing, resample_like
 
+MIN_COVERED = 0.5
+"""Share of its CT that a prediction on another grid must cover."""
+
 PLACE_TOLERANCE = 1e-2
 """Two affines that differ by less than this, in mm, are one."""
+
+MIN_LIKENESS = 0.6
+"""Correlation from which on a prediction is of the CT, whatever its numbers are."""
+
+SLOPES = (0.15, 3.0)
+"""A prediction in HU rises with the CT by less or more than 1, as it is blurred or noisy, but within these."""
 
 INTERVALS = ("quantiles", "std")
 """What files beside a prediction may hold: CASE_ID_quantiles.nii.gz or CASE_ID_std.nii.gz."""
@@ -31,7 +41,7 @@ def prediction_file(folder: str | os.PathLike[str], case_id: str) -> Path:
     """
     folder = Path(folder)
     found = [path for path in (folder / f"{case_id}.nii.gz", folder / f"{case_id}.nii") if path.is_file()]
-    for path in sorted((folder / case_id).glob("*.nii*")):
+    for path in sorted((folder / case_id).glob("[!.]*.nii*")):
         if not path.name.split(".nii")[0].endswith(tuple(f"_{kind}" for kind in INTERVALS)):
             found.append(path)
     if not found:
@@ -100,6 +110,12 @@ def load_pair(
     """
     truth, prediction = load_truth(case, size), read_volume(path)
     if resample and not _same_grid(prediction, truth):
+        covered = _covered(prediction, truth)
+        if covered < MIN_COVERED:
+            raise ValueError(
+                f"{path} covers {covered:.0%} of its CT, at least {MIN_COVERED:.0%} are needed to resample it; write "
+                "predictions with the CT's affine"
+            )
         prediction = resample_like(prediction, truth)
     check_grid(
         prediction,
@@ -112,7 +128,10 @@ def load_pair(
 
 
 def check_scale(prediction: MetaTensor, truth: MetaTensor, path: str | os.PathLike[str]) -> None:
-    """Refuse a prediction whose numbers are no HU: of [0, 1] or [-1, 1], or far nearer to the CT less 1000 or 1024.
+    """Refuse a prediction whose numbers are no HU.
+
+    They are of [0, 1] or [-1, 1], or far nearer to the CT when 1000 or 1024 are taken off or added, or a multiple of it
+    that no blur and no error explains.
 
     Args:
         prediction: CT (1, X, Y, Z), not constant.
@@ -130,10 +149,19 @@ def check_scale(prediction: MetaTensor, truth: MetaTensor, path: str | os.PathLi
     if low >= -1.01 and high <= 1.01:
         found = "[0, 1], or another window's numbers," if low >= -0.01 else "[-1, 1], or another window's numbers,"
     else:
-        errors = {offset: float((volume - offset - expected).abs().mean()) for offset in (0.0, *OFFSETS)}
+        offsets = (0.0, *OFFSETS, *(-offset for offset in OFFSETS))
+        errors = {offset: float((volume - offset - expected).abs().mean()) for offset in offsets}
         best = min(errors, key=lambda offset: errors[offset])
         if best and errors[best] < 0.5 * errors[0.0]:
-            found = f"HU + {best:g} (mean error {errors[best]:.0f} HU less {best:g}, {errors[0.0]:.0f} as they are)"
+            sign = "+" if best > 0 else "-"
+            found = f"HU {sign} {abs(best):g} (mean error {errors[best]:.0f} HU without, {errors[0.0]:.0f} as they are)"
+        else:
+            x, y = expected.double().flatten(), volume.double().flatten()
+            x, y = x - x.mean(), y - y.mean()
+            slope = float((x * y).sum() / x.square().sum().clamp(min=1e-12))
+            likeness = slope * float(x.norm() / y.norm().clamp(min=1e-12))
+            if abs(likeness) > MIN_LIKENESS and not SLOPES[0] < slope < SLOPES[1]:
+                found = f"{slope:.3g} times the CT's (correlation {likeness:.2f})"
     if found:
         raise ValueError(f"{path}: the numbers {low:g} to {high:g} are {found} and not HU; write predictions in HU")
 
@@ -156,6 +184,16 @@ def check_grid(prediction: MetaTensor, truth: MetaTensor, path: str | os.PathLik
             f"{path} is on another grid than its CT: expected {expected}, got {got}; "
             f"write predictions on the CT's grid{otherwise}"
         )
+
+
+def _covered(prediction: MetaTensor, truth: MetaTensor) -> float:
+    """Share of the CT's voxels that lie within a prediction."""
+    sides = [torch.linspace(0, size - 1, min(size, 32), dtype=torch.float64) for size in truth.shape[1:]]
+    grid = torch.stack([*torch.meshgrid(*sides, indexing="ij"), torch.ones([len(side) for side in sides])], dim=-1)
+    matrix = torch.linalg.solve(prediction.affine.double(), truth.affine.double())
+    places = (grid.double() @ matrix.T)[..., :3]
+    size = torch.tensor(prediction.shape[1:])
+    return float(((places > -0.51) & (places < size - 0.49)).all(dim=-1).double().mean())
 
 
 def _same_grid(prediction: MetaTensor, truth: MetaTensor) -> bool:

@@ -85,7 +85,7 @@ def with_paths(case: Mapping[str, Any], change: Callable[[str], str]) -> dict[st
         change: From a path to what takes its place.
     """
     result = dict(case)
-    if "label" in case:
+    if case.get("label") is not None:
         result["label"] = change(case["label"])
     if "image" in case:
         images = [case["image"]] if isinstance(case["image"], str) else case["image"]
@@ -128,6 +128,8 @@ def check_case(case: Any, fields: Sequence[str], where: str) -> None:
     lacking = [repr(field) for field in fields if case.get(field) is None]
     if lacking:
         raise ValueError(f"{where} has no {', '.join(lacking)}; prepare writes datalists that have all fields")
+    if "label" in case and case["label"] is None:
+        raise ValueError(f"{where} has the label null; leave the field out, or name a file")
     images = case.get("image") or []
     files = [case.get("label") or "", *([images] if isinstance(images, str) else images)]
     if not all(isinstance(file, str) for file in files):

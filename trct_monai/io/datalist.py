@@ -64,6 +64,11 @@ def read_datalist(path: str | os.PathLike[str], task: str | None = None) -> dict
     content = read_json(path)
     if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
         raise ValueError(f"{path}: a datalist has the sections {', '.join(SECTIONS)}")
+    for section in SECTIONS:
+        if not isinstance(content.get(section, []), list):
+            raise ValueError(
+                f"{path}: the section {section} must be a list of cases, got {type(content[section]).__name__}"
+            )
     if content.get("format", FORMAT) != FORMAT or content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ValueError(
             f"{path}: {content.get('format')} version {content.get('format_version')} cannot be read; "
@@ -129,6 +134,9 @@ def load_datalist(
         )
     for number, case in enumerate(content[section], 1):
         check_case(case, fields, f"{path}: case {number} of {section}")
+    twice = find_twice(content)
+    if twice:
+        raise ValueError(f"{path}: {twice[0]}; a case may be there once")
     cases = [with_absolute_paths(case, path.absolute().parent) for case in content[section]]
     for case in cases:
         for file in (case.get("label"), *case.get("image", [])):
@@ -137,6 +145,18 @@ def load_datalist(
         if with_cameras:
             _check_cameras(case, geometry, near, path)
     return cases
+
+
+def find_twice(content: Mapping[str, Any]) -> list[str]:
+    """One line for each name that several cases of a datalist have."""
+    places: dict[str, list[str]] = {}
+    for section in SECTIONS:
+        for case in content.get(section, []):
+            if isinstance(case, dict):
+                places.setdefault(str(case.get("case_id")), []).append(section)
+    return [
+        f"case {name} is there {len(found)} times ({', '.join(found)})" for name, found in places.items() if found[1:]
+    ]
 
 
 def save_datalist(

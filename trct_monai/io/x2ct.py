@@ -47,11 +47,11 @@ def read_x2ct(path: Path, axes: str, raw: bool = False) -> tuple[Tensor, np.ndar
             numbers = _numbers(file, "ct")
             original = _numbers(file, "ori_size").astype(float) if "ori_size" in file else np.array(320.0)
             spacing = _numbers(file, "spacing").astype(float) if "spacing" in file else np.array(1.0)
-    except OSError as error:
-        raise ValueError(f"{path}: damaged HDF5 ({error})") from error
+        extent = np.broadcast_to((original * spacing).squeeze(), 3)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: damaged HDF5 ({' '.join(str(error).split())})") from error
     if numbers.ndim != 3:
         raise ValueError(f"{path}: a CT has three dimensions, got shape {numbers.shape}")
-    extent = np.broadcast_to((original * spacing).squeeze(), 3)
     sides = extent / np.array(numbers.shape)
     # axcodes2ornt names where each axis points; its inverse is the affine, up to the place.
     orientation = nibabel.orientations.axcodes2ornt(axes)
