@@ -112,12 +112,12 @@ def test_a_case_that_is_there_twice_is_refused(predictions: Path, phantoms: Path
         ([*content["test"], content["test"][0]], "is there 2 times (test, test)"),
         ([*content["test"], content["training"][0]], "is there 2 times (training, test)"),
         ([{**content["test"][0], "label": None}], "label"),
-        ([None], "None"),
-        ({"a": 1}, "the section test must be a list of cases, got dict"),
+        ([None], "the section test must be a list of cases, each with its fields"),
+        ({"a": 1}, "the section test must be a list of cases, each with its fields"),
     ):
         datalist.write_text(json.dumps(content | {"test": test}), encoding="utf-8")
         ran = run("check", tmp_path, datalist=datalist, num_pictures=0)
-        assert ran.code == 2 and message in ran.error, test
+        assert ran.code == 2 and message in ran.text, test
         ran = evaluate(predictions, datalist)
         assert ran.code == 2 and ran.error, test
     swapped = json.loads(phantoms.read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """The patient of a CT: by its header, its path, or a table. All cases of one go into one section of a split."""
 
+import csv
 import os
 import re
 import unicodedata
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from trct_monai.io.ct import extension_of
-from trct_monai.io.files import read_names
+from trct_monai.io.files import read_text
 
 AUTO, BY_NAME = "auto", "name"
 """Rules beside a table."""
@@ -91,6 +92,19 @@ def _read_table(root: Path, path: Path) -> dict[str, str]:
         wrong = f"{root / absent[0]} is not there" if absent else "it names nobody"
         raise ValueError(f"{path}: {wrong}; it must have the columns path, relative to the input, and patient_id")
     return table
+
+
+def read_names(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows of a small table that somebody wrote: columns in lower case; commas, semicolons or tabs between them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not UTF-8.
+    """
+    lines = [line for line in read_text(path).splitlines() if line.strip(" ,;\t")]
+    mark = max(",;\t", key=(lines[0] if lines else "").count)
+    rows = csv.DictReader(lines, delimiter=mark, restval="")
+    return [{key.strip().lower(): (value or "").strip() for key, value in row.items() if key} for row in rows]
 
 
 def describe_patients(patients: Iterable[str]) -> list[str]:

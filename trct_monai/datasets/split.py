@@ -10,10 +10,10 @@ from typing import Any
 
 from trct_monai.arguments import parse_numbers
 from trct_monai.datasets.cases import load_cases
-from trct_monai.datasets.patients import patient_of
+from trct_monai.datasets.patients import patient_of, read_names
 from trct_monai.io.ct import extension_of
 from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist, save_datalist
-from trct_monai.io.files import read_names, read_text
+from trct_monai.io.files import read_text
 from trct_monai.io.locks import alone_at, alone_in
 
 DATALIST = "datalist.json"

@@ -65,10 +65,9 @@ def read_datalist(path: str | os.PathLike[str], task: str | None = None) -> dict
     if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
         raise ValueError(f"{path}: a datalist has the sections {', '.join(SECTIONS)}")
     for section in SECTIONS:
-        if not isinstance(content.get(section, []), list):
-            raise ValueError(
-                f"{path}: the section {section} must be a list of cases, got {type(content[section]).__name__}"
-            )
+        cases = content.get(section, [])
+        if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
+            raise ValueError(f"{path}: the section {section} must be a list of cases, each with its fields")
     if content.get("format", FORMAT) != FORMAT or content.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ValueError(
             f"{path}: {content.get('format')} version {content.get('format_version')} cannot be read; "
@@ -152,8 +151,7 @@ def find_twice(content: Mapping[str, Any]) -> list[str]:
     places: dict[str, list[str]] = {}
     for section in SECTIONS:
         for case in content.get(section, []):
-            if isinstance(case, dict):
-                places.setdefault(str(case.get("case_id")), []).append(section)
+            places.setdefault(str(case.get("case_id")), []).append(section)
     return [
         f"case {name} is there {len(found)} times ({', '.join(found)})" for name, found in places.items() if found[1:]
     ]

@@ -330,19 +330,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path}: not JSON ({error})") from error
 
 
-def read_names(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """The rows of a small table that somebody wrote: columns in lower case; commas, semicolons or tabs between them.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not UTF-8.
-    """
-    lines = [line for line in read_text(path).splitlines() if line.strip(" ,;\t")]
-    mark = max(",;\t", key=(lines[0] if lines else "").count)
-    rows = csv.DictReader(lines, delimiter=mark, restval="")
-    return [{key.strip().lower(): (value or "").strip() for key, value in row.items() if key} for row in rows]
-
-
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """The rows of a table, values as text by column.
 

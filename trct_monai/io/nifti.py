@@ -82,7 +82,7 @@ def read_nifti_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], np.n
     """
     image = _load(Path(path), header_only=True)
     if len(image.shape) < 3:
-        raise ValueError(f"{path}: a volume has three dimensions, got shape {image.shape}")
+        raise ValueError(f"{path}: a CT has three dimensions, got shape {image.shape}")
     affine, shape = _affine(image, path), tuple(int(n) for n in image.shape[:3])
     stored = _orientation(affine, path)
     order = np.argsort(stored[:, 0])
@@ -195,8 +195,7 @@ def _load(path: Path, header_only: bool = False, oriented: bool = True) -> Any:
         if header_only or not path.name.lower().endswith(".gz"):
             image = nibabel.load(path)
             length = int(image.dataobj.offset) + _bytes_of(image.header)
-            if not header_only:
-                check_bytes(length, "its voxels")
+            check_bytes(length, "its voxels")
             if not path.name.lower().endswith(".gz"):
                 _check_length(Path(image.file_map["image"].filename).stat().st_size, length)
         else:
