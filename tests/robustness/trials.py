@@ -178,6 +178,10 @@ def _be_the_command(trial: dict[str, Any], output: int) -> NoReturn:
     os.setpgid(0, 0)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
+    # Those of before may think that they are files, as under pytest, and fail to seek.
+    sys.stdout, sys.stderr = (
+        open(descriptor, "w", buffering=1, encoding="utf-8", closefd=False) for descriptor in (1, 2)
+    )
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if "largest_file" in trial:
         resource.setrlimit(resource.RLIMIT_FSIZE, (trial["largest_file"],) * 2)
