@@ -9,10 +9,13 @@ import itk
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from tests.field.inputs import hu_off, prepare, run
 from tests.files import save_nifti
+from trct_monai.geometry import preset
 from trct_monai.phantoms import Phantom
+from trct_monai.projector import project_hu
 
 
 @pytest.fixture
@@ -53,6 +56,20 @@ def test_numbers_that_are_no_hu_are_refused_with_a_guess(
         inside = padded(np.zeros(label.shape), 1) == 0
         assert np.abs(label - phantom.ct_hu)[inside].mean() < 30  # but for air that was clipped
         assert label.min() >= -1024
+
+
+def test_an_array_of_x2ct_with_other_axes_is_refused(folder: Path, phantom: Phantom) -> None:
+    views = project_hu(torch.from_numpy(phantom.ct_hu)[None], preset("x2ct", 64), 8.0)
+    for array, message in (
+        (phantom.ct_hu[::-1, ::-1].T, ""),
+        (phantom.ct_hu[::-1, ::-1], "so the array's axes are not SPL"),
+    ):
+        with h5py.File(folder / "ct_xray_data.h5", "w") as file:
+            file["ct"] = array + 1024
+            file["xray1"], file["xray2"] = (view.numpy() for view in views)
+            file["ori_size"], file["spacing"] = 320, [1.0, 1.0, 1.0]
+        ran = prepare(folder, center="body", geometry="x2ct")
+        assert (ran.code == 2 and message in ran.error) if message else hu_off(ran, phantom) < 0.6
 
 
 @pytest.mark.parametrize("value", [0, -400])

@@ -23,6 +23,8 @@ from trct_monai.preprocessing.cube import standardize
 from trct_monai.registration.camera import MAX_ERROR, Registration, register
 from trct_monai.registration.orientation import Match, find_camera, measure, save_comparison
 
+TURNED = ("rotate_90", "rotate_270", "transpose", "transpose_anti")
+
 UPSIDE_DOWN = ("flip_rows", "rotate_180")
 
 
@@ -171,7 +173,14 @@ def _write_picture(stem: Path, picture: Tensor) -> Path:
 
 
 def _check_upright(source: Source, ct: CT, matches: Sequence[Match]) -> None:
-    """X2CT's pictures are upright: if all fit upside down, the array's axes are not as assumed."""
+    """X2CT's pictures are upright: if all fit upside down, or one fits turned, the array's axes are not as assumed."""
+    turned = [match for match in matches if match.orientation["transform"] in TURNED]
+    if turned:
+        how = IN_WORDS[turned[0].orientation["transform"]]
+        raise ValueError(
+            f"{source.path}: a radiograph fits only {how}, so the array's axes are not {ct.header['axes']}; give "
+            "--h5_axes as they are"
+        )
     if all(match.orientation["transform"] in UPSIDE_DOWN for match in matches):
         axes = str(ct.header["axes"])
         raise ValueError(
