@@ -200,6 +200,18 @@ def corrupt(target: Target, intact: Ran, place: Path, seed: str) -> str:
     return f"{trial}: {'right' if ran.code == 0 else ran.error}"
 
 
+def try_all(target: Target, intact: Ran, place: Path, name: str, count: int) -> None:
+    """So many trials; those that went wrong are listed together."""
+    wrong = []
+    for number in range(count):
+        try:
+            print(corrupt(target, intact, place / str(number), f"{name} {number}"))
+        except AssertionError as error:
+            wrong.append(f"{error} ({error.__cause__!r})")
+        shutil.rmtree(place / str(number))
+    assert not wrong, "\n\n".join(wrong)
+
+
 CTS = ("nii", "nii.gz", "hdr", "mha", "mhd", "nrrd", "h5", "series", "enhanced", "radiographs")
 
 
@@ -210,14 +222,7 @@ def test_prepare_of_damaged_files_is_right_or_one_line(name: str, phantom: Phant
     target.make(tmp_path / "intact")
     intact = target.command(tmp_path / "intact")
     assert intact.code == 0, intact.text
-    wrong = []
-    for number in range(28):
-        try:
-            print(corrupt(target, intact, tmp_path / str(number), f"{name} {number}"))
-        except AssertionError as error:
-            wrong.append(f"{error} ({error.__cause__!r})")
-        shutil.rmtree(tmp_path / str(number))
-    assert not wrong, "\n\n".join(wrong)
+    try_all(target, intact, tmp_path, name, 28)
 
 
 @pytest.fixture(scope="module")
@@ -282,11 +287,4 @@ def test_commands_on_damaged_data_are_right_or_one_line(name: str, data: Path, t
     target = Target(copy, command, check)
     intact = command(tmp_path / "intact")
     assert intact.code == 0, intact.text
-    wrong = []
-    for number in range(NUMBERS[name]):
-        try:
-            print(corrupt(target, intact, tmp_path / str(number), f"{name} {number}"))
-        except AssertionError as error:
-            wrong.append(f"{error} ({error.__cause__!r})")
-        shutil.rmtree(tmp_path / str(number))
-    assert not wrong, "\n\n".join(wrong)
+    try_all(target, intact, tmp_path, name, NUMBERS[name])

@@ -180,7 +180,7 @@ def run_jobs(
         check_file_name(name, "the name of a case")
     remove_partial(output, [name for job in mine for name in job.names])
     reasons = list(refused)
-    total, num_before, without = len(jobs) + len(reasons), 0, []
+    total, num_before, without, stopped = len(jobs) + len(reasons), 0, [], False
     work = partial(_make, recipe=recipe)
     with closing(work_on(work, mine, num_workers=num_workers, description=recipe.description)) as results:
         for job, (reason, was_done) in results:
@@ -189,15 +189,16 @@ def run_jobs(
                 tqdm.write(f"refused  {reason}")
                 without.append(job)
                 reasons.append(reason)
-                if len(without) >= EARLY_STOP and len(without) > max_skipped * total:
+                stopped = len(without) >= EARLY_STOP and len(without) > max_skipped * total
+                if stopped:
                     break
     if num_before:
         print(f"{num_before} of {len(mine)} {recipe.noun} are done already")
     if len(reasons) > max_skipped * total:
         limit = f", more than --max_skipped {max_skipped:g}" if max_skipped else ""
+        so = "the run stopped early" if stopped else "the others are written"
         raise ValueError(
-            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; the others are written, and no datalist; "
-            f"the first: {reasons[0]}"
+            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; {so}, and no datalist; the first: {reasons[0]}"
         )
     return Run(len(mine) - len(without), without)
 
