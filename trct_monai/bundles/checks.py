@@ -80,6 +80,8 @@ def _check_writable(flag: str, path: Path) -> None:
         place = place.parent
     if not place.is_dir():
         raise ValueError(f"--{flag}: {path} cannot be written, since {place} is a file; give another place")
+    if hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise ValueError(f"--{flag}: {path} cannot be written: Read-only file system at {place}; give another place")
     if not os.access(place, os.W_OK | os.X_OK):
         raise ValueError(f"--{flag}: {path} cannot be written: no permission to write to {place}; give another place")
 
