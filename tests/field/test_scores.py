@@ -128,6 +128,28 @@ def test_a_case_that_is_there_twice_is_refused(predictions: Path, phantoms: Path
     datalist.unlink()
 
 
+def test_a_radiograph_that_lost_its_side_car_is_no_picture_of_another_scale(
+    predictions: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantoms.parent, data)
+    side_car = next(data.glob("phantom_000009/*_pa_drr.json"))
+    side_car.unlink()
+    ran = evaluate(predictions, data / "datalist.json")
+    assert ran.code == 2 and f"but {side_car.name}, which states their scale, is missing" in ran.error
+
+
+def test_split_drops_no_case_without_its_record(phantoms: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantoms.parent, data)
+    (data / "phantom_000001" / "case.json").unlink()
+    ran = run("split", data, data=data)
+    assert ran.code == 2 and "phantom_000001 has no case.json any more" in ran.error
+    shutil.rmtree(data / "phantom_000001")
+    ran = run("split", data, data=data)
+    assert ran.code == 0 and "1 cases of the last datalist are gone: phantom_000001" in ran.text
+
+
 def damaged(raw: bytes, at: int, block: bytes) -> bytes:
     return raw[:at] + block + raw[at + len(block) :]
 

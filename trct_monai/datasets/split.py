@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trct_monai.arguments import parse_numbers
-from trct_monai.datasets.cases import load_cases
+from trct_monai.datasets.cases import RECORD, load_cases
 from trct_monai.datasets.patients import patient_of, read_names
 from trct_monai.io.ct import extension_of
 from trct_monai.io.datalist import PHASES, SECTIONS, read_datalist, save_datalist
@@ -63,6 +63,7 @@ def split(
         if header.get("task") == PHASES:
             raise ValueError(f"{folder} holds pairs of phases, and their folders give the sections; run prepare again")
         cases = [case for case in load_cases(folder) if case["case_id"] not in header.get("left_out", ())]
+        _check_gone(folder, {case["case_id"] for case in cases})
         if not cases:
             raise ValueError(f"{folder}: no prepared cases; run prepare first")
         shares = check_fractions(fractions)
@@ -242,6 +243,17 @@ def find_leaks(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]
                 where = " and ".join(f"{name} ({', '.join(ids)})" for name, ids in names.items())
                 leaks.append(f"{what} {value if key == 'patient_id' else value[:12]} in {where}")
     return leaks
+
+
+def _check_gone(folder: Path, names: set[str]) -> None:
+    """Name the cases of the last datalist that are no more; refuse those whose folder is there without its record."""
+    content = read_datalist(folder / DATALIST) if (folder / DATALIST).is_file() else {}
+    gone = [case["case_id"] for name in SECTIONS for case in content.get(name, []) if case["case_id"] not in names]
+    damaged = [name for name in gone if (folder / name).is_dir()]
+    if damaged:
+        raise ValueError(f"{folder / damaged[0]} has no {RECORD} any more; run prepare again, or remove the folder")
+    if gone:
+        print(f"{len(gone)} cases of the last datalist are gone: {', '.join(gone[:10])}")
 
 
 def _header(datalist: Path) -> dict[str, Any]:

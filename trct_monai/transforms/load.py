@@ -15,7 +15,7 @@ from trct_monai.geometry.presets import follows_preset, is_near_preset, preset
 from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.io.ct import read_ct
 from trct_monai.io.datalist import OWN_CAMERAS
-from trct_monai.io.radiograph import Radiograph, read_radiograph
+from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 from trct_monai.resampling import resize_radiographs
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,11 @@ class LoadRadiographsd(MapTransform):
                 image = image * float(gain) + float(offset)
             elif radiograph.quantitative or radiograph.floats:
                 calibrated = bool(recorded.get("quantitative", radiograph.quantitative))
+            elif recorded.get("quantitative"):
+                raise ValueError(
+                    f"{radiograph.path}: the datalist says that it holds line integrals, but "
+                    f"{side_car_of(radiograph.path).name}, which states their scale, is missing"
+                )
             if not calibrated and not self.allow_unquantitative:
                 raise ValueError(
                     f"{radiograph.path}: not quantitative, and no gain and offset are recorded for it; "

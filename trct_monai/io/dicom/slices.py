@@ -171,10 +171,6 @@ def _check_end(file: BinaryIO, size: int) -> int | None:
     while place < size:
         file.seek(place)
         element = file.read(12)
-        if not element.strip(b"\0"):
-            file.seek(place)
-            if not file.read(size - place).strip(b"\0"):
-                return num_bytes  # padding
         if element[:4] == PIXEL_DATA[1]:
             order = "big"
         group = int.from_bytes(element[:2], order)
