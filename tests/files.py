@@ -16,6 +16,13 @@ def save_nifti(path: Path, ct_hu: np.ndarray, affine: np.ndarray) -> None:
     nibabel.save(nibabel.Nifti1Image(ct_hu, affine), path)
 
 
+def touch_all(folder: Path, names: Sequence[str]) -> None:
+    """Make empty files below a folder, and the folders that they are in."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
 def save_series(
     folder: Path,
     ct_hu: np.ndarray,

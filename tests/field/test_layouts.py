@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.field.inputs import prepare, run
-from tests.files import save_nifti
+from tests.files import save_nifti, touch_all
 from trct_monai.datasets.patients import PLACEHOLDERS
 from trct_monai.datasets.sources import find_sources, safe_name
 from trct_monai.phantoms import Phantom
@@ -19,9 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 def patients_of(folder: Path, names: list[str], patients: str = "auto") -> dict[str, str]:
     """The patient of each file by its path; the files are empty."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+    touch_all(folder, names)
     found = find_sources(folder, patients=patients)
     assert not found.refused
     return {source.path.relative_to(folder).as_posix(): source.patient_id for source in found.sources}
@@ -107,17 +105,8 @@ def test_people_of_bids_have_several_sessions(folder: Path) -> None:
 
 
 def test_masks_and_pictures_that_are_not_used_are_named(folder: Path) -> None:
-    for name in (
-        "subset0/a.nii",
-        "seg-lungs-LUNA16/a.nii",
-        "p/p.nii",
-        "p/p_label.nii",
-        "p/GTV-1.nii",
-        "p/lungs.seg.nii",
-        "p/p-pa.png",
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+    masks = ["seg-lungs-LUNA16/a.nii", "p/p_label.nii", "p/GTV-1.nii", "p/lungs.seg.nii"]
+    touch_all(folder, ["subset0/a.nii", "p/p.nii", "p/p-pa.png", *masks])
     found = find_sources(folder)
     assert [source.path.name for source in found.sources] == ["p.nii", "a.nii"]
     reasons = {path.name: reason for path, reason in found.skipped}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.files import save_nifti, save_series
+from tests.files import save_nifti, save_series, touch_all
 from trct_monai.datasets.patients import patient_of
 from trct_monai.datasets.sources import find_sources, safe_name
 from trct_monai.io.ct import read_ct
@@ -121,17 +121,8 @@ def test_damaged_files_are_refused_by_name(tmp_path, phantom):
 
 
 def test_names_come_from_the_file_and_the_folder(tmp_path, phantom):
-    for name in (
-        "flat.nii.gz",
-        "p1/p1.nii.gz",
-        "p2/ct.nii.gz",
-        "p2/ct_mask.nii.gz",
-        "x/LIDC-IDRI-0007.1.mha",
-        "ct/ct1/ct1.mha",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "notes.pdf").touch()
+    names = ["flat.nii.gz", "p1/p1.nii.gz", "p2/ct.nii.gz", "p2/ct_mask.nii.gz", "x/LIDC-IDRI-0007.1.mha"]
+    touch_all(tmp_path, [*names, "ct/ct1/ct1.mha", "notes.pdf"])
     found = find_sources(tmp_path)
     names = {source.case_id: source.patient_id for source in found.sources}
     assert names == {"flat": "flat", "p1": "p1", "p2_ct": "p2", "x_LIDC-IDRI-0007.1": "LIDC-IDRI-0007", "ct1": "ct1"}

@@ -40,24 +40,12 @@ def check_hounsfield(volume: Tensor, path: Path) -> None:
     Raises:
         ValueError: With one line that says what the numbers are instead, if that can be guessed.
     """
-    reason = why_no_hounsfield(volume)
-    if reason:
-        raise ValueError(f"{path}: {reason}")
-
-
-def why_no_hounsfield(volume: Tensor) -> str:
-    """What speaks against a volume being a CT of a trunk in HU; empty if nothing does.
-
-    Args:
-        volume: Values (X, Y, Z).
-    """
     step = max(1, round((volume.numel() / SAMPLES) ** (1 / 3)))
     sample = volume[::step, ::step, ::step].float()
-    reason = _why(sample) or _why_background(volume)
-    if not reason:
-        return ""
-    low, high = float(volume.min()), float(volume.max())
-    return f"no CT in HU, values {low:g} to {high:g} with {reason}{_guess(sample, low, high)}"
+    if reason := _why(sample) or _why_background(volume):
+        low, high = float(volume.min()), float(volume.max())
+        guess = _guess(sample, low, high)
+        raise ValueError(f"{path}: no CT in HU, values {low:g} to {high:g} with {reason}{guess}")
 
 
 def _why(sample: Tensor) -> str:
