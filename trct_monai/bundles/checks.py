@@ -49,15 +49,7 @@ def check_run(
     """
     if not Path(bundle_root).is_dir():
         raise FileNotFoundError(f"--bundle_root: no folder {bundle_root}{_hint(bundle_root)}")
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        first = str(error).splitlines()[0].split(". ")[0]
-        if isinstance(error, torch.OutOfMemoryError) or IN_USE.search(first):
-            raise ValueError(
-                f"device {str(device)!r} is in use ({first}); wait until it is free, or try another --device"
-            ) from error
-        raise ValueError(f"no device {str(device)!r} here ({first}); try --device cpu") from error
+    check_device(device)
     if datalist:
         if not Path(datalist).is_file():
             raise FileNotFoundError(f"{datalist}: no such datalist{_hint(datalist)}; give --datalist FILE")
@@ -69,6 +61,23 @@ def check_run(
             load_state(path)
     for flag, path in (written or {}).items():
         _check_writable(flag, Path(path))
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that is not here, or that somebody else uses.
+
+    Raises:
+        ValueError: With one line that says which of the two.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = str(error).splitlines()[0].split(". ")[0]
+        if isinstance(error, torch.OutOfMemoryError) or IN_USE.search(first):
+            raise ValueError(
+                f"device {str(device)!r} is in use ({first}); wait until it is free, or try another --device"
+            ) from error
+        raise ValueError(f"no device {str(device)!r} here ({first}); try --device cpu") from error
 
 
 def _check_writable(flag: str, path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from trct_monai.arguments import parse_names
+from trct_monai.bundles.checks import check_device
 from trct_monai.geometry import preset
 from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 
@@ -93,12 +94,9 @@ def choose_device(name: str) -> torch.device:
     """A device by its name; ``auto`` for a GPU where there is one.
 
     Raises:
-        ValueError: If there is no such device.
+        ValueError: If there is no such device, or it is in use.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"no device {name!r} here ({str(error).splitlines()[0]}); try --device cpu") from error
+    check_device(name)
     return torch.device(name)
