@@ -14,6 +14,9 @@ from tests.bundles.schemas import NAME, monais_schema, verify_by
 from tests.bundles.sources import BUNDLES, SCHEMA, name, read, verify_metadata
 from trct_monai.bundles.export import run_onnx
 
+HEADINGS = ["Overview", "Performance", "References", "License"]
+"""Sections of a bundle's README, as the zoo's template has them; others may stand between."""
+
 VERSION = r"[0-9]+(\.[0-9]+)+"
 
 
@@ -42,11 +45,23 @@ def test_metadata_say_what_the_schema_leaves_open(bundle: Path) -> None:
     versions = [metadata[f"{package}_version"] for package in ("monai", "pytorch", "numpy")]
     versions += [metadata["version"], *metadata["required_packages_version"].values()]
     assert [version for version in versions if not re.fullmatch(VERSION, version)] == []
-    assert all(metadata[key] for key in ("name", "task", "description", "authors", "copyright"))
+    assert all(metadata[key] for key in ("name", "task", "description", "authors", "copyright", "references"))
     for tensors in metadata["network_data_format"].values():
         for tensor in tensors.values():
             assert tensor["dtype"] == "float32" and tensor["is_patch_data"] is False
             assert len(tensor["channel_def"]) == tensor["num_channels"]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=name)
+def test_documentation_has_the_sections_of_the_zoo(bundle: Path) -> None:
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    assert [heading for heading in found if heading in HEADINGS] == HEADINGS
+    assert found[0] == "Overview" and found[-2:] == ["References", "License"]
+    sections = dict(zip(found, re.split(r"^## .+$", text, flags=re.MULTILINE)[1:], strict=True))
+    references = [line[2:] for line in sections["References"].splitlines() if line.startswith("- ")]
+    assert references == read(bundle / "configs" / "metadata.json")["references"]
+    assert "(../LICENSE)" in sections["License"] and "(data_license.txt)" in sections["License"]
 
 
 @pytest.mark.slow
