@@ -1,6 +1,7 @@
 """Every bundle, exported: its folder alone runs, says what it is, and gives what PyTorch gives."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 from tests.bundles.processes import shell, warm
+from tests.bundles.schemas import monais_schema, verify_by
+from tests.bundles.sources import BUNDLES as SOURCES
 from tests.bundles.sources import verify_metadata
-from trct_monai.bundles.export import foreign_targets, write_configs
+from trct_monai.bundles.export import TRACED_ONLY, foreign_targets, write_configs
 from trct_monai.commands import main
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
 from trct_monai.io.datalist import load_datalist
@@ -92,8 +95,38 @@ def test_monai_verifies_it(exported: Path, tmp_path: Path, monkeypatch: pytest.M
     monai.bundle.verify_net_in_out("network_def", metadata(exported), config(exported), device="cpu")
 
 
+def test_its_metadata_follow_monais_schema(exported: Path, tmp_path: Path) -> None:
+    verify_by(monais_schema(), exported, tmp_path)
+
+
+def test_monai_finds_all_its_properties(exported: Path, phantoms: Path, phase_pairs: Path, tmp_path: Path) -> None:
+    takes_cts = "load_phases" in Path(config(exported)).read_text(encoding="utf-8")
+    for kind, file in (("train", "train.json"), ("infer", "inference.json")):
+        workflow = monai.bundle.ConfigWorkflow(
+            config_file=str(exported / "configs" / file),
+            workflow_type=kind,
+            datalist=str(phase_pairs if takes_cts else phantoms),
+            output_dir=str(tmp_path),
+        )
+        workflow.initialize()
+        assert workflow.check_properties() == []
+        assert Path(workflow.bundle_root) == exported
+
+
+def test_it_says_that_torchscript_is_by_tracing_alone(exported: Path, tmp_path: Path) -> None:
+    assert load(metadata(exported))["torchscript"] == TRACED_ONLY
+    assert f"**TorchScript** is made {TRACED_ONLY}" in (exported / "docs" / "export.md").read_text(encoding="utf-8")
+    files = ["--config_file", config(exported), "--meta_file", metadata(exported), "--bundle_root", str(exported)]
+    flags = ["ckpt_export", "network_def", *files, "--filepath", str(tmp_path / "model.ts")]
+    warm("monai.bundle", *flags, "--use_trace", "True", cwd=exported)
+    torch.jit.load(tmp_path / "model.ts")
+    with pytest.raises(AssertionError, match="torch/jit/_script.py"):  # else the note is wrong
+        warm("monai.bundle", *flags, cwd=exported)
+
+
 def test_it_holds_what_a_zoo_asks_for(exported: Path) -> None:
     wanted = "LICENSE configs/logging.conf configs/train.json docs/README.md docs/data_license.txt docs/export.md"
+    wanted += " configs/evaluate.json configs/multi_gpu.json configs/multi_gpu_train.json"
     wanted += " models/model.pt models/model.ts models/model.onnx requirements.txt"
     assert [name for name in wanted.split() if not (exported / name).is_file()] == []
     state = torch.load(exported / "models" / "model.pt", weights_only=True)
@@ -120,6 +153,20 @@ def test_an_overlay_goes_where_its_description_says(repository: Path, tmp_path: 
     assert "calibrate" in str(train["run"]) and "calibrate" not in str(inference["run"])
     assert inference["step_channels"] == train["step_channels"] == load(str(folder / "small.json"))["step_channels"]
     assert str(inference["run"]).count("set_determinism") == 1 and "initialize" not in inference
+
+
+@pytest.mark.parametrize("has_common", [True, False])
+def test_common_overlays_go_along_by_our_names_and_the_zoos(has_common: bool, tmp_path: Path) -> None:
+    copy = tmp_path / "bundles" / SOURCES[0].name
+    shutil.copytree(SOURCES[0], copy)
+    if has_common:
+        shutil.copytree(SOURCES[0].with_name("common"), copy.with_name("common"))
+    write_configs([copy / "configs" / "inference.json"], tmp_path / "configs")
+    names = {"evaluate.json", "multi_gpu.json", "multi_gpu_train.json"}
+    assert {path.name for path in (tmp_path / "configs").iterdir()} & names == (names if has_common else set())
+    if has_common:
+        ours, zoos = (tmp_path / "configs" / name for name in ("multi_gpu.json", "multi_gpu_train.json"))
+        assert ours.read_bytes() == zoos.read_bytes()
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,19 @@ COMPANIONS = ("intervals.pt", "chest.pt", "refiner")
 TOLERANCE = 1e-3
 """Largest difference in [0, 1] between PyTorch's result and that of TorchScript or ONNX."""
 
+FROM_COMMON = {
+    "evaluate.json": "evaluate.json",
+    "multi_gpu.json": "multi_gpu.json",
+    "multi_gpu_train.json": "multi_gpu.json",
+}
+"""Overlays of every bundle that go along, by their names in an export: ours, and those of MONAI's model zoo."""
+
+TRACED_ONLY = (
+    "by tracing alone (ckpt_export --use_trace True): torch.jit.script cannot compile a network that computes cameras, "
+    "sizes or scales in Python"
+)
+"""What an export's metadata say of TorchScript, which the zoo's verification would make by a script."""
+
 SIZES = ("radiograph_size", "size")
 """Names of the configuration's rows and columns of the network's input."""
 
@@ -83,7 +96,7 @@ def export(bundle: str, out: str, checkpoint: str | None = None, onnx: bool = Fa
             print(f"{kind} differs from PyTorch by {difference:.1e} at most")
         sums = [f"{digest_file(path)}  {path.name}\n" for path in sorted((partial / "models").glob("*.*"))]
         write_text(partial / "models" / CHECKSUMS, "".join(sums))
-        write_text(partial / "docs" / "export.md", _readme(name, weights))
+        write_text(partial / "docs" / "export.md", _readme(name, weights, partial / "configs"))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target} ({size / 2**20:.0f} MiB); {target / 'docs' / 'export.md'} says how to run it")
 
@@ -123,9 +136,9 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     common = source.parent.parent / "common"
-    for name in ("evaluate.json", "multi_gpu.json"):
-        if (common / name).is_file():  # a wheel has none
-            shutil.copyfile(common / name, folder / name)
+    for name, overlay in FROM_COMMON.items():
+        if (common / overlay).is_file():  # a wheel has none
+            shutil.copyfile(common / overlay, folder / name)
 
 
 def foreign_targets(folder: Path) -> Iterator[str]:
@@ -195,7 +208,7 @@ def _no_code(place: str, names: list[str]) -> list[str]:
 
 
 def _complete_metadata(folder: Path) -> None:
-    """Give the metadata the sizes of this configuration's network."""
+    """Give the metadata the sizes of this configuration's network, and say how TorchScript is made of it."""
     path = folder / "configs" / "metadata.json"
     metadata, config = _load(path), _parser(folder)
     size = next((int(config[name]) for name in SIZES if name in config), None)
@@ -206,6 +219,7 @@ def _complete_metadata(folder: Path) -> None:
     with torch.no_grad():
         result = network(torch.zeros(1, image["num_channels"], *image["spatial_shape"]))
     pred["spatial_shape"] = list(result.shape[2:])
+    metadata.setdefault("torchscript", TRACED_ONLY)
     write_json(path, metadata, indent=4)
 
 
@@ -272,7 +286,14 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _readme(name: str, weights: Path) -> str:
+def _readme(name: str, weights: Path, configs: Path) -> str:
+    if all((configs / overlay).is_file() for overlay in FROM_COMMON):
+        overlays = """`configs/evaluate.json` scores a checkpoint and `configs/multi_gpu_train.json` (the same file as
+        `multi_gpu.json`) trains in several processes under torchrun: each goes after `train.json`, with this folder on
+        `PYTHONPATH`."""
+    else:
+        overlays = """`evaluate.json` and `multi_gpu_train.json` are missing: the installed package that this was
+        exported from has none. A checkout of trct_monai has them in `bundles/common/`, one as `multi_gpu.json`."""
     return re.sub(
         r"^        ",
         "",
@@ -288,8 +309,14 @@ def _readme(name: str, weights: Path) -> str:
 
         from any folder, with the paths of these files. MONAI's other commands (`verify_net_in_out`, `ckpt_export`,
         `onnx_export`) run from this folder, or with it on `PYTHONPATH`. `trct_monai/` is the library that the
-        configuration calls; `python -m trct_monai --help`, run here, lists its commands. `multi_gpu.json` needs this
-        folder on `PYTHONPATH`.
+        configuration calls; `python -m trct_monai --help`, run here, lists its commands.
+
+        {overlays}
+
+        **TorchScript** is made {_load(configs / "metadata.json")["torchscript"]}.
+        `models/model.ts` is such a trace, for the sizes of `configs/metadata.json` and the cameras of the
+        configuration. The verification of MONAI's model zoo calls `torch.jit.script`, unless the bundle's name is in
+        `exclude_verify_torchscript_list` of the zoo's `ci/bundle_custom_data.py`.
         """,
         flags=re.MULTILINE,
     )
