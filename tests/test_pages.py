@@ -1,4 +1,7 @@
-"""What the pages state about the code is so: floors, stable names, versions, and the picture of the house."""
+"""What the documents state about the code is so: floors, stable names, versions, bundles, and the picture of the house.
+
+The README stays short, a score stands in one document alone, and commands name bundles and overlays that exist.
+"""
 
 import importlib
 import inspect
@@ -108,3 +111,51 @@ def test_the_changelog_lists_what_moved_and_what_is_refused(repository: Path) ->
     wanted = [f"| `{old}` | {' '.join(f'`{name}`' for name in new.split())} |" for old, new in MOVED.items()]
     wanted += [f"| `{old}` | {line} |" for old, line in CHANGED.items()]
     assert [row for row in wanted if row not in lines] == []
+
+
+def documents(repository: Path) -> list[Path]:
+    """The README and the documents of docs/."""
+    return [repository / "README.md", *sorted((repository / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_read_in_three_minutes(repository: Path) -> None:
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    assert len(re.findall(r"^!\[", text, re.MULTILINE)) == 1, "one picture"
+    assert len(re.findall(r"^\|[-| ]+\|$", text, re.MULTILINE)) == 1, "one table"
+    assert re.findall(r"^    (make \w+|\w+.*)", text, re.MULTILINE) == ["make demo", "make test"], "two commands"
+
+
+def test_every_bundle_is_in_both_tables_of_bundles(repository: Path) -> None:
+    bundles = sorted(path.parents[1].name for path in (repository / "bundles").glob("*/configs/train.json"))
+    row = re.compile(r"^\| \[(\w+)\]\(\S*bundles/\1/docs/README\.md\) \|", re.MULTILINE)
+    for path in (repository / "README.md", repository / "docs" / "which_bundle.md"):
+        assert sorted(row.findall(path.read_text(encoding="utf-8"))) == bundles, path
+
+
+def test_a_score_of_the_leaderboard_stands_in_no_other_document(repository: Path) -> None:
+    board = repository / "docs" / "leaderboard.md"
+    scores = re.findall(
+        r"^\| [\w+]+(?: \(baseline\))? \| (\d+\.\d+) \[", board.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(scores) >= 11
+    for path in documents(repository):
+        numbers = set(re.findall(r"\d+\.\d+", path.read_text(encoding="utf-8")))
+        assert path == board or numbers.isdisjoint(scores), f"{path}: {numbers & set(scores)}"
+
+
+def test_commands_of_the_documents_name_bundles_and_overlays_that_exist(repository: Path) -> None:
+    command = re.compile(r"(?:trct_monai run|--method|--bundles?) +([a-z][\w+,]*)(?![\w+,/])")
+    found = 0
+    for path in (*documents(repository), *(repository / "bundles").glob("*/docs/README.md")):
+        if path.name == "add_a_method.md":  # it makes a bundle, and tests/test_docs.py runs it
+            continue
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for spec in (spec for specs in command.findall(text) for spec in specs.split(",")):
+            bundle, *overlays = spec.split("+")
+            configs = repository / "bundles" / bundle / "configs"
+            assert (configs / "metadata.json").is_file(), f"{path}: {spec}"
+            common = repository / "bundles" / "common"
+            assert [x for x in overlays if not any((y / f"{x}.json").is_file() for y in (configs, common))] == [], spec
+            found += 1
+    assert found > 20
