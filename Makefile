@@ -9,8 +9,8 @@ export OMP_NUM_THREADS ?= 2
 help:
 	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: in demo/"
 	@echo "make quick  linter, type checker and the quick tests: for every commit"
-	@echo "make test   linter, type checker, pages and all tests"
-	@echo "make docs   the pages of docs/ and of the library, in build/docs/"
+	@echo "make test   linter, type checker, documents and all tests"
+	@echo "make docs   the documents of docs/ and of the library, in build/docs/"
 	@echo "make gpu        tests, speed and memory on a GPU, by python3 as it is, in at most 8 minutes: in build/gpu/"
 	@echo "make gpu-train  7 minutes of training on a GPU, and its evaluation: in build/gpu_train/"
 	@echo "make clean  remove .venv, demo/ and build/"
@@ -46,19 +46,16 @@ test: lint docs
 	$(PYTEST)
 
 DEMO ?= demo
-BUNDLE := bundles/direct_regression
-SMALL := ['$(BUNDLE)/configs/train.json','$(BUNDLE)/configs/small.json','bundles/common/demo.json']
-SMALL_INFERENCE := ['$(BUNDLE)/configs/inference.json','$(BUNDLE)/configs/small.json']
 PATHS := --datalist $(DEMO)/phantoms/datalist.json --ckpt_path $(DEMO)/model.pt
 
 demo: install
 	@echo "[1/5] 150 thorax phantoms with two radiographs each"
 	$(RUN) trct_monai phantoms --output $(DEMO)/phantoms --size 64 --radiograph_size 128 --split 120/10/20
 	@echo "[2/5] a short training of direct_regression; the first validation is the mean volume's score"
-	$(RUN) monai.bundle run training --config_file "$(SMALL)" $(PATHS) --output_dir $(DEMO)/training
+	$(RUN) trct_monai run direct_regression+small+demo training $(PATHS) --output_dir $(DEMO)/training
 	@echo "[3/5] reconstruction of 20 phantoms that the network has not seen"
-	$(RUN) monai.bundle run --config_file "$(SMALL_INFERENCE)" $(PATHS) --output_dir $(DEMO)/predictions
-	@echo "[4/5] scores beside the mean volume, pictures, and a page to scroll through"
+	$(RUN) trct_monai run direct_regression+small $(PATHS) --output_dir $(DEMO)/predictions
+	@echo "[4/5] scores beside the mean volume, pictures, and a report to scroll through"
 	$(RUN) trct_monai evaluate --predictions $(DEMO)/predictions --datalist $(DEMO)/phantoms/datalist.json \
 		--output $(DEMO)/evaluation --name direct_regression
 	$(RUN) trct_monai report --evaluation $(DEMO)/evaluation

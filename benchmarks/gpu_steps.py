@@ -125,11 +125,10 @@ def prepare_steps(parser: ConfigParser, folder: str, dataset: Any, steps: int) -
     for key in ("adversarial_start", "decay_epochs"):
         if key in parser.config:
             parser[key] = 0
-    handlers = parser.config["train"]["handlers"]
-    parser["train"]["handlers"] = [one for one in handlers if one["_target_"] != "ValidationHandler"]
+    parser["train"]["named_handlers"]["validation"] = False
     if dataset is not None:  # read once, for all precisions
         parser["train"]["dataset"] = dataset
-    parser["train"]["sampler"] = {
+    parser["train"]["dataloader"]["sampler"] = {
         "_target_": "torch.utils.data.RandomSampler", "data_source": "@train::dataset", "replacement": True,
         "num_samples": parser.config["batch_size"] * (steps + WARM_UP),
     }  # fmt: skip

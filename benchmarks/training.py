@@ -138,7 +138,6 @@ def configure(bundle: str, overlays: list[str], changes: dict[str, Any]) -> Conf
     parser["train"]["handlers"] = []
     parser["train"]["trainer"]["decollate"] = False
     parser["train"]["dataset"] = random_cases(parser.config)
-    parser["train"]["sampler"] = None
     parser["adversarial_start"] = 0
     return parser
 

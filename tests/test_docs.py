@@ -10,13 +10,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import monai.bundle
 import nibabel
 import pytest
 import torch
 
 import trct_monai.networks
+from tests.bundles.sources import verify_metadata
 from tests.test_contracts import perturbed, radiographs
+from trct_monai.bundles.find import bundle_folder
+from trct_monai.bundles.launcher import find_files
+from trct_monai.commands import main
 
 
 def listings(page: Path, language: str) -> list[str]:
@@ -81,29 +84,49 @@ def test_the_new_method_keeps_the_contract(repository: Path, lifted_cnn: ModuleT
 
 @pytest.mark.usefixtures("lifted_cnn")
 @pytest.mark.slow
-def test_the_new_bundle_trains_and_reconstructs(repository: Path, phantoms: Path, tmp_path: Path) -> None:
+def test_the_new_bundle_trains_and_reconstructs(
+    repository: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = repository / "docs" / "add_a_method.md"
-    (tmp_path / "bundles").mkdir()
-    (tmp_path / "bundles" / "direct_regression").symlink_to(repository / "bundles" / "direct_regression")
-    subprocess.run(["bash", "-e", "-c", listings(page, "bash")[0]], cwd=tmp_path, check=True)
+    (own,) = listings(page, "json")
+    assert len(own.splitlines()) <= 60
+    (tmp_path / "lifted_cnn.json").write_text(own, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    make, _ = listings(page, "bash")
+    assert main(make.split()[3:]) == 0
     bundle = tmp_path / "bundles" / "lifted_cnn"
-    for name in ("train", "inference"):
-        path = bundle / "configs" / f"{name}.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        keys = list(config)
-        for key in keys[keys.index("encoder_channels") : keys.index("use_checkpoint") + 1]:
-            del config[key]
-        path.write_text(json.dumps(config | json.loads(listings(page, "json")[0])), encoding="utf-8")
-    paths = {"datalist": str(phantoms), "ckpt_path": str(tmp_path / "model.pt")}
-    smoke = str(repository / "bundles" / "common" / "smoke.json")
-    files = [str(bundle / "configs" / "train.json"), smoke]
-    monai.bundle.run(run_id="training", config_file=files, output_dir=str(tmp_path / "output"), **paths)
+    written = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    configs = {f"configs/{name}" for name in ("train.json", "inference.json", "metadata.json", "logging.conf")}
+    assert written == {*configs, "LICENSE", "docs/README.md", "docs/data_license.txt"}
+    for file in ("train", "inference"):
+        text = (bundle / "configs" / f"{file}.json").read_text(encoding="utf-8")
+        assert json.loads(text)["channels"] == 16 and "direct_regression" not in text
+        assert "hidden_size" not in text and len(text.splitlines()) <= 100
+    verify_metadata(bundle, tmp_path)
+    paths = ["--datalist", str(phantoms), "--ckpt_path", str(tmp_path / "model.pt"), "--output_dir"]
+    assert main(["run", f"{bundle}+smoke", "training", *paths, str(tmp_path / "output")]) == 0
     state = torch.load(tmp_path / "output" / "resume" / "checkpoint.pt", weights_only=True)
     assert state["epoch"] == 2 and state["network"]["head.conv_block.weight"].any()
-    files = [str(bundle / "configs" / "inference.json")]
-    sizes = {"volume_size": 16, "radiograph_size": 32, "output_dir": str(tmp_path / "predictions")}
-    monai.bundle.run(config_file=files, **paths, **sizes)
+    sizes = ["--volume_size", "16", "--radiograph_size", "32"]
+    assert main(["run", str(bundle), *paths, str(tmp_path / "predictions"), *sizes]) == 0
     assert len(list((tmp_path / "predictions").iterdir())) == 2
+
+
+def test_a_new_bundle_needs_a_network_and_a_folder_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder = tmp_path / "mine.json", tmp_path / "mine"
+    flags = ["new_bundle", "--config", str(config), "--output", str(folder)]
+    for text, more, expected in (
+        ('{"channels": 16}', [], "no network_def; give the network as"),
+        ('{"network_def": {}}', ["--like", "nothing"], "found no bundle 'nothing'"),
+        ('{"network_def": {}}', ["--like", "any_view+small"], "--like takes a bundle without overlays"),
+    ):
+        config.write_text(text, encoding="utf-8")
+        assert main([*flags, *more]) == 2 and expected in capsys.readouterr().err
+    folder.mkdir()
+    assert main(flags) == 2 and "mine is there already; give --output a new folder" in capsys.readouterr().err
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
@@ -135,5 +158,6 @@ def test_the_slurm_script_starts_one_torchrun_a_machine(repository: Path, tmp_pa
     ).stdout  # fmt: skip
     assert said.startswith("threads 8\n--nnodes 2 --nproc_per_node 4 --rdzv_id 7") and "first:29500" in said
     assert f"--resume {stopped} --epochs 3" in said
-    for path in re.findall(r"'(bundles/[^']+)'", said):
-        assert (repository / path).is_file()
+    (spec,) = re.findall(r"-m trct_monai run (\S+) training ", said)
+    root, overlays = bundle_folder(spec)
+    assert [path.is_file() for path in find_files(root, overlays, "training")[1]] == [True, True]

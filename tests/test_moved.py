@@ -145,6 +145,12 @@ def test_an_old_bundle_trains_and_infers_on_an_old_data_set(tmp_path: Path) -> N
     monai.bundle.run("training", config_file=str(configs / "train.json"), **paths, **sizes, **train)
     state = torch.load(tmp_path / "output" / "resume" / "checkpoint.pt", weights_only=True)
     assert state["epoch"] == 2 and (tmp_path / "model.pt").is_file()
+    common = Path(__file__).parents[1] / "bundles" / "common"
+    evaluate = {"output_dir": str(tmp_path / "scored")}
+    monai.bundle.run(
+        config_file=[str(configs / "train.json"), str(common / "evaluate.json")], **paths, **sizes, **evaluate
+    )
+    assert (tmp_path / "scored" / "evaluation" / "psnr_raw.csv").is_file()
     predictions = {"output_dir": str(tmp_path / "predictions")}
     monai.bundle.run(config_file=str(configs / "inference.json"), **paths, **sizes, **predictions)
     (case,) = load_datalist(paths["datalist"], "test")

@@ -17,6 +17,9 @@ import torch
 
 import trct_monai
 from tests.test_architecture import FLOORS, PACKAGES, module_of
+from trct_monai.bundles.find import bundle_folder
+from trct_monai.bundles.launcher import find_files
+from trct_monai.bundles.overlays import check_overlays
 from trct_monai.commands import COMMANDS
 from trct_monai.geometry import Camera, preset
 from trct_monai.io import Case, save_radiograph
@@ -56,7 +59,9 @@ def test_the_page_lists_every_command_with_its_flags(stable: Path) -> None:
     commands = {name: place.partition(":") for name, (place, _) in COMMANDS.items()}
     for name, (module, _, function) in commands.items():
         command = getattr(importlib.import_module(f"trct_monai.{module}"), function)
-        assert set(listed.pop(name, ())) == {f"--{flag}" for flag in inspect.signature(command).parameters}, name
+        parameters = inspect.signature(command).parameters.values()
+        flags = {one.name.upper() if one.kind is one.POSITIONAL_ONLY else f"--{one.name}" for one in parameters}
+        assert set(listed.pop(name, ())) == ({*flags - {"--keys"}, "--KEY"} if name == "run" else flags), name
     assert not listed
 
 
@@ -144,18 +149,35 @@ def test_a_score_of_the_leaderboard_stands_in_no_other_document(repository: Path
         assert path == board or numbers.isdisjoint(scores), f"{path}: {numbers & set(scores)}"
 
 
-def test_commands_of_the_documents_name_bundles_and_overlays_that_exist(repository: Path) -> None:
-    command = re.compile(r"(?:trct_monai run|--method|--bundles?) +([a-z][\w+,]*)(?![\w+,/])")
+def with_variables(text: str) -> str:
+    """A document's commands with the values of its shell variables in their places."""
+    values = re.findall(r"""(?:^|[\s;])([A-Z]+)=(?:"([^"]*)"|(\S+))""", text)
+    for _ in range(2):  # a value may have another in it
+        for variable, quoted, plain in values:
+            text = text.replace(f"${variable}", quoted or plain).replace(f"${{{variable}}}", quoted or plain)
+    return text
+
+
+def test_commands_of_the_documents_run_overlays_that_go_together_in_that_order(repository: Path) -> None:
+    """The launcher's and MONAI's."""
+    ours = re.compile(r"(trct_monai run|--method|--bundles?) +([a-z][\w+,]*)(?![\w+,/])( training)?")
+    monais = re.compile(r"""--config_file +"?(\[[^\]]*\]|[\w/.]+\.json)""")
     found = 0
-    for path in (*documents(repository), *(repository / "bundles").glob("*/docs/README.md")):
+    for path in (*documents(repository), *(repository / "bundles").glob("*/docs/README.md"), repository / "Makefile"):
         if path.name == "add_a_method.md":  # it makes a bundle, and tests/test_docs.py runs it
             continue
-        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-        for spec in (spec for specs in command.findall(text) for spec in specs.split(",")):
-            bundle, *overlays = spec.split("+")
-            configs = repository / "bundles" / bundle / "configs"
-            assert (configs / "metadata.json").is_file(), f"{path}: {spec}"
-            common = repository / "bundles" / "common"
-            assert [x for x in overlays if not any((y / f"{x}.json").is_file() for y in (configs, common))] == [], spec
-            found += 1
-    assert found > 20
+        text = with_variables(path.read_text(encoding="utf-8").replace("\\\n", " "))
+        for kind, specs, training in ours.findall(text):
+            for spec in specs.split(","):
+                root, overlays = bundle_folder(spec)
+                task = "training" if training else "" if kind == "trct_monai run" else "inference"
+                check_overlays(find_files(root, overlays, task)[1])
+                found += 1
+        for listed in monais.findall(text):
+            files = [repository / name for name in re.findall(r"[\w/.]+\.json", listed)]
+            if all(file.is_file() for file in files):
+                check_overlays(files)
+                found += 1
+            else:  # of somebody's own
+                assert path.name in ("ecosystem.md", "stable_names.md"), f"{path}: {listed}"
+    assert found > 60

@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluation.evaluate:evaluate", "score predicted CTs by every protocol, beside the mean volume"),
     "leaderboard": ("evaluation.leaderboard:leaderboard", "compare methods and baselines on one datalist in one table"),
     "reconstruct": ("reconstruction.command:reconstruct", "make a CT with intervals from your radiographs"),
+    "run": ("bundles.launcher:run", "train a bundle with its overlays, or run its inference, every key checked"),
+    "new_bundle": ("bundles.new:new_bundle", "make the folder of a new method from one JSON with what is its own"),
     "export": ("bundles.export:export", "make a bundle one folder that runs anywhere, with TorchScript and ONNX"),
     "report": ("evaluation.report.command:report", "write an evaluation as one HTML page with a viewer for every case"),
 }
@@ -64,8 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--help" in flags or "-h" in flags:
             print(_help(name, command))
             return 0
-        _check_flags(name, command, flags)
-        fire.Fire(_with_types(name, command), command=flags, name=f"python -m trct_monai {name}")
+        if _takes_any_key(command):
+            words, keys = _split_words(name, command, flags)
+            command(*words, **keys)
+        else:
+            _check_flags(name, command, flags)
+            fire.Fire(_with_types(name, command), command=flags, name=f"python -m trct_monai {name}")
     except KeyboardInterrupt:
         print("interrupted: what is complete stays, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
@@ -74,6 +80,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(" ".join(str(error).split()))
     return 0
+
+
+def _takes_any_key(command: Callable[..., Any]) -> bool:
+    """Whether a command looks at its flags itself, as `run` does, whose flags are the keys of a configuration."""
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in inspect.signature(command).parameters.values())
+
+
+def _split_words(name: str, command: Callable[..., Any], flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words before the first flag, and what stands after each flag, as text."""
+    known = [
+        key
+        for key, one in inspect.signature(command).parameters.items()
+        if one.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
+    number = next((place for place, flag in enumerate(flags) if flag.startswith("--")), len(flags))
+    words, rest, keys = list(flags[:number]), list(flags[number:]), dict[str, str]()
+    if not 0 < len(words) <= len(known):
+        raise ValueError(f"{name} takes {known[0]} and perhaps {known[1]}, then --key value; see {name} --help")
+    while rest:
+        key, equals, value = rest.pop(0).partition("=")
+        if not key.startswith("--") or len(key) < 3:
+            raise ValueError(
+                f"{name}: expected --key value, got {key!r}; put quotation marks around a value with spaces"
+            )
+        if not equals:
+            if not rest:
+                raise ValueError(f"{name}: {key} needs a value")
+            value = rest.pop(0)
+        if key[2:] in keys:
+            raise ValueError(f"{name}: {key} is given twice")
+        keys[key[2:]] = value
+    return words, keys
 
 
 def _check_flags(name: str, command: Callable[..., Any], flags: Sequence[str]) -> None:
@@ -153,14 +191,19 @@ def _help(name: str, command: Callable[..., Any]) -> str:
     """The command's docstring with the defaults of its flags."""
     page = fire.docstrings.parse(inspect.getdoc(command) or "")
     explained = {argument.name: argument.description for argument in page.args or ()}
-    lines = [f"python -m trct_monai {name} [--flag value ...]", "", page.summary or ""]
+    parameters = inspect.signature(command).parameters.items()
+    words = "".join(f"{key.upper()} " for key, one in parameters if one.kind is inspect.Parameter.POSITIONAL_ONLY)
+    lines = [f"python -m trct_monai {name} {words}[--flag value ...]", "", page.summary or ""]
     lines += ["", textwrap.fill(page.description, 100)] if page.description else []
     lines += [""]
-    for key, value in inspect.signature(command).parameters.items():
+    for key, value in parameters:
         required = value.default is inspect.Parameter.empty
-        default = "required" if required else f"default {value.default}"
+        default = "required" if required else "default none" if value.default == "" else f"default {value.default}"
+        shown = key.upper() if value.kind is value.POSITIONAL_ONLY else f"--{key}"
         text = f"{' '.join(explained.get(key, '').split())} [{default}]"
-        lines.append(textwrap.fill(f"  --{key:<18} {text}", 100, subsequent_indent=" " * 23))
+        if value.kind is value.VAR_KEYWORD:
+            shown, text = "--KEY VALUE", explained.get(key, "")
+        lines.append(textwrap.fill(f"  {shown:<20} {text}", 100, subsequent_indent=" " * 23))
     return "\n".join(lines)
 
 

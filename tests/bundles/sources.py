@@ -8,6 +8,8 @@ from typing import Any
 
 import monai.bundle
 
+from trct_monai.bundles.overlays import INFERENCE, bases
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMON = REPOSITORY / "bundles" / "common"
 SCHEMA = REPOSITORY / "tests" / "metadata_schema.json"
@@ -36,13 +38,13 @@ def having(overlay: str) -> list[Path]:
 
 
 def overlays(file: str) -> list[tuple[Path, Path]]:
-    """Bundles with the overlays, their own and the common ones, that go after this file of theirs."""
+    """Bundles with the overlays, their own and common ones, that go after inference.json alone; or all the others."""
     own = [(b, path) for b in BUNDLES for path in sorted((b / "configs").glob("*.json")) if path.name not in OWN_FILES]
     common = [
         (b, path) for b in BUNDLES for path in sorted(COMMON.glob("*.json")) if b != PHASES or path.stem in FOR_ALL
     ]
-    after_inference = [pair for pair in own + common if "inference.json" in read(pair[1])["_desc_"]]
-    return after_inference if file == "inference.json" else [p for p in own + common if p not in after_inference]
+    kind = Path(file).stem
+    return [pair for pair in own + common if (bases(pair[1]) == {INFERENCE}) == (kind == INFERENCE)]
 
 
 def verify_metadata(bundle: Path, folder: Path) -> None:

@@ -18,9 +18,8 @@ DEVICE = f"$torch.device('{ACCELERATOR.type}')"
 PSNR = {"_target_": "trct_monai.metrics.HUMetric", "metric": "psnr", "hu_window": "@hu_window"}
 # Nothing moves in numbers that are made up.
 WITHOUT_MOTION: dict[str, Any] = {
-    "validate::key_metric::gain_moving": PSNR,
-    "validate::additional_metrics::mae_moving": PSNR,
-    "validate::additional_metrics::gain_still": PSNR,
+    "validate::key_metric": {"gain_moving": PSNR},
+    "validate::additional_metrics": {"mae_moving": PSNR, "gain_still": PSNR},
 }
 
 

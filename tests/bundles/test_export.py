@@ -14,6 +14,7 @@ from tests.bundles.processes import shell, warm
 from tests.bundles.schemas import monais_schema, verify_by
 from tests.bundles.sources import BUNDLES as SOURCES
 from tests.bundles.sources import verify_metadata
+from trct_monai.bundles.errors import one_line
 from trct_monai.bundles.export import TRACED_ONLY, foreign_targets, write_configs
 from trct_monai.commands import main
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
@@ -62,7 +63,7 @@ def test_it_runs_from_an_empty_folder_by_its_own_code(
     exported: Path, phantom: Path, repository: Path, tmp_path: Path
 ) -> None:
     (case,) = load_datalist(phantom, "test")
-    takes_cts = "load_phases" in Path(config(exported)).read_text(encoding="utf-8")
+    takes_cts = "PhaseCases" in Path(config(exported)).read_text(encoding="utf-8")
     data = ["--volumes", f"['{case['label']}']"] if takes_cts else ["--datalist", str(phantom)]
     if "VolumeRefiner" in Path(config(exported)).read_text(encoding="utf-8"):  # which lies in any_view alone
         data += [
@@ -99,8 +100,18 @@ def test_its_metadata_follow_monais_schema(exported: Path, tmp_path: Path) -> No
     verify_by(monais_schema(), exported, tmp_path)
 
 
-def test_monai_finds_all_its_properties(exported: Path, phantoms: Path, phase_pairs: Path, tmp_path: Path) -> None:
-    takes_cts = "load_phases" in Path(config(exported)).read_text(encoding="utf-8")
+def test_monai_finds_all_its_properties(
+    exported: Path, phantoms: Path, phase_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its folder; from elsewhere a program that has another library says where it is, or is refused."""
+    config_file = str(exported / "configs" / "inference.json")
+    elsewhere = monai.bundle.ConfigWorkflow(config_file=config_file, workflow_type="infer")
+    elsewhere.initialize()
+    with pytest.raises(RuntimeError) as refused:
+        elsewhere.evaluator  # noqa: B018
+    assert "pass --bundle_root FOLDER" in str(one_line(refused.value))
+    monkeypatch.chdir(exported)
+    takes_cts = "PhaseCases" in Path(config(exported)).read_text(encoding="utf-8")
     for kind, file in (("train", "train.json"), ("infer", "inference.json")):
         workflow = monai.bundle.ConfigWorkflow(
             config_file=str(exported / "configs" / file),
@@ -155,18 +166,15 @@ def test_an_overlay_goes_where_its_description_says(repository: Path, tmp_path: 
     assert str(inference["run"]).count("set_determinism") == 1 and "initialize" not in inference
 
 
-@pytest.mark.parametrize("has_common", [True, False])
-def test_common_overlays_go_along_by_our_names_and_the_zoos(has_common: bool, tmp_path: Path) -> None:
+def test_common_overlays_go_along_by_our_names_and_the_zoos(tmp_path: Path) -> None:
+    """Also those of a bundle that is elsewhere."""
     copy = tmp_path / "bundles" / SOURCES[0].name
-    shutil.copytree(SOURCES[0], copy)
-    if has_common:
-        shutil.copytree(SOURCES[0].with_name("common"), copy.with_name("common"))
+    shutil.copytree(SOURCES[0] / "configs", copy / "configs")
     write_configs([copy / "configs" / "inference.json"], tmp_path / "configs")
     names = {"evaluate.json", "multi_gpu.json", "multi_gpu_train.json"}
-    assert {path.name for path in (tmp_path / "configs").iterdir()} & names == (names if has_common else set())
-    if has_common:
-        ours, zoos = (tmp_path / "configs" / name for name in ("multi_gpu.json", "multi_gpu_train.json"))
-        assert ours.read_bytes() == zoos.read_bytes()
+    assert {path.name for path in (tmp_path / "configs").iterdir()} & names == names
+    ours, zoos = (tmp_path / "configs" / name for name in ("multi_gpu.json", "multi_gpu_train.json"))
+    assert ours.read_bytes() == zoos.read_bytes()
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

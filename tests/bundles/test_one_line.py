@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import apply_transform
 
 from tests.bundles.miniature import MINIATURE, RECONSTRUCTION, SIZES, files, run
-from tests.bundles.sources import BUNDLES, COMMON, name, read
+from tests.bundles.sources import BUNDLES, name, read
 from tests.files import Payload
 from trct_monai.bundles.checks import check_run
 from trct_monai.bundles.errors import HINT, PACKAGE, one_line
@@ -107,9 +106,11 @@ def test_every_bundle_checks_its_device_data_and_folder_first(bundle: Path, file
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
 def test_every_configuration_that_starts_something_checks_first(bundle: Path) -> None:
-    for path in (*(bundle / "configs").glob("*.json"), *COMMON.glob("*.json")):
+    for path in (bundle / "configs").glob("*.json"):
         if "initialize" in read(path):
-            assert read(path)["initialize"][0].startswith("$check_run(@bundle_root, @device, @datalist")
+            first = read(path)["initialize"][0]
+            assert first["_target_"] in ("trct_monai.bundles.check_training", "trct_monai.bundles.check_inference")
+            assert all(first[key] == f"@{key}" for key in ("bundle_root", "device", "datalist", "output_dir"))
 
 
 def test_what_a_training_begins_with_is_read_before_its_data(tmp_path: Path) -> None:
@@ -120,16 +121,23 @@ def test_what_a_training_begins_with_is_read_before_its_data(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["run#3", "a::b", "1.5", "3"])
+@pytest.mark.parametrize("name", ["a::b", "1.5", "3"])
 def test_a_path_arrives_as_it_was_given(name: str, tmp_path: Path) -> None:
-    """MONAI reads # as its separator ::."""
     path = tmp_path / name / "model.pt"
+    path.parent.mkdir()
     assert f"no trained model at {path}:" in line(INFERENCE, ckpt_path=str(path), **SMALL)
     assert f"{path.with_name('list.json')}: no such datalist" in line(INFERENCE, datalist=f"{path.parent}/list.json")
     pictures = [f"{path.parent}/pa.png", f"{path.parent}/lat.png"]
-    path.parent.mkdir()
     Path(pictures[0]).touch()
     assert f"{pictures[0]}: not a radiograph" in line(INFERENCE, radiographs=pictures, load_pretrain=False, **SMALL)
+
+
+def test_a_path_that_monai_changes_is_refused(tmp_path: Path) -> None:
+    """It reads # as its separator ::, and would write to a folder of another name."""
+    expected = "MONAI reads # in a path as ::; give a path without #, or use python -m trct_monai run"
+    for key in ("ckpt_path", "output_dir", "datalist", "bundle_root"):
+        assert expected in line(INFERENCE, **{key: str(tmp_path / "run#3" / "x")})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", [123, 1.5, True, ("a", "b"), {"a": 1}])
@@ -137,12 +145,6 @@ def test_what_the_shell_makes_of_a_path_is_refused(value: Any, tmp_path: Path) -
     """Fire reads 123 as a number and a,b as two texts."""
     for key in ("ckpt_path", "output_dir", "datalist"):
         assert f"--{key}: expected a path, got {value!r}" in line(INFERENCE, **{key: value})
-
-
-def test_a_mistyped_key_names_the_one_that_was_meant() -> None:
-    with pytest.raises(RuntimeError) as raised:
-        monai.bundle.run(config_file=INFERENCE, ckpt_pth="model.pt")
-    assert one_line(raised.value) == "the configuration has no --ckpt_pth; did you mean --ckpt_path?"
 
 
 @pytest.mark.slow
@@ -225,7 +227,8 @@ def test_the_shell_shows_one_line(tmp_path: Path) -> None:
     export = ["ckpt_export", "network_def", "--filepath", str(exported), "--meta_file", str(metadata)]
     commands = {
         "got the Python object": ["run", *bundle, *output, "--ckpt_path", str(path), *options],
-        "'run#3/model.pt' arrived as 'run'": ["run", *bundle, *output, "--ckpt_path", "run#3/model.pt"],
+        "'run#3/model.pt' does not arrive as it is": ["run", *bundle, *output, "--ckpt_path", "run#3/model.pt"],
+        "--ckpt_path: expected a path, got 123": ["run", *bundle, *output, "--ckpt_path", "123"],
         "got the Python object .*not loaded": [*export, *bundle, "--ckpt_file", str(path), "--use_trace", "True"],
     }
     for expected, command in commands.items():

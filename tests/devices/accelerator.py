@@ -44,7 +44,7 @@ WAITS = {
 MAY_WAIT_IN_A_STEP = {
     "readings.py:as_numbers": "losses and gradient norms, looked at every few iterations",
     "readings.py:__call__": "the progress bar's loss, read every few iterations",
-    "tensorboard_handlers.py:_default_iteration_writer": "TensorBoard's loss, written every few iterations",
+    "named_handlers.py:_loss": "TensorBoard's loss, written every few iterations",
     "weighted_sum.py:gradient_norms": "compared once an epoch",
 }
 """Who may wait for the device within a training step, and why it does no harm or cannot be helped."""

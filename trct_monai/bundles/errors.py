@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from trct_monai.bundles.shell import runs_in_shell, typed_value
 from trct_monai.io.weights import load_state
 
 WORKER_TRACE = "\nOriginal Traceback"
@@ -81,21 +82,6 @@ def one_line(error: BaseException) -> str | None:
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
-def runs_in_shell() -> bool:
-    """Whether this process is `python -m monai.bundle`."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec is not None and spec.name == "monai.bundle.__main__"
-
-
-def typed_value(flag: str) -> str | None:
-    """What was written in the shell for a flag."""
-    for word, following in zip(sys.argv, [*sys.argv[1:], None]):
-        name, equals, value = word.partition("=")
-        if name == f"--{flag}":
-            return value if equals else following
-    return None
-
-
 def show_one_line() -> None:
     """Show an error that the user can fix as one line, if this process is `python -m monai.bundle`.
 
@@ -105,6 +91,18 @@ def show_one_line() -> None:
         return
     sys.excepthook = _show
     logging.setLogRecordFactory(_record)
+
+
+@contextmanager
+def lines_in_log() -> Iterator[None]:
+    """Let the log show such errors as one line each meanwhile, unless TRCT_TRACEBACK is in the environment."""
+    before = logging.getLogRecordFactory()
+    if not os.environ.get("TRCT_TRACEBACK"):
+        logging.setLogRecordFactory(_record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -18,7 +18,10 @@ from monai.data import save_net_with_metadata
 from monai.networks.utils import convert_to_torchscript
 
 from trct_monai import __version__
-from trct_monai.bundles.find import bundle_files
+from trct_monai.bundles.find import bundle_files, overlay_file
+from trct_monai.bundles.keys import known_keys
+from trct_monai.bundles.layout import layout
+from trct_monai.bundles.overlays import GOES_AFTER, INFERENCE, NOT_WITH, TRAIN, bases, check_overlays
 from trct_monai.io.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from trct_monai.io.locks import alone_at
 from trct_monai.io.provenance import digest_file
@@ -29,9 +32,6 @@ PACKAGE = "trct_monai"
 TRUSTED = ("monai", "torch", "ignite", PACKAGE)
 """Where a configuration's callables may come from without being named."""
 
-FOR_INFERENCE, FOR_TRAINING = "inference.json", "train.json"
-"""An overlay whose description names one of these files alone goes after that one only."""
-
 COMPANIONS = ("intervals.pt", "chest.pt", "refiner")
 """What may lie beside weights and belongs to them."""
 
@@ -39,9 +39,9 @@ TOLERANCE = 1e-3
 """Largest difference in [0, 1] between PyTorch's result and that of TorchScript or ONNX."""
 
 FROM_COMMON = {
-    "evaluate.json": "evaluate.json",
-    "multi_gpu.json": "multi_gpu.json",
-    "multi_gpu_train.json": "multi_gpu.json",
+    "evaluate.json": "evaluate",
+    "multi_gpu.json": "multi_gpu",
+    "multi_gpu_train.json": "multi_gpu",
 }
 """Overlays of every bundle that go along, by their names in an export: ours, and those of MONAI's model zoo."""
 
@@ -113,32 +113,36 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
     """Write inference.json and train.json with their overlays resolved, and the files beside them.
 
     MONAI looks for the bundle's own code only when it runs, not before: what `initialize` held goes to the head of
-    `run`.
+    `run`. The bundle gets a name of its own, so that nobody's program takes the original in its place.
 
     Args:
-        config: inference.json and the overlays after it.
+        config: inference.json and the overlays after it; one that goes after train.json alone is resolved there only.
         folder: Where to write.
+
+    Raises:
+        ValueError: If overlays are in a wrong order, or do not go together.
     """
     folder.mkdir(parents=True)
     source = config[0].parent
-    notes = {path: str(_load(path).get("_desc_", "")) for path in config[1:]}
-    inferred = [path for path, note in notes.items() if FOR_INFERENCE in note or FOR_TRAINING not in note]
-    trained = [path for path, note in notes.items() if FOR_INFERENCE not in note]
-    for name, files in ((FOR_INFERENCE, inferred), (FOR_TRAINING, trained)):
-        files = [source / name, *files]
-        resolved = ConfigParser.load_config_files([str(path) for path in files])
-        resolved.pop("_desc_", None)
+    for base in (INFERENCE, TRAIN):
+        files = [source / f"{base}.json", *(path for path in config[1:] if base in bases(path))]
+        check_overlays(files)
+        resolved = known_keys(map(str, files))
+        for key in ("_desc_", GOES_AFTER, NOT_WITH):
+            resolved.pop(key, None)
+        resolved["bundle_root"] = {
+            "_target_": "trct_monai.bundles.find_bundle",
+            "name": f"export of {source.parent.name}",
+        }
         resolved["run"] = [*resolved.pop("initialize", []), *resolved["run"]]
-        write_json(folder / name, resolved, indent=4)
+        write_text(folder / f"{base}.json", layout(resolved))
     for name in ("metadata.json", "logging.conf"):
         shutil.copyfile(source / name, folder / name)
     for name in ("intervals.json", "finer.json"):  # what `reconstruct` adds to inference.json
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    common = source.parent.parent / "common"
     for name, overlay in FROM_COMMON.items():
-        if (common / overlay).is_file():  # a wheel has none
-            shutil.copyfile(common / overlay, folder / name)
+        shutil.copyfile(overlay_file(source.parent, overlay), folder / name)
 
 
 def foreign_targets(folder: Path) -> Iterator[str]:
@@ -203,8 +207,8 @@ def _copy_library(folder: Path) -> None:
 
 
 def _no_code(place: str, names: list[str]) -> list[str]:
-    """What of the library's folders is not copied: compiled files, and the bundle that a wheel brings."""
-    return [name for name in names if name == "__pycache__" or Path(place, name, "configs").is_dir()]
+    """What of the library's folders is not copied: compiled files, and the bundles that a wheel brings."""
+    return [name for name in names if name in ("__pycache__", "common") or Path(place, name, "configs").is_dir()]
 
 
 def _complete_metadata(folder: Path) -> None:
@@ -287,13 +291,6 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _readme(name: str, weights: Path, configs: Path) -> str:
-    if all((configs / overlay).is_file() for overlay in FROM_COMMON):
-        overlays = """`configs/evaluate.json` scores a checkpoint and `configs/multi_gpu_train.json` (the same file as
-        `multi_gpu.json`) trains in several processes under torchrun: each goes after `train.json`, with this folder on
-        `PYTHONPATH`."""
-    else:
-        overlays = """`evaluate.json` and `multi_gpu_train.json` are missing: the installed package that this was
-        exported from has none. A checkout of trct_monai has them in `bundles/common/`, one as `multi_gpu.json`."""
     return re.sub(
         r"^        ",
         "",
@@ -311,7 +308,9 @@ def _readme(name: str, weights: Path, configs: Path) -> str:
         `onnx_export`) run from this folder, or with it on `PYTHONPATH`. `trct_monai/` is the library that the
         configuration calls; `python -m trct_monai --help`, run here, lists its commands.
 
-        {overlays}
+        `configs/evaluate.json` scores a checkpoint and `configs/multi_gpu_train.json` (the same file as
+        `multi_gpu.json`) trains in several processes under torchrun: each goes after `train.json`, with this folder on
+        `PYTHONPATH`.
 
         **TorchScript** is made {_load(configs / "metadata.json")["torchscript"]}.
         `models/model.ts` is such a trace, for the sizes of `configs/metadata.json` and the cameras of the

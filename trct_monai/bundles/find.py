@@ -1,55 +1,55 @@
 """Where a bundle is, and which of its files make a method."""
 
-import difflib
-import inspect
-import re
-from collections.abc import Iterable
+import logging
 from pathlib import Path
 
-import monai.bundle
-from monai.bundle import ConfigParser, ConfigWorkflow
-
-from trct_monai.bundles.checks import keep_paths
 from trct_monai.bundles.errors import show_one_line
+from trct_monai.bundles.keys import check_keys, known_keys
+from trct_monai.bundles.overlays import INFERENCE, TRAIN, check_overlays
+from trct_monai.bundles.paths import check_typed_paths
+from trct_monai.bundles.shell import typed_command, typed_config, typed_flags
 from trct_monai.io.files import read_text
+
+logger = logging.getLogger(__name__)
+
+NO_OVERLAYS = (TRAIN, INFERENCE, "metadata")
+"""A bundle's own files."""
 
 show_one_line()  # every configuration imports this file before anything of it runs
 
 
 def find_bundle(name: str) -> str:
-    """The folder of the bundle whose configuration is being evaluated.
+    """The folder of a bundle, as the value of its configuration's `bundle_root`.
 
-    That is the folder above the `configs` that MONAI's workflow was started with; without a workflow (`ckpt_export`
-    and its kin) the working directory if it is that bundle, else `bundles/NAME` of the source checkout or of the
-    installed package.
+    `--bundle_root FOLDER` takes its place, as in the bundles of MONAI's model zoo. Else it is, for
+    `python -m monai.bundle`, the folder above the `configs` of the first file of `--config_file`; for a program that
+    reads the configuration it is the working directory if that is this bundle, or the export that the library is part
+    of, or the bundle of this name of the source checkout or of the wheel. A program that reads a copy of a bundle gives
+    `bundle_root`.
 
-    Every configuration asks for it early, so a mistyped flag is refused here too: `monai.bundle run` takes any name,
-    and what it was meant to change stays as it was.
+    Every configuration asks for it early. So what `python -m monai.bundle run` was given is checked here: flags that no
+    configuration has, overlays in a wrong order, paths that MONAI changes. From Python MONAI's functions take what they
+    are given, unchecked.
 
     Args:
         name: Name of the bundle's folder.
 
     Raises:
-        ValueError: If no bundle is found there, or `monai.bundle run` was given a flag that no configuration has, or
-            for a path what is none.
+        ValueError: If no bundle is found there, or what was typed is refused.
     """
     here = Path(__file__).resolve().parent
+    files = typed_config()
+    if typed_command() == "run" and files and all(file.is_file() for file in files):
+        check_overlays(files)
+        check_keys(typed_flags(), known_keys(map(str, files)))
+        check_typed_paths(typed_flags())
+    typed = [file.resolve().parents[1] for file in files[:1] if file.is_file()]
     # Beside the library is the bundle that it was exported with, or a source checkout's bundles; a wheel has them here.
     own = [folder for folder in (Path.cwd(), here.parents[1]) if _is_bundle(folder, name)]
-    candidates = [*own, here.parents[1] / "bundles" / name, here / name]
-    frame, workflow = inspect.currentframe(), None
-    while frame is not None:
-        if workflow is None and isinstance(frame.f_locals.get("self"), ConfigWorkflow):
-            workflow = frame.f_locals["self"]
-            candidates.insert(0, Path(workflow.config_root_path).resolve().parent)
-        if frame.f_code is monai.bundle.run.__code__ and frame.f_locals["config_file"] is not None:
-            flags, known = frame.f_locals["override"], ConfigParser.load_config_files(frame.f_locals["config_file"])
-            _refuse_unknown(flags, known)
-            if workflow is not None:
-                keep_paths(workflow.parser, {**known, **flags})
-        frame = frame.f_back
+    candidates = [*typed, *own, here.parents[1] / "bundles" / name, here / name]
     for candidate in candidates:
         if (candidate / "configs" / "metadata.json").is_file():
+            logger.info("bundle_root of %s is %s", name, candidate)
             return str(candidate)
     raise ValueError(f"found no bundle {name!r} at {', '.join(map(str, candidates))}; pass --bundle_root FOLDER")
 
@@ -57,17 +57,45 @@ def find_bundle(name: str) -> str:
 def _is_bundle(folder: Path, name: str) -> bool:
     """Whether a folder is the bundle of this name, whatever the folder is called."""
     config = folder / "configs" / "inference.json"
-    return config.is_file() and f"find_bundle('{name}')" in read_text(config)
+    text = read_text(config) if config.is_file() else ""
+    return "find_bundle" in text and (f"find_bundle('{name}')" in text or f'"name": "{name}"' in text)
 
 
-def _refuse_unknown(flags: Iterable[str], keys: Iterable[str]) -> None:
-    known = {*keys, *inspect.signature(ConfigWorkflow).parameters}
-    for flag in flags:
-        key = re.split("::|#", flag)[0]
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean --{close[0]}?" if close else "its top-level keys are the flags"
-            raise ValueError(f"the configuration has no --{key}; {meant}")
+def bundle_folder(spec: str) -> tuple[Path, list[str]]:
+    """The folder and the overlays' names of BUNDLE[+OVERLAY...].
+
+    Args:
+        spec: The bundle by its name or folder, and overlays.
+
+    Raises:
+        ValueError: If there is no such bundle.
+    """
+    bundle, *overlays = spec.split("+")
+    while overlays and Path(f"{bundle}+{overlays[0]}", "configs").is_dir():  # a folder may have a plus in its name
+        bundle = f"{bundle}+{overlays.pop(0)}"
+    return Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle)), overlays
+
+
+def overlay_file(root: Path, name: str) -> Path:
+    """The file of an overlay of a bundle: in its configs, else of those for all bundles.
+
+    Those are beside the bundle, in the source checkout, or in the wheel.
+
+    Args:
+        root: The bundle's folder.
+        name: The overlay's name, without the ending.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    here = Path(__file__).resolve().parent
+    common = [folder / "common" for folder in (root.resolve().parent, here.parents[1] / "bundles", here)]
+    places = [root / "configs", *common]
+    for place in places:
+        if (place / f"{name}.json").is_file() and name not in NO_OVERLAYS:
+            return place / f"{name}.json"
+    there = {path.stem for place in places for path in place.glob("*.json")} - set(NO_OVERLAYS)
+    raise ValueError(f"{root.name} has no overlay {name!r}; there are {', '.join(sorted(there))}")
 
 
 def bundle_files(spec: str, checkpoint: str | None = None) -> tuple[str, tuple[list[Path], Path]]:
@@ -82,16 +110,18 @@ def bundle_files(spec: str, checkpoint: str | None = None) -> tuple[str, tuple[l
     Raises:
         ValueError: If a file is missing.
     """
-    bundle, *overlays = spec.split("+")
-    while overlays and Path(f"{bundle}+{overlays[0]}", "configs").is_dir():  # a folder may have a plus in its name
-        bundle = f"{bundle}+{overlays.pop(0)}"
-    root = Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle))
-    config = [root / "configs" / f"{part}.json" for part in ("inference", *overlays)]
-    place = root / "models"
-    for overlay in overlays:  # one that changes the network has weights of its own, another has not
-        place = place / overlay if (place / overlay).is_dir() else place
-    weights = Path(checkpoint) if checkpoint else place / "model.pt"
+    root, overlays = bundle_folder(spec)
+    config = [root / "configs" / f"{part}.json" for part in (INFERENCE, *overlays)]
+    weights = Path(checkpoint) if checkpoint else shipped_weights(root, overlays)
     for path in (*config, weights):
         if not path.is_file():
             raise ValueError(f"bundle {spec!r} has no {path}; train it, or give another bundle or overlay")
     return "+".join([root.resolve().name, *overlays]), (config, weights)
+
+
+def shipped_weights(root: Path, overlays: list[str]) -> Path:
+    """The weights that come with a bundle for these overlays: one that changes the network has its own, others not."""
+    place = root / "models"
+    for overlay in overlays:
+        place = place / overlay if (place / overlay).is_dir() else place
+    return place / "model.pt"

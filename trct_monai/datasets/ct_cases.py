@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from trct_monai.arguments import parse_names
+from trct_monai.datasets.defaults import default_datalist
 from trct_monai.datasets.sources import find_sources
+from trct_monai.io.datalist import load_datalist
 
 
 def ct_cases(folders: str | os.PathLike[str] | Sequence[str] | None, min_slices: int = 16) -> list[dict[str, Any]]:
@@ -75,3 +77,37 @@ def hold_out(
     if not training:
         raise ValueError(f"all {len(cases)} CTs are held out; nothing is left to train on")
     return training, [case for case in cases if case["patient_id"] in patients]
+
+
+class PhantomPatients:
+    """Phantoms in place of patients: the CTs of PhantomThorax, or of another datalist, for `LoadPatientd`'s transforms.
+
+    Args:
+        datalist: The datalist; PhantomThorax if None, which is made first where it is missing and asked for.
+        dataset_dir: Folder of PhantomThorax.
+        volume_size: Voxels along each side of its CTs.
+        radiograph_size: Rows and columns of its radiographs.
+    """
+
+    def __init__(
+        self,
+        datalist: str | os.PathLike[str] | None = None,
+        dataset_dir: str | os.PathLike[str] = "data",
+        *,
+        volume_size: int = 64,
+        radiograph_size: int = 128,
+    ) -> None:
+        self.given, self.dataset_dir, self.sizes = datalist, dataset_dir, (volume_size, radiograph_size)
+
+    def __call__(self, section: str, number: int) -> list[dict[str, Any]]:
+        """The first so many CTs of a section as ``patient``; none if none is asked for.
+
+        Raises:
+            FileNotFoundError: If the datalist or a file that it names is missing.
+            ValueError: If it is none, or has no such section.
+        """
+        if not number:
+            return []
+        size, radiograph_size = self.sizes
+        given = self.given or default_datalist(self.dataset_dir, size=size, radiograph_size=radiograph_size)
+        return [{"patient": case["label"]} for case in load_datalist(given, section)[:number]]

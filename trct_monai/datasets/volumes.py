@@ -63,7 +63,11 @@ def _in_path(path: Path, min_slices: int) -> tuple[dict[str, Source], list[str]]
 
 
 def without_results(
-    cases: Sequence[Mapping[str, str]], output_dir: str | os.PathLike[str], made_by: Mapping[str, Any]
+    cases: Sequence[Mapping[str, str]],
+    output_dir: str | os.PathLike[str],
+    made_by: Mapping[str, Any],
+    *,
+    load_pretrain: bool = True,
 ) -> list[dict[str, str]]:
     """The cases whose result, CASE_ID.nii.gz, is not in a folder yet: the same command goes on where it stopped.
 
@@ -73,6 +77,7 @@ def without_results(
         cases: With ``case_id`` and ``image``.
         output_dir: Folder of the results.
         made_by: The checkpoint's path under ``checkpoint``, and every number that the result depends on.
+        load_pretrain: False if the checkpoint is not used.
 
     Raises:
         ValueError: If the folder has results of another model or of other CTs.
@@ -80,7 +85,8 @@ def without_results(
     folder = Path(output_dir)
     options = dict(made_by)
     checkpoint = Path(str(options.pop("checkpoint", "")))
-    stamp = make_stamp({"model": digest_file(checkpoint) if checkpoint.is_file() else None}, options)
+    used = load_pretrain and checkpoint.is_file()
+    stamp = make_stamp({"model": digest_file(checkpoint) if used else None}, options)
     record = folder / "made_by.json"
     known = read_json(record).get("cases", {}) if is_made_from(record, stamp) else {}
     digests = {case["case_id"]: _digest_ct(case["image"]) for case in cases}

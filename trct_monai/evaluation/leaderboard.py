@@ -8,6 +8,7 @@ from typing import Any
 from trct_monai.arguments import parse_names
 from trct_monai.baselines.fitting import BASELINES
 from trct_monai.bundles.find import bundle_files
+from trct_monai.bundles.overlays import check_overlays
 from trct_monai.evaluation.cohort import evaluate_predictions
 from trct_monai.evaluation.columns import HEADLINE, ranking_column
 from trct_monai.evaluation.mean_volume import check_name, fit_mean_volume
@@ -68,6 +69,8 @@ def leaderboard(
     ranking_column(sort)
     to_read = _named_folders(methods)
     to_run = dict(bundle_files(spec) for spec in parse_names(bundles))
+    for config, _ in to_run.values():
+        check_overlays(config)
     to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else parse_names(baselines)
     unknown = [name for name in to_fit if name not in BASELINES]
     names = [*to_fit, *to_run, *to_read]

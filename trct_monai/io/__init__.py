@@ -4,7 +4,7 @@ from trct_monai.io.case import Case
 from trct_monai.io.ct import CT, read_ct
 from trct_monai.io.datalist import SECTIONS, load_datalist, read_datalist, save_datalist
 from trct_monai.io.radiograph import Radiograph, read_radiograph, save_radiograph
-from trct_monai.io.weights import load_frozen, load_state, require_checkpoint, save_state, ship_weights
+from trct_monai.io.weights import load_frozen, load_state, refiner_beside, require_checkpoint, save_state, ship_weights
 
 __all__ = [
     "CT",
@@ -17,6 +17,7 @@ __all__ = [
     "read_ct",
     "read_datalist",
     "read_radiograph",
+    "refiner_beside",
     "require_checkpoint",
     "save_datalist",
     "save_radiograph",

@@ -21,18 +21,23 @@ from trct_monai.io.limits import check_bytes
 from trct_monai.io.provenance import digest_file
 
 
-def require_checkpoint(path: str | os.PathLike[str], network: nn.Module | None = None) -> None:
+def require_checkpoint(
+    path: str | os.PathLike[str], network: nn.Module | None = None, *, load_pretrain: bool = True
+) -> None:
     """Say how to get a model where there is none, and what is wrong with one that is damaged or another network's.
 
     Args:
         path: Its weights: a flat state dict.
         network: The network that they must belong to; they are loaded into it.
+        load_pretrain: False if no weights are wanted: then nothing is required.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not the file that `CHECKSUMS` beside it lists; with a network also if it is damaged, or
             belongs to another network.
     """
+    if not load_pretrain:
+        return
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no trained model at {path}: train the bundle first, pass --ckpt_path FILE (of a refiner --refiner_path), "
@@ -68,20 +73,32 @@ def verify_checksum(path: str | os.PathLike[str]) -> None:
         )
 
 
-def load_frozen(network: nn.Module, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
+def load_frozen(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    load_pretrain: bool = True,
+) -> nn.Module:
     """A network with its weights, in evaluation mode, that no training changes.
 
     Args:
         network: The network.
         path: Its weights: a flat state dict.
         device: Where it shall be.
+        load_pretrain: False leaves the weights that it has.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the weights belong to another network.
     """
-    require_checkpoint(path, network)
+    require_checkpoint(path, network, load_pretrain=load_pretrain)
     return network.to(device).eval().requires_grad_(False)
+
+
+def refiner_beside(path: str | os.PathLike[str]) -> str:
+    """Where the weights of a refiner lie: in the folder refiner beside those of the network."""
+    return str(Path(path).parent / "refiner" / "model.pt")
 
 
 def _fill(network: nn.Module, path: str | os.PathLike[str]) -> None:

@@ -5,7 +5,7 @@ from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 from trct_monai.losses.edge import EdgeLoss
 from trct_monai.losses.frequency import FrequencyLoss
 from trct_monai.losses.laplace import LaplaceNLLLoss
-from trct_monai.losses.perceptual import PerceptualLoss
+from trct_monai.losses.perceptual import PerceptualLoss, perceptual_if_used
 from trct_monai.losses.projection import ProjectionLoss
 from trct_monai.losses.psnr import PSNRLoss
 from trct_monai.losses.ssim import SSIMLoss
@@ -23,4 +23,5 @@ __all__ = [
     "ProjectionLoss",
     "SSIMLoss",
     "WeightedSumLoss",
+    "perceptual_if_used",
 ]

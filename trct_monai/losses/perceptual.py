@@ -98,6 +98,20 @@ class PerceptualLoss(nn.Module):
         return super().train(False)
 
 
+def perceptual_if_used(weight: float, weights: str, device: str | torch.device = "cpu") -> nn.Module:
+    """`PerceptualLoss` on a device; where its weight in a sum is 0, a placeholder that reads and costs nothing.
+
+    Args:
+        weight: Its weight in the sum.
+        weights: See `PerceptualLoss`.
+        device: Where the volumes are.
+
+    Raises:
+        ValueError: If it is used and its weights are missing.
+    """
+    return PerceptualLoss(weights).to(device) if weight else nn.Identity()
+
+
 def _randomize(network: VGG16) -> None:
     generator = torch.Generator().manual_seed(0)
     for layer in network.features:

@@ -63,3 +63,24 @@ class HUMetric(IgniteMetricHandler):
             return [[above_floor(volume, (low, high)) for volume in volumes] for volumes in pair(output)]
 
         super().__init__(hu_metrics((low, high))[metric], output_transform=pair_above_floor)
+
+
+def hu_scores(
+    names: Sequence[str], hu_window: Sequence[float] = HU_WINDOW, key: str = "pred", suffix: str = ""
+) -> dict[str, HUMetric]:
+    """Metrics for MONAI's evaluator by name, whose output holds `pred` and `label` in HU.
+
+    Args:
+        names: Out of ``psnr``, ``ssim`` and ``mae_hu``.
+        hu_window: Lowest and highest HU.
+        key: What is compared with the label.
+        suffix: What is added to each name.
+
+    Raises:
+        ValueError: If there is no such metric.
+    """
+    kinds: dict[str, Literal["psnr", "ssim", "mae"]] = {"psnr": "psnr", "ssim": "ssim", "mae_hu": "mae"}
+    unknown = [name for name in names if name not in kinds]
+    if unknown:
+        raise ValueError(f"names must be out of {', '.join(kinds)}, got {', '.join(unknown)}")
+    return {f"{name}{suffix}": HUMetric(kinds[name], hu_window, key) for name in names}

@@ -1,7 +1,7 @@
 """How well a phase is predicted: the error where it moves and elsewhere, the place of its borders, and flicker."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from trct_monai.intensity import HU_WINDOW, LUNG_HU, check_hu_window
+from trct_monai.metrics.hu import hu_scores
 from trct_monai.metrics.protocols import SSIM_WINDOW, psnr
 
 Array = np.ndarray
@@ -107,6 +108,9 @@ def _crossings(volume: Array, region: Array) -> list[tuple[Array, Array]]:
     return result
 
 
+Motion = Literal["mae_moving", "mae_still", "gain_moving", "gain_still"]
+
+
 class MotionMetric(IgniteMetricHandler):
     """The error where a phase moves, or where it does not, for MONAI's evaluator.
 
@@ -120,7 +124,7 @@ class MotionMetric(IgniteMetricHandler):
 
     def __init__(
         self,
-        metric: Literal["mae_moving", "mae_still", "gain_moving", "gain_still"],
+        metric: Motion,
         hu_window: Sequence[float] = HU_WINDOW,
     ) -> None:
         window = check_hu_window((hu_window[0], hu_window[1]))
@@ -131,6 +135,20 @@ class MotionMetric(IgniteMetricHandler):
             return [prediction, [torch.cat(pair) for pair in zip(phase, average)]]
 
         super().__init__(_MotionError(metric), output_transform=prediction_and_truth)
+
+
+def motion_scores(names: Sequence[str], hu_window: Sequence[float] = HU_WINDOW) -> dict[str, IgniteMetricHandler]:
+    """Metrics for MONAI's evaluator by name, of volumes in HU.
+
+    Args:
+        names: Metrics of `MotionMetric`, and of `trct_monai.metrics.hu_scores`.
+        hu_window: Lowest and highest HU.
+
+    Raises:
+        ValueError: If there is no such metric.
+    """
+    own = {name: MotionMetric(name, hu_window) for name in get_args(Motion) if name in names}
+    return {name: own[name] if name in own else hu_scores([name], hu_window)[name] for name in names}
 
 
 class _MotionError(CumulativeIterationMetric):

@@ -8,6 +8,7 @@ from monai.engines.utils import default_prepare_batch
 
 from trct_monai.bundles.errors import unwrapped
 from trct_monai.bundles.find import bundle_files
+from trct_monai.bundles.overlays import check_overlays
 from trct_monai.io.provenance import digest_file
 from trct_monai.io.weights import load_frozen, load_state
 from trct_monai.networks import IntervalNetwork
@@ -34,6 +35,7 @@ def load_reconstructor(method: str, device: str | torch.device = "cpu", size: in
         ValueError: If the bundle has not that size, or weights are damaged.
     """
     name, (config, weights) = bundle_files(method)
+    check_overlays(config)
     folder, parser, device = config[0].parent, ConfigParser(), torch.device(device)
     intervals, finer = folder / "intervals.json", folder / "finer.json"
     parser.read_config([str(path) for path in config])

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 Condition = Callable[[Tensor], Tensor]
 
 
+def middle_slice(image: Tensor) -> Tensor:
+    """The middle one of a stack of slices (B, C, H, W), as `condition` of a discriminator: (B, 1, H, W)."""
+    middle = image.shape[1] // 2
+    return image[:, middle : middle + 1]
+
+
 class DiscriminatorEvents(EventEnum):
     """Events of the discriminator's step within an iteration; all of `IterationEvents` but the last come before."""
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trct_monai.baselines.cases import CaseList, each
 from trct_monai.geometry import Camera
 from trct_monai.intensity import BODY_HU, unit_to_hu
 from trct_monai.metrics.reprojection import relative_residual
@@ -44,7 +45,7 @@ class Deviations:
     def add(
         self,
         network: IntervalNetwork,
-        cases: Iterable[Mapping[str, Any]],
+        cases: Iterable[Mapping[str, Any]] | CaseList,
         usual_views: Sequence[int] = (),
         device: str | torch.device = "cpu",
         prepare_batch: Prepare | None = None,
@@ -52,7 +53,7 @@ class Deviations:
         """Those of some cases; arguments as in `calibrate`."""
         generator = torch.Generator().manual_seed(0)
         network.train()
-        for case in cases:
+        for case in each(cases):
             image, matrices, exposed, label = _radiographs(case, prepare_batch)
             inside = (unit_to_hu(label[0], network.network.hu_window) > BODY_HU).flatten().nonzero()[:, 0]
             inside = inside[torch.randperm(len(inside), generator=generator)[:VOXELS_PER_CASE]]
@@ -94,7 +95,7 @@ class Deviations:
 
 def calibrate(
     network: IntervalNetwork,
-    cases: Iterable[Mapping[str, Any]],
+    cases: Iterable[Mapping[str, Any]] | CaseList,
     usual_views: Sequence[int] = (),
     device: str | torch.device = "cpu",
     prepare_batch: Prepare | None = None,

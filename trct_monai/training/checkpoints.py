@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from trct_monai.io.locks import alone_at
-from trct_monai.io.weights import load_state, save_state
+from trct_monai.io.weights import load_frozen, load_state, save_state
 
 
 @runtime_checkable
@@ -37,7 +37,8 @@ class ResumableCheckpoint:
             makes when it runs, is added.
         evaluator: Validation engine, whose best metric is kept.
         resume: Continue from `path`, which must exist.
-        save: Write checkpoints: true in one process only.
+        save: Write checkpoints.
+        rank: Number of this process; the first alone writes.
 
     Raises:
         ValueError: If there is no checkpoint to resume from.
@@ -51,10 +52,11 @@ class ResumableCheckpoint:
         *,
         resume: bool = False,
         save: bool = True,
+        rank: int = 0,
     ) -> None:
         self.path = Path(path)
         self.objects = {name: value for name, value in objects.items() if value is not None}
-        self.evaluator, self.save = evaluator, save
+        self.evaluator, self.save = evaluator, save and rank == 0
         if resume and not self.path.is_file():
             raise ValueError(f"cannot resume: there is no checkpoint {self.path}; start without --resume True")
         self.resume = resume
@@ -157,3 +159,26 @@ class BestModel:
             return
         network = getattr(self.network, "module", self.network)
         save_state(self.path, {name: value.detach().cpu() for name, value in network.state_dict().items()})
+
+
+class FrozenWeights:
+    """Loads the weights of a further network, such as a refiner, when the engine starts, and freezes it.
+
+    Unlike MONAI's CheckpointLoader it says in one line what is wrong with them; see `trct_monai.io.load_frozen`.
+
+    Args:
+        path: The weights' file.
+        network: The network, on its device.
+        load_pretrain: False leaves the weights that it has.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], network: nn.Module, *, load_pretrain: bool = True) -> None:
+        self.path, self.network, self.load_pretrain = Path(path), network, load_pretrain
+
+    def attach(self, engine: Engine) -> None:
+        """Load at the engine's start."""
+        if self.load_pretrain:
+            engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        load_frozen(self.network, self.path, next(self.network.parameters()).device)

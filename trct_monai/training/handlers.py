@@ -26,7 +26,7 @@ class EpochSeed:
 
     Args:
         seed: The run's seed; with several processes add the rank.
-        dataset: Training data set, to seed its random transforms too.
+        dataset: Training data set, to seed its random transforms too; that of the engine's loader if None.
     """
 
     def __init__(self, seed: int, dataset: Dataset[Any] | None = None) -> None:
@@ -39,7 +39,9 @@ class EpochSeed:
     def __call__(self, engine: Engine) -> None:
         seed = self.seed + 100_003 * engine.state.epoch  # far apart: neighbouring seeds belong to other ranks
         set_determinism(seed)
-        for random in (self.dataset, getattr(engine, "prepare_batch", None)):
+        loader = getattr(engine, "data_loader", None)
+        dataset = getattr(loader, "dataset", None) if self.dataset is None else self.dataset
+        for random in (dataset, getattr(engine, "prepare_batch", None)):
             if random is not None:
                 set_rnd(random, seed)
 
@@ -86,11 +88,11 @@ class ClipGradients:
     gradient accumulation into account. A norm that is not finite stops the training as `StopOnNonFinite` does.
 
     Args:
-        network: The network.
+        network: The network; that of the engine if None.
         max_norm: Largest L2 norm of all gradients together.
     """
 
-    def __init__(self, network: nn.Module, max_norm: float) -> None:
+    def __init__(self, network: nn.Module | None, max_norm: float) -> None:
         self.network, self.max_norm = network, max_norm
         self.watch = FiniteWatch()
 
@@ -106,7 +108,8 @@ class ClipGradients:
         scaled = engine.scaler is not None and engine.scaler.is_enabled()
         if scaled:
             engine.scaler.unscale_(engine.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        network = engine.network if self.network is None else self.network
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_norm)
         engine.state.gradient_norm = norm
         if not scaled:  # a scaler skips a step that is not finite, and lowers its scale
             self._stop(self.watch.add(engine, norm))
@@ -126,7 +129,7 @@ class LossTerms:
     the prediction over that of the first term, at the epoch's last iteration. It shows a term that dominates.
 
     Args:
-        loss: The loss.
+        loss: The loss; that of the engine if None. One that keeps no terms is left alone.
         summary_writer: TensorBoard's SummaryWriter.
     """
 
@@ -142,7 +145,8 @@ class LossTerms:
 
     def compare(self, engine: Engine) -> None:
         """Compare the terms' gradients at the epoch's last iteration."""
-        if len(self.loss.losses) == 1 or engine.state.iteration % engine.state.epoch_length:
+        self.loss = engine.loss_function if self.loss is None else self.loss
+        if len(getattr(self.loss, "losses", ())) < 2 or engine.state.iteration % engine.state.epoch_length:
             return
         norms = self.loss.gradient_norms(engine.state.output["pred"], engine.state.output["label"])
         first, *others = norms
@@ -151,7 +155,7 @@ class LossTerms:
 
     def collect(self, engine: Engine) -> None:
         """Keep the terms of this iteration."""
-        for name, term in self.loss.terms.items():
+        for name, term in getattr(self.loss, "terms", {}).items():
             self.values.setdefault(f"loss/{name}", []).append(term)
         if hasattr(engine.state, "gradient_norm"):
             self.values.setdefault("gradient_norm", []).append(engine.state.gradient_norm)

@@ -1,6 +1,7 @@
 """Intervals of a trained network on disk: they belong to its weights, and to no others."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,11 @@ from trct_monai.networks import AnyView, IntervalNetwork
 
 FITTED_TO = "fitted_to"
 """Key of the digest of the trained network's weights, as the bytes of a tensor."""
+
+
+def intervals_beside(path: str | os.PathLike[str]) -> str:
+    """Where the weights of intervals lie: intervals.pt beside those of the network."""
+    return str(Path(path).parent / "intervals.pt")
 
 
 def save_intervals(intervals: IntervalNetwork, path: str | os.PathLike[str]) -> None:
@@ -23,6 +29,8 @@ def load_intervals(
     intervals: str | os.PathLike[str],
     channels: int = 24,
     device: str | torch.device = "cpu",
+    *,
+    load_pretrain: bool = True,
 ) -> IntervalNetwork:
     """A network and its intervals, both with their weights, in evaluation mode.
 
@@ -32,11 +40,14 @@ def load_intervals(
         intervals: Those of the intervals, as `save_intervals` wrote them.
         channels: Channels of the intervals' network.
         device: Where they shall be.
+        load_pretrain: False leaves the weights that they have.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If weights are damaged, belong to another network, or were fitted to other weights of it.
     """
+    if not load_pretrain:
+        return IntervalNetwork(network, channels).to(device)
     if not os.path.isfile(intervals):
         raise FileNotFoundError(f"no intervals at {intervals}: fit them by configs/train_intervals.json")
     load_frozen(network, checkpoint, device)

@@ -33,6 +33,19 @@ class CosineOverTime:
         return 0.5 * (1.0 + math.cos(math.pi * min((now - self.started) / self.seconds, 1.0)))
 
 
+def linear_decay(epoch: int, *, epochs: int, decay_epochs: int) -> float:
+    """Factor of the learning rate that is one, and falls to zero along a line over the last epochs, as in pix2pix.
+
+    With ``epochs`` and ``decay_epochs`` given, for `torch.optim.lr_scheduler.LambdaLR`.
+
+    Args:
+        epoch: Epochs that are over.
+        epochs: All epochs.
+        decay_epochs: The last ones, over which it falls.
+    """
+    return min(1.0, (epochs - epoch) / (decay_epochs + 1))
+
+
 def refuse_flags(reason: str, **flags: Any) -> None:
     """Refuse what a configuration would ignore.
 

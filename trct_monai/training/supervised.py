@@ -1,5 +1,7 @@
 """MONAI's supervised trainer without a gradient scaler where none is needed."""
 
+from typing import Any
+
 import monai.engines
 import torch
 from monai.engines.workflow import Workflow
@@ -9,7 +11,11 @@ class SupervisedTrainer(monai.engines.SupervisedTrainer):
     """Unlike MONAI's class of this name it scales gradients in float16 alone.
 
     bfloat16 reaches as far as float32, so its gradients need no scaler, and a scaler makes each step wait for the GPU.
+    It copies to the device without waiting and does not decollate, unless it is told.
     """
+
+    def __init__(self, *args: Any, non_blocking: bool = True, decollate: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, non_blocking=non_blocking, decollate=decollate, **kwargs)
 
     def run(self) -> None:
         """Train from the state that the engine has."""

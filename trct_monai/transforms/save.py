@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, ScaleIntensityRanged
 from monai.utils import ImageMetaKey
 from torch import Tensor
 
@@ -18,6 +18,19 @@ from trct_monai.io.ct import read_ct
 from trct_monai.io.nifti import read_nifti_grid, write_hu
 from trct_monai.metrics.uncertainty import QUANTILES
 from trct_monai.preprocessing.cube import as_case
+
+
+class ScaleToHUd(ScaleIntensityRanged):
+    """Numbers in [0, 1] as HU of a window, whatever they lie on; `UnitToHUd` also gives predictions their place.
+
+    Args:
+        keys: Keys of the items.
+        hu_window: HU of 0 and of 1.
+    """
+
+    def __init__(self, keys: KeysCollection, hu_window: Sequence[float] = HU_WINDOW) -> None:
+        low, high = check_hu_window(hu_window)
+        super().__init__(keys, a_min=0.0, a_max=1.0, b_min=low, b_max=high)
 
 
 class UnitToHUd(MapTransform):

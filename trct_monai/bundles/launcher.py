@@ -1,0 +1,114 @@
+"""`run`: a bundle with its overlays, every key checked before anything begins."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigWorkflow
+
+from trct_monai.bundles.errors import lines_in_log, one_line
+from trct_monai.bundles.find import bundle_folder, overlay_file, shipped_weights
+from trct_monai.bundles.keys import check_keys, known_keys
+from trct_monai.bundles.overlays import INFERENCE, TRAIN, bases, check_overlays, read_overlay
+from trct_monai.bundles.paths import LISTS, holds_path, kept
+
+TASKS = {"training": TRAIN, "inference": INFERENCE}
+"""What a bundle does, and the file for it."""
+
+WEIGHTS = "ckpt_path"
+"""Key of the weights."""
+
+OF_WORKFLOW = ("tracking", "logging_file", "meta_file", "run_id", "init_id", "final_id")
+"""Flags that are MONAI's `ConfigWorkflow`'s, not the configuration's."""
+
+EVALUATE = "evaluate"
+"""The overlay of train.json that reads weights."""
+
+
+def run(bundle: str, task: str = "", /, **keys: str) -> None:
+    """Train a bundle, or run its inference, as `python -m monai.bundle run` does, with every key checked first.
+
+    It works from any folder. A key of the configuration is a flag, such as --epochs 3 or --train::trainer::epoch_length
+    3; one that it does not have is refused with the one that was meant. Overlays are found in the bundle's configs and
+    in bundles/common, and are refused in a wrong order.
+
+    Inference takes the weights of --ckpt_path; else those of your own training, models/model.pt in the bundle's folder;
+    else those that come with the bundle for these overlays.
+
+    Args:
+        bundle: BUNDLE[+OVERLAY...], such as any_view+small: a bundle by its name or folder, and overlays in order.
+        task: training or inference; if it is left out, what the overlays are for, and inference if they are for both.
+        keys: Values of the configuration's keys.
+
+    Raises:
+        ValueError: If there is no such bundle, overlay or key, or what it runs refuses its input.
+    """
+    root, names = bundle_folder(bundle)
+    base, files = find_files(root, names, task)
+    check_overlays(files)
+    config = known_keys(map(str, files))
+    check_keys(keys, config, OF_WORKFLOW)
+    values = {"bundle_root": str(root.resolve()), **{key: _value(key, typed) for key, typed in keys.items()}}
+    given = WEIGHTS in values or any(WEIGHTS in read_overlay(path) for path in files[1:])
+    if not given and (base == INFERENCE or EVALUATE in names) and config.get("load_pretrain", True):
+        values |= _own_or_shipped(root, names)
+    print(f"run: {root.resolve().name} with {', '.join(path.name for path in files)}", flush=True)
+    try:
+        with lines_in_log():
+            kind = "train" if base == TRAIN else "infer"
+            given_keys = {key: kept(value) for key, value in values.items()}
+            workflow = ConfigWorkflow([str(path) for path in files], workflow_type=kind, **given_keys)
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+    except (RuntimeError, ValueError, OSError) as error:
+        text = one_line(error)
+        if text is None:
+            raise
+        raise ValueError(text) from error
+
+
+def find_files(root: Path, overlays: list[str], task: str = "") -> tuple[str, list[Path]]:
+    """The bundle's own file for a task, and the files of overlays after it.
+
+    Args:
+        root: The bundle's folder.
+        overlays: Names of overlays, in its configs, or in bundles/common.
+        task: One of `TASKS`; if empty, what the overlays are for, and inference where they are for both.
+
+    Returns:
+        `TRAIN` or `INFERENCE`, and the files.
+
+    Raises:
+        ValueError: If there is no such overlay, or it is for another task.
+    """
+    if task and task not in TASKS:
+        raise ValueError(f"a bundle runs {' or '.join(TASKS)}, got {task!r}")
+    files = [overlay_file(root, name) for name in overlays]
+    wanted = {TASKS[task]} if task else {TRAIN, INFERENCE}
+    for path in files:
+        if not wanted & bases(path):
+            raise ValueError(f"{path.name} goes after {' or '.join(bases(path))}.json, this is {' and '.join(wanted)}")
+        wanted &= bases(path)
+    base = INFERENCE if INFERENCE in wanted else TRAIN
+    return base, [root / "configs" / f"{base}.json", *files]
+
+
+def _value(key: str, typed: str) -> Any:
+    """What was typed for a key: a path as it is, another value as MONAI's command reads it."""
+    if typed in ("None", "null"):
+        return None
+    if holds_path(key) or (key in LISTS and not typed.startswith(("[", "("))):
+        return typed
+    value = DefaultParseValue(typed)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _own_or_shipped(root: Path, names: list[str]) -> Mapping[str, Any]:
+    """The weights of the user's own training, else those that come with the bundle."""
+    shipped = shipped_weights(root, names)
+    own = root / "models" / "model.pt"
+    chosen = own if own.is_file() or not shipped.is_file() else shipped
+    print(f"weights: {chosen}", flush=True)
+    return {WEIGHTS: str(chosen.resolve())}

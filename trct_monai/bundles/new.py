@@ -1,0 +1,133 @@
+"""`new_bundle`: the folder of a new method, from one file that says what is its own."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ReferenceResolver
+
+from trct_monai.bundles.find import bundle_folder
+from trct_monai.bundles.keys import known_keys
+from trct_monai.bundles.layout import layout
+from trct_monai.bundles.overlays import GOES_AFTER, INFERENCE, NOT_WITH, TRAIN, read_overlay
+from trct_monai.io.files import read_json, replacing_folder, write_json, write_text
+
+NETWORK = "network_def"
+
+README = """\
+# {name}
+
+## Overview
+
+What the method does, and what it takes.
+
+## Performance
+
+The command, the hardware, the hours, the score and what it does not show.
+
+## References
+
+## License
+
+Apache License 2.0; of the data, see `data_license.txt`.
+"""
+
+
+def new_bundle(config: str, output: str, like: str = "direct_regression") -> None:
+    """Make the folder of a new method, from one JSON with what is its own: its network, its numbers, its loss.
+
+    The rest is that of another bundle: train.json and inference.json with these keys in their places, metadata.json,
+    licences, and a README to fill in. Numbers that only the other bundle's network had are left out.
+
+    Args:
+        config: A JSON file with the keys of train.json that are the method's own; network_def must be among them.
+        output: The folder, whose name is that of the bundle.
+        like: The bundle that has the rest, by its name or folder.
+
+    Raises:
+        ValueError: If there is no such bundle, the file has no network, or the folder is there already.
+    """
+    target, (root, overlays) = Path(output), bundle_folder(like)
+    own = {
+        key: value for key, value in read_overlay(Path(config)).items() if key not in (GOES_AFTER, NOT_WITH, "_desc_")
+    }
+    if overlays:
+        raise ValueError(f"--like takes a bundle without overlays, got {like!r}")
+    if NETWORK not in own:
+        raise ValueError(f'{config}: no {NETWORK}; give the network as "{NETWORK}": {{"_target_": "...", ...}}')
+    if target.exists():
+        raise ValueError(f"{target} is there already; give --output a new folder")
+    old, name = root.resolve().name, target.resolve().name
+    with replacing_folder(target) as folder:
+        for part in ("configs", "docs"):
+            (folder / part).mkdir()
+        for part in (TRAIN, INFERENCE):
+            base = known_keys([str(root / "configs" / f"{part}.json")])
+            content = merged(base, own if part == TRAIN else needed(own, base))
+            write_text(folder / "configs" / f"{part}.json", layout(renamed(content, old, name)))
+        write_json(folder / "configs" / "metadata.json", _metadata(root, name, own), indent=4)
+        for file in ("configs/logging.conf", "docs/data_license.txt", "LICENSE"):
+            shutil.copyfile(root / file, folder / file)
+        write_text(folder / "docs" / "README.md", README.format(name=name))
+    print(f"wrote {target}; next: python -m trct_monai run {target} training --datalist DATALIST.json")
+
+
+def references(value: Any) -> set[str]:
+    """The top-level keys that a value of a configuration refers to."""
+    if isinstance(value, Mapping):
+        return set().union(*(references(one) for one in value.values()))
+    if isinstance(value, list):
+        return set().union(*(references(one) for one in value))
+    found = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else {}
+    return {re.split("::|#", one)[0] for one in found}
+
+
+def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the keys of a new method, without the numbers that only the old network had.
+
+    The method's numbers stand where those of the old network stood.
+    """
+    left = references(base[NETWORK]) - set(own) - references(own)
+    rest = {key: value for key, value in base.items() if key not in left}
+    kept = {key: value for key, value in rest.items() if key != NETWORK}
+    gone = left - references(list(kept.values()))
+    new = {key: value for key, value in own.items() if key not in base}
+    result: dict[str, Any] = {}
+    for key, value in base.items():
+        if key in gone or key == NETWORK:
+            result |= new
+        if key not in gone:
+            result[key] = own.get(key, value)
+    return result
+
+
+def needed(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a method's keys those of its inference: what that has too, and what its network is made of."""
+    wanted = {NETWORK, *(key for key in own if key in base)}
+    while more := {key for name in wanted for key in references(own.get(name))} & set(own) - wanted:
+        wanted |= more
+    return {key: value for key, value in own.items() if key in wanted}
+
+
+def renamed(value: Any, old: str, name: str) -> Any:
+    """A configuration that is called by a new name, wherever it is called by the old one."""
+    if isinstance(value, Mapping):
+        return {key: renamed(one, old, name) for key, one in value.items()}
+    if isinstance(value, list):
+        return [renamed(one, old, name) for one in value]
+    return re.sub(rf"^{re.escape(old)}\b", name, value) if isinstance(value, str) else value
+
+
+def _metadata(root: Path, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The other bundle's metadata under the new name, with the sizes of the new one."""
+    metadata: dict[str, Any] = read_json(root / "configs" / "metadata.json")
+    version = "0.1.0"
+    metadata |= {"name": name, "description": f"{name}: say in one sentence what it does", "version": version}
+    metadata |= {"changelog": {version: "first version"}}
+    formats = metadata["network_data_format"]
+    for key, place in (("radiograph_size", formats["inputs"]["image"]), ("volume_size", formats["outputs"]["pred"])):
+        if key in own:
+            place["spatial_shape"] = [own[key]] * len(place["spatial_shape"])
+    return metadata
