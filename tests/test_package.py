@@ -60,6 +60,21 @@ def test_reconstruct_runs_from_the_wheel(site: Path) -> None:
     assert (site.parent / "ct.nii.gz").is_file()
 
 
+def test_a_bundle_runs_from_the_wheel_by_both_commands(site: Path) -> None:
+    """The bundle that comes along, with its weights and the overlays of all bundles."""
+    run(site, "-m", "trct_monai", "phantoms", "--output", "two", "--split", "0/0/1", "--num_workers", "0")
+    data = ["--datalist", "two/datalist.json", "--output_dir"]
+    said = run(site, "-m", "trct_monai", "run", "any_view+small", *data, "ours")
+    folder = site / "trct_monai" / "bundles" / "any_view"
+    assert f"weights: {folder / 'models' / 'small' / 'model.pt'}" in said and "wrote 1 reconstructions" in said
+    files = str([str(folder / "configs" / f"{name}.json") for name in ("inference", "small")])
+    weights = ["--ckpt_path", str(folder / "models" / "small" / "model.pt")]
+    run(site, "-m", "monai.bundle", "run", "--config_file", files, *data, "theirs", *weights)
+    one, other = (list((site.parent / name).glob("*.nii.gz")) for name in ("ours", "theirs"))
+    assert [path.name for path in one] == [path.name for path in other] == ["phantom_000000.nii.gz"]
+    assert "evaluate.json" in run(site, "-m", "trct_monai", "run", "any_view+small+evaluate", *data, "scored")
+
+
 def test_changelog_and_citation_state_the_version(repository: Path) -> None:
     changelog, citation = ((repository / name).read_text(encoding="utf-8") for name in ("CHANGELOG.md", "CITATION.cff"))
     newest = next(line for line in changelog.splitlines() if line.startswith("## "))
