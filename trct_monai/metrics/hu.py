@@ -65,16 +65,13 @@ class HUMetric(IgniteMetricHandler):
         super().__init__(hu_metrics((low, high))[metric], output_transform=pair_above_floor)
 
 
-def hu_scores(
-    names: Sequence[str], hu_window: Sequence[float] = HU_WINDOW, key: str = "pred", suffix: str = ""
-) -> dict[str, HUMetric]:
+def hu_scores(names: Sequence[str], hu_window: Sequence[float] = HU_WINDOW, key: str = "pred") -> dict[str, HUMetric]:
     """Metrics for MONAI's evaluator by name, whose output holds `pred` and `label` in HU.
 
     Args:
         names: Out of ``psnr``, ``ssim`` and ``mae_hu``.
         hu_window: Lowest and highest HU.
         key: What is compared with the label.
-        suffix: What is added to each name.
 
     Raises:
         ValueError: If there is no such metric.
@@ -83,4 +80,4 @@ def hu_scores(
     unknown = [name for name in names if name not in kinds]
     if unknown:
         raise ValueError(f"names must be out of {', '.join(kinds)}, got {', '.join(unknown)}")
-    return {f"{name}{suffix}": HUMetric(kinds[name], hu_window, key) for name in names}
+    return {name: HUMetric(kinds[name], hu_window, key) for name in names}
