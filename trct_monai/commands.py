@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import sys
 import textwrap
 import typing
@@ -37,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 USER_ERROR, INTERRUPTED = 2, 130
+
+FLAG = re.compile(r"--[A-Za-z_]")
+"""How a flag begins."""
 
 _NO_FLAG = inspect.Parameter("none", inspect.Parameter.KEYWORD_ONLY)
 
@@ -105,8 +109,8 @@ def _split_words(name: str, command: Callable[..., Any], flags: Sequence[str]) -
                 f"{name}: expected --key value, got {key!r}; put quotation marks around a value with spaces"
             )
         if not equals:
-            if not rest:
-                raise ValueError(f"{name}: {key} needs a value")
+            if not rest or FLAG.match(rest[0]):
+                raise ValueError(f"{name}: {key} needs a value; write {key}=VALUE for one that begins with dashes")
             value = rest.pop(0)
         if key[2:] in keys:
             raise ValueError(f"{name}: {key} is given twice")

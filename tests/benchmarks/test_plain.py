@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from tests.bundles.miniature import MINIATURE
-from tests.bundles.sources import BUNDLES, name
+from tests.bundles.sources import SHIPPED, name
 
 SIZES = {"volume_size": 16, "radiograph_size": 32}
 SLICES = {"slice_size": 16, "num_slices": 3, "channels": [4, 8, 8], "discriminator_channels": [4, 8]}
@@ -39,7 +39,7 @@ def gradient(network: nn.Module, volumes: list[Tensor]) -> Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("bundle", [bundle.name for bundle in BUNDLES], ids=name)
+@pytest.mark.parametrize("bundle", [bundle.name for bundle in SHIPPED], ids=name)
 def test_plain_network_is_the_same_architecture(bundle: str) -> None:
     torch.manual_seed(0)
     parser = tiny(bundle)

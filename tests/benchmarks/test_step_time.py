@@ -9,7 +9,7 @@ from plain_training import make_step
 from torch.utils.data import default_collate
 
 from tests.benchmarks.test_plain import tiny
-from tests.bundles.sources import BUNDLES, name
+from tests.bundles.sources import SHIPPED, name
 from trct_monai.io.files import read_csv
 
 NETWORKS = ("network", "discriminator")
@@ -22,7 +22,7 @@ def trainer_step(parser: Any) -> Any:
     return lambda batch: trainer._iteration(trainer, batch)["loss"].detach()
 
 
-@pytest.mark.parametrize("bundle", [bundle.name for bundle in BUNDLES], ids=name)
+@pytest.mark.parametrize("bundle", [bundle.name for bundle in SHIPPED], ids=name)
 def test_both_sides_have_the_same_losses_and_steps(bundle: str) -> None:
     ours, other = tiny(bundle), tiny(bundle)
     batch = default_collate([ours["train"]["dataset"][index] for index in range(2)])

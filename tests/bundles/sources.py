@@ -16,6 +16,8 @@ SCHEMA = REPOSITORY / "tests" / "metadata_schema.json"
 BUNDLES = sorted(path.parents[1] for path in (REPOSITORY / "bundles").glob("*/configs/train.json"))
 OWN_FILES = {"train.json", "inference.json", "metadata.json"}
 RADIOGRAPHS = [bundle for bundle in BUNDLES if bundle.name != "ct_phase_pix2pix"]
+SHIPPED = [bundle for bundle in BUNDLES if (bundle / "models" / "small" / "README.md").is_file()]
+"""Those that have weights: a new one has none yet, and no code beside it in the benchmarks."""
 PHASES = next(bundle for bundle in BUNDLES if bundle not in RADIOGRAPHS)
 FOR_ALL = ("evaluate", "multi_gpu", "demo")
 """Overlays that a bundle may have without radiographs."""

@@ -109,7 +109,7 @@ def test_monai_finds_all_its_properties(
     elsewhere.initialize()
     with pytest.raises(RuntimeError) as refused:
         elsewhere.evaluator  # noqa: B018
-    assert "pass --bundle_root FOLDER" in str(one_line(refused.value))
+    assert "--bundle_root FOLDER" in str(one_line(refused.value))
     monkeypatch.chdir(exported)
     takes_cts = "PhaseCases" in Path(config(exported)).read_text(encoding="utf-8")
     for kind, file in (("train", "train.json"), ("infer", "inference.json")):

@@ -58,7 +58,7 @@ def test_without_a_workflow_it_is_the_working_directory(tmp_path: Path, monkeypa
     monkeypatch.chdir(make_bundle(tmp_path / "by_another_name"))
     assert find_bundle("mine") == str(tmp_path / "by_another_name")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="found no bundle 'mine' at .*; pass --bundle_root"):
+    with pytest.raises(ValueError, match="found no bundle 'mine' at .*--bundle_root FOLDER"):
         find_bundle("mine")
 
 

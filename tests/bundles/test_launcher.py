@@ -1,6 +1,7 @@
 """`python -m trct_monai run` does what MONAI's command does, and refuses in one line what MONAI takes in silence."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 
 from tests.bundles.miniature import MINIATURE, RECONSTRUCTION, SIZES, Trained, assert_same_weights, load
 from tests.bundles.processes import warm
-from tests.bundles.sources import BUNDLES, COMMON, OWN_FILES, name, read
+from tests.bundles.sources import BUNDLES, COMMON, OWN_FILES, name, overlays, read
 from trct_monai.bundles.find import bundle_folder, overlay_file
+from trct_monai.bundles.keys import check_overlay_keys
 from trct_monai.bundles.launcher import find_files
 from trct_monai.bundles.overlays import GOES_AFTER, NOT_WITH, bases, check_overlays
 from trct_monai.bundles.paths import kept
@@ -67,6 +69,20 @@ def test_it_trains_to_the_bit_as_monais_command_does(trained: Trained, phantoms:
         (["any_view", "train"], "a bundle runs training or inference, got 'train'"),
         ([], "run takes bundle and perhaps task, then --key value"),
         (["any_view", "--epochs"], "run: --epochs needs a value"),
+        (["any_view", "--epochs", "--views", "0"], "run: --epochs needs a value; write --epochs=VALUE"),
+        (["direct_regression", "training", "--resume", "no"], "--resume is True or False, got 'no'"),
+        (["direct_regression", "training", "--epochs", "two"], "--epochs is a number, such as 100, got 'two'"),
+        (["direct_regression", "training", "--epochs", "1.5"], "--epochs is a whole number, such as 100, got 1.5"),
+        (["direct_regression", "training", "--hu_window", "wide"], "--hu_window is a list, such as [-1024.0, 1476.0]"),
+        (["direct_regression", "training", "--output_dir", ""], "--output_dir is empty; give a path"),
+        (
+            ["direct_regression", "training", "--train::handlers::0", "a"],
+            "handlers have names here, such as train::named",
+        ),
+        (["direct_regression", "training", "--train.trainer.max_epochs", "3"], "write --train::trainer::max_epochs"),
+        (["ct_phase_pix2pix+from_cts"], "do not go together: nothing is called "),
+        (["direct_regresion"], "found no bundle 'direct_regresion' at "),
+        (["direct_regresion"], "did you mean direct_regression, or give its folder (--bundle_root FOLDER)"),
         (["any_view", "--epochs", "3", "4"], "run: expected --key value, got '4'"),
         (["any_view", "--views", "0", "--views", "1"], "run: --views is given twice"),
     ],
@@ -110,6 +126,35 @@ def test_an_overlay_of_a_user_may_say_nothing_and_must_not_say_nonsense(tmp_path
         mine.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=expected):
             check_overlays([base, mine])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"epoch": 1}', "mine.json: the configuration neither has nor refers to epoch; did you mean --epochs?"),
+        ('{"goes_atfer": ["small"]}', "mine.json: the configuration neither has nor refers to goes_atfer"),
+        ('{"is_rank0": false}', "mine.json: the configuration neither has nor refers to is_rank0"),
+        ('{"train::trainer::max_epoch": 1}', "has no 'max_epoch'; did you mean --train::trainer::max_epochs?"),
+        ('{"train::sampler": null}', "train of the configuration has no 'sampler'"),
+        ('{"train::handlers::0": {}}', "handlers have names here"),
+        ('{"number": 2, "epochs": "@numbr"}', "do not go together: nothing is called numbr"),
+    ],
+)
+def test_a_key_of_an_overlay_that_changes_nothing_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    files = [RECONSTRUCTION / "configs" / "train.json", mine]
+    mine.write_text('{"_desc_": "mine", "+imports": [], "number": 2, "epochs": "@number"}', encoding="utf-8")
+    check_overlay_keys(files)
+    mine.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        check_overlay_keys(files)
+
+
+def test_every_overlay_fits_its_bundle() -> None:
+    for file in ("train.json", "inference.json"):
+        for bundle, overlay in overlays(file):
+            needed = [entry for entry in read(overlay)[GOES_AFTER][1:] if not entry.endswith("?")]
+            check_overlay_keys([bundle / "configs" / file, *(overlay_file(bundle, one) for one in needed), overlay])
 
 
 @pytest.mark.parametrize(

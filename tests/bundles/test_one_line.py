@@ -38,7 +38,7 @@ def line(config: list[str], **options: Any) -> str:
 def network_of(bundle: Path) -> torch.nn.Module:
     parser = ConfigParser()
     parser.read_config(files(bundle, "inference.json"))
-    parser.update(SIZES | MINIATURE[bundle.name])
+    parser.update(SIZES | MINIATURE.get(bundle.name, {}))
     network: torch.nn.Module = parser.get_parsed_content("network_def")
     return network
 
@@ -88,7 +88,7 @@ def test_weights_that_do_not_fit_are_one_line(kind: str, expected: str, tmp_path
 def test_every_bundle_refuses_weights_of_another(bundle: Path, tmp_path: Path) -> None:
     torch.save({"foreign": torch.zeros(2)}, tmp_path / "model.pt")
     options = {"ckpt_path": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "out")}
-    text = line(files(bundle, "inference.json"), **options | SIZES | MINIATURE[bundle.name])
+    text = line(files(bundle, "inference.json"), **options | SIZES | MINIATURE.get(bundle.name, {}))
     assert "does not hold the weights of this" in text and "1 (such as foreign) others" in text
     assert not (tmp_path / "out").exists()
 

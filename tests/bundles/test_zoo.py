@@ -68,7 +68,9 @@ def test_documentation_has_the_sections_of_the_zoo(bundle: Path) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
 def test_monais_commands_take_the_miniature(bundle: Path, tmp_path: Path) -> None:
     config = ConfigParser(read(bundle / "configs" / "inference.json"))
-    numbers = {key: value for key, value in (read(smoke(bundle)) | MINIATURE[bundle.name]).items() if key in config}
+    numbers = {
+        key: value for key, value in (read(smoke(bundle)) | MINIATURE.get(bundle.name, {})).items() if key in config
+    }
     config.update(numbers)
     metadata = read(bundle / "configs" / "metadata.json")
     image, pred = (

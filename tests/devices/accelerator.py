@@ -23,7 +23,14 @@ from torch.utils._pytree import tree_leaves
 import trct_monai.physics  # noqa: F401  # its annotations name torch.Generator, which `accelerator` replaces
 
 ACCELERATOR = torch.device("meta")
-ASKING = ("/trct_monai/", "/monai/", "/ignite/", "/torch/optim/", "/torch/amp/", "/tensorboard/")
+ASKING = (
+    f"{Path(trct_monai.__file__).parent}/",
+    "/monai/",
+    "/ignite/",
+    "/torch/optim/",
+    "/torch/amp/",
+    "/tensorboard/",
+)
 
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default, aten._copy_from.default}

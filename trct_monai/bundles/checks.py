@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-from trct_monai.bundles.paths import check_path
+from trct_monai.bundles.keys import check_keys, check_overlay_keys, merged_config
+from trct_monai.bundles.overlays import check_overlays
+from trct_monai.bundles.paths import check_path, check_typed_paths
+from trct_monai.bundles.shell import typed_command, typed_config, typed_flags
 from trct_monai.io.datalist import read_datalist
 from trct_monai.io.weights import load_state
 
@@ -100,11 +103,15 @@ def check_run(
             a path is none, or a folder cannot be written to.
         FileNotFoundError: If weights, the datalist or the bundle's folder are missing.
     """
+    check_typed()
     check_path("bundle_root", bundle_root)
     if not Path(bundle_root).is_dir():
         raise FileNotFoundError(f"--bundle_root: no folder {bundle_root}")
     for flag, place in {"datalist": datalist, **(weights or {}), **(written or {})}.items():
         check_path(flag, place)
+    for flag, place in (written or {}).items():
+        if place is None:
+            raise ValueError(f"--{flag}: expected a path, got None")
     check_device(device)
     if datalist:
         if not Path(datalist).is_file():
@@ -117,6 +124,24 @@ def check_run(
             load_state(path)
     for flag, path in (written or {}).items():
         _check_writable(flag, Path(path))
+
+
+def check_typed() -> None:
+    """Refuse what `python -m monai.bundle run` was given and would take in silence.
+
+    Flags that the configuration has not, keys of overlays that change nothing, overlays in a wrong order, paths that
+    MONAI changes. From Python MONAI's functions take what they are given.
+
+    Raises:
+        ValueError: With one line that says what is wrong, and what was meant.
+    """
+    files = typed_config()
+    if typed_command() != "run" or not files or not all(file.is_file() for file in files):
+        return
+    check_overlays(files)
+    check_overlay_keys(files)
+    check_keys(typed_flags(), merged_config(map(str, files)))
+    check_typed_paths(typed_flags())
 
 
 def check_device(device: str | torch.device) -> None:
@@ -138,6 +163,8 @@ def check_device(device: str | torch.device) -> None:
 
 def _check_writable(flag: str, path: Path) -> None:
     """Refuse a folder that cannot be made, or a file that cannot be written, without making it."""
+    if path.is_dir() and flag.endswith("_path"):
+        raise ValueError(f"--{flag}: {path} is a folder; give a file")
     if path.is_file() and flag.endswith("_path"):  # a run that only reads it writes nowhere
         return
     place = path.absolute()

@@ -19,7 +19,7 @@ from monai.networks.utils import convert_to_torchscript
 
 from trct_monai import __version__
 from trct_monai.bundles.find import bundle_files, overlay_file
-from trct_monai.bundles.keys import known_keys
+from trct_monai.bundles.keys import merged_config
 from trct_monai.bundles.layout import layout
 from trct_monai.bundles.overlays import GOES_AFTER, INFERENCE, NOT_WITH, TRAIN, bases, check_overlays
 from trct_monai.io.files import read_json, replacing_folder, write_bytes, write_json, write_text
@@ -127,7 +127,7 @@ def write_configs(config: Sequence[Path], folder: Path) -> None:
     for base in (INFERENCE, TRAIN):
         files = [source / f"{base}.json", *(path for path in config[1:] if base in bases(path))]
         check_overlays(files)
-        resolved = known_keys(map(str, files))
+        resolved = merged_config(map(str, files))
         for key in ("_desc_", GOES_AFTER, NOT_WITH):
             resolved.pop(key, None)
         resolved["bundle_root"] = {

@@ -1,16 +1,18 @@
 """Where a bundle is, and which of its files make a method."""
 
+import difflib
 import logging
 from pathlib import Path
 
+from trct_monai.bundles.checks import check_typed
 from trct_monai.bundles.errors import show_one_line
-from trct_monai.bundles.keys import check_keys, known_keys
-from trct_monai.bundles.overlays import INFERENCE, TRAIN, check_overlays
-from trct_monai.bundles.paths import check_typed_paths
-from trct_monai.bundles.shell import typed_command, typed_config, typed_flags
-from trct_monai.io.files import read_text
+from trct_monai.bundles.overlays import INFERENCE, TRAIN
+from trct_monai.bundles.shell import typed_config
+from trct_monai.io.files import read_json, read_text
 
 logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).resolve().parent
 
 NO_OVERLAYS = (TRAIN, INFERENCE, "metadata")
 """A bundle's own files."""
@@ -24,41 +26,53 @@ def find_bundle(name: str) -> str:
     `--bundle_root FOLDER` takes its place, as in the bundles of MONAI's model zoo. Else it is, for
     `python -m monai.bundle`, the folder above the `configs` of the first file of `--config_file`; for a program that
     reads the configuration it is the working directory if that is this bundle, or the export that the library is part
-    of, or the bundle of this name of the source checkout or of the wheel. A program that reads a copy of a bundle gives
-    `bundle_root`.
-
-    Every configuration asks for it early. So what `python -m monai.bundle run` was given is checked here: flags that no
-    configuration has, overlays in a wrong order, paths that MONAI changes. From Python MONAI's functions take what they
-    are given, unchecked.
+    of, or, with a warning, the bundle of this name of the source checkout or of the wheel: a program that reads a copy
+    of a bundle gives `bundle_root`.
 
     Args:
         name: Name of the bundle's folder.
 
     Raises:
-        ValueError: If no bundle is found there, or what was typed is refused.
+        ValueError: If no bundle is found there, or what was typed is refused (`check_typed`).
     """
-    here = Path(__file__).resolve().parent
-    files = typed_config()
-    if typed_command() == "run" and files and all(file.is_file() for file in files):
-        check_overlays(files)
-        check_keys(typed_flags(), known_keys(map(str, files)))
-        check_typed_paths(typed_flags())
-    typed = [file.resolve().parents[1] for file in files[:1] if file.is_file()]
-    # Beside the library is the bundle that it was exported with, or a source checkout's bundles; a wheel has them here.
-    own = [folder for folder in (Path.cwd(), here.parents[1]) if _is_bundle(folder, name)]
-    candidates = [*typed, *own, here.parents[1] / "bundles" / name, here / name]
-    for candidate in candidates:
-        if (candidate / "configs" / "metadata.json").is_file():
-            logger.info("bundle_root of %s is %s", name, candidate)
-            return str(candidate)
-    raise ValueError(f"found no bundle {name!r} at {', '.join(map(str, candidates))}; pass --bundle_root FOLDER")
+    check_typed()
+    for file in typed_config()[:1]:
+        if file.is_file() and file.resolve().parent.name == "configs":
+            return str(file.resolve().parents[1])
+    for folder in (Path.cwd(), HERE.parents[1]):
+        if _is_bundle(folder, name):
+            return str(folder)
+    found = _named(name)
+    logger.warning("bundle_root is %s, by the name of the bundle; give bundle_root if this is a copy of it", found)
+    return str(found)
+
+
+def _named(name: str) -> Path:
+    """The bundle of a name that the library brings: that of the source checkout, or of the wheel.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    places = [HERE.parents[1] / "bundles" / name, HERE / name]
+    for folder in places:
+        if (folder / "configs" / "metadata.json").is_file():
+            return folder
+    there = sorted({one.parents[1].name for place in places for one in place.parent.glob("*/configs/metadata.json")})
+    close = difflib.get_close_matches(name, there, n=1)
+    meant = f"did you mean {close[0]}" if close else f"there are {', '.join(there) or 'none'}"
+    raise ValueError(
+        f"found no bundle {name!r} at {', '.join(map(str, places))}; {meant}, or give its folder (--bundle_root FOLDER)"
+    )
 
 
 def _is_bundle(folder: Path, name: str) -> bool:
     """Whether a folder is the bundle of this name, whatever the folder is called."""
     config = folder / "configs" / "inference.json"
     text = read_text(config) if config.is_file() else ""
-    return "find_bundle" in text and (f"find_bundle('{name}')" in text or f'"name": "{name}"' in text)
+    if f"find_bundle('{name}')" in text:  # as 0.1.0 wrote it
+        return True
+    root = read_json(config).get("bundle_root") if text else None
+    return isinstance(root, dict) and root.get("name") == name
 
 
 def bundle_folder(spec: str) -> tuple[Path, list[str]]:
@@ -73,7 +87,7 @@ def bundle_folder(spec: str) -> tuple[Path, list[str]]:
     bundle, *overlays = spec.split("+")
     while overlays and Path(f"{bundle}+{overlays[0]}", "configs").is_dir():  # a folder may have a plus in its name
         bundle = f"{bundle}+{overlays.pop(0)}"
-    return Path(bundle) if Path(bundle, "configs").is_dir() else Path(find_bundle(bundle)), overlays
+    return Path(bundle) if Path(bundle, "configs").is_dir() else _named(bundle), overlays
 
 
 def overlay_file(root: Path, name: str) -> Path:
@@ -88,8 +102,7 @@ def overlay_file(root: Path, name: str) -> Path:
     Raises:
         ValueError: If there is none.
     """
-    here = Path(__file__).resolve().parent
-    common = [folder / "common" for folder in (root.resolve().parent, here.parents[1] / "bundles", here)]
+    common = [folder / "common" for folder in (root.resolve().parent, HERE.parents[1] / "bundles", HERE)]
     places = [root / "configs", *common]
     for place in places:
         if (place / f"{name}.json").is_file() and name not in NO_OVERLAYS:

@@ -1,5 +1,6 @@
 """`run`: a bundle with its overlays, every key checked before anything begins."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from monai.bundle import ConfigWorkflow
 
 from trct_monai.bundles.errors import lines_in_log, one_line
 from trct_monai.bundles.find import bundle_folder, overlay_file, shipped_weights
-from trct_monai.bundles.keys import check_keys, known_keys
+from trct_monai.bundles.keys import check_keys, check_overlay_keys, check_value, merged_config
 from trct_monai.bundles.overlays import INFERENCE, TRAIN, bases, check_overlays, read_overlay
-from trct_monai.bundles.paths import LISTS, holds_path, kept
+from trct_monai.bundles.paths import LISTS, TEXTS, holds_path, kept
 
 TASKS = {"training": TRAIN, "inference": INFERENCE}
 """What a bundle does, and the file for it."""
@@ -47,13 +48,20 @@ def run(bundle: str, task: str = "", /, **keys: str) -> None:
     root, names = bundle_folder(bundle)
     base, files = find_files(root, names, task)
     check_overlays(files)
-    config = known_keys(map(str, files))
+    check_overlay_keys(files)
+    config = merged_config(map(str, files))
     check_keys(keys, config, OF_WORKFLOW)
+    for key, typed in keys.items():
+        if holds_path(key) and not typed:
+            raise ValueError(f"--{key} is empty; give a path")
+        check_value(key, _value(key, typed), config.get(key))
     values = {"bundle_root": str(root.resolve()), **{key: _value(key, typed) for key, typed in keys.items()}}
     given = WEIGHTS in values or any(WEIGHTS in read_overlay(path) for path in files[1:])
-    if not given and (base == INFERENCE or EVALUATE in names) and config.get("load_pretrain", True):
+    loads = values.get("load_pretrain", config.get("load_pretrain", True))
+    if not given and loads and (base == INFERENCE or EVALUATE in names):
         values |= _own_or_shipped(root, names)
-    print(f"run: {root.resolve().name} with {', '.join(path.name for path in files)}", flush=True)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"run: {root.resolve().name} with {', '.join(path.name for path in files)}", flush=True)
     try:
         with lines_in_log():
             kind = "train" if base == TRAIN else "infer"
@@ -62,6 +70,10 @@ def run(bundle: str, task: str = "", /, **keys: str) -> None:
             workflow.initialize()
             workflow.run()
             workflow.finalize()
+    except ImportError as error:
+        raise ValueError(
+            f"{error}; its module must be importable: install it, or name its folder in PYTHONPATH"
+        ) from error
     except (RuntimeError, ValueError, OSError) as error:
         text = one_line(error)
         if text is None:
@@ -97,9 +109,10 @@ def find_files(root: Path, overlays: list[str], task: str = "") -> tuple[str, li
 
 def _value(key: str, typed: str) -> Any:
     """What was typed for a key: a path as it is, another value as MONAI's command reads it."""
-    if typed in ("None", "null"):
-        return None
-    if holds_path(key) or (key in LISTS and not typed.startswith(("[", "("))):
+    words = {"none": None, "null": None, "true": True, "false": False}
+    if typed.lower() in words:
+        return words[typed.lower()]
+    if holds_path(key) or key in TEXTS or (key in LISTS and not typed.startswith(("[", "("))):
         return typed
     value = DefaultParseValue(typed)
     return list(value) if isinstance(value, tuple) else value

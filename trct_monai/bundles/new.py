@@ -1,15 +1,14 @@
 """`new_bundle`: the folder of a new method, from one file that says what is its own."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ReferenceResolver
-
 from trct_monai.bundles.find import bundle_folder
-from trct_monai.bundles.keys import known_keys
+from trct_monai.bundles.keys import check_keys, merged_config, references
 from trct_monai.bundles.layout import layout
 from trct_monai.bundles.overlays import GOES_AFTER, INFERENCE, NOT_WITH, TRAIN, read_overlay
 from trct_monai.io.files import read_json, replacing_folder, write_json, write_text
@@ -57,58 +56,72 @@ def new_bundle(config: str, output: str, like: str = "direct_regression") -> Non
         raise ValueError(f"--like takes a bundle without overlays, got {like!r}")
     if NETWORK not in own:
         raise ValueError(f'{config}: no {NETWORK}; give the network as "{NETWORK}": {{"_target_": "...", ...}}')
+    nested = [key for key in own if "::" in key or key.startswith("+")]
+    if nested:
+        raise ValueError(f"{config}: {nested[0]}: give the whole key, or put this into an overlay of the new bundle")
+    theirs = merged_config([str(root / "configs" / f"{part}.json") for part in (INFERENCE, TRAIN)])
+    check_keys([key for key in own if key not in references(own)], theirs, ())
     if target.exists():
         raise ValueError(f"{target} is there already; give --output a new folder")
-    old, name = root.resolve().name, target.resolve().name
+    name, configs = target.resolve().name, root / "configs"
+    known = read_json(configs / "train.json").get("bundle_root")
+    old = known["name"] if isinstance(known, dict) and "name" in known else root.resolve().name
     with replacing_folder(target) as folder:
         for part in ("configs", "docs"):
             (folder / part).mkdir()
         for part in (TRAIN, INFERENCE):
-            base = known_keys([str(root / "configs" / f"{part}.json")])
+            base = merged_config([str(configs / f"{part}.json")])
             content = merged(base, own if part == TRAIN else needed(own, base))
             write_text(folder / "configs" / f"{part}.json", layout(renamed(content, old, name)))
         write_json(folder / "configs" / "metadata.json", _metadata(root, name, own), indent=4)
         for file in ("configs/logging.conf", "docs/data_license.txt", "LICENSE"):
             shutil.copyfile(root / file, folder / file)
         write_text(folder / "docs" / "README.md", README.format(name=name))
-    print(f"wrote {target}; next: python -m trct_monai run {target} training --datalist DATALIST.json")
-
-
-def references(value: Any) -> set[str]:
-    """The top-level keys that a value of a configuration refers to."""
-    if isinstance(value, Mapping):
-        return set().union(*(references(one) for one in value.values()))
-    if isinstance(value, list):
-        return set().union(*(references(one) for one in value))
-    found = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else {}
-    return {re.split("::|#", one)[0] for one in found}
+    print(
+        f"wrote {target}; next: python -m trct_monai run {shlex.quote(str(target))} training --datalist DATALIST.json"
+    )
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the keys of a new method, without the numbers that only the old network had.
+    """A configuration with the keys of a new method, without the numbers that only what it replaces had.
 
     The method's numbers stand where those of the old network stood.
+
+    Raises:
+        ValueError: If it refers to a key that is not there.
     """
-    left = references(base[NETWORK]) - set(own) - references(own)
-    rest = {key: value for key, value in base.items() if key not in left}
-    kept = {key: value for key, value in rest.items() if key != NETWORK}
-    gone = left - references(list(kept.values()))
+    whole = {**base, **own}
+    replaced = {one.split("::")[0] for key in own if key in base for one in references(base[key])}
+    used = {one.split("::")[0] for one in references(whole)}
+    gone = {
+        key for key in replaced - used - set(own) if not isinstance(base.get(key), dict | list) or _plain(base[key])
+    }
     new = {key: value for key, value in own.items() if key not in base}
     result: dict[str, Any] = {}
-    for key, value in base.items():
-        if key in gone or key == NETWORK:
+    for key in base:
+        if key == NETWORK:
             result |= new
         if key not in gone:
-            result[key] = own.get(key, value)
+            result[key] = whole[key]
+    missing = {one.split("::")[0] for one in references(result)} - set(result)
+    if missing:
+        raise ValueError(f"nothing is called {', '.join(sorted(missing))}, which the new bundle refers to")
     return result
 
 
 def needed(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a method's keys those of its inference: what that has too, and what its network is made of."""
-    wanted = {NETWORK, *(key for key in own if key in base)}
-    while more := {key for name in wanted for key in references(own.get(name))} & set(own) - wanted:
+    """Of a method's keys those of its inference: the numbers that both have, and what its network is made of."""
+    wanted = {NETWORK, *(key for key in own if key in base and _plain(base[key]) and _plain(own[key]))}
+    while more := {one.split("::")[0] for key in wanted for one in references(own.get(key))} & set(own) - wanted:
         wanted |= more
     return {key: value for key, value in own.items() if key in wanted}
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is a number, a text or a list of such."""
+    if isinstance(value, list):
+        return all(_plain(one) for one in value)
+    return not isinstance(value, Mapping) and not (isinstance(value, str) and value.startswith("$"))
 
 
 def renamed(value: Any, old: str, name: str) -> Any:
@@ -125,7 +138,8 @@ def _metadata(root: Path, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = read_json(root / "configs" / "metadata.json")
     version = "0.1.0"
     metadata |= {"name": name, "description": f"{name}: say in one sentence what it does", "version": version}
-    metadata |= {"changelog": {version: "first version"}}
+    metadata |= {"changelog": {version: "first version"}, "references": [], "authors": "", "copyright": ""}
+    metadata["task"] = "say what it is for"
     formats = metadata["network_data_format"]
     for key, place in (("radiograph_size", formats["inputs"]["image"]), ("volume_size", formats["outputs"]["pred"])):
         if key in own:

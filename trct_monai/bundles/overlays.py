@@ -14,6 +14,10 @@ GOES_AFTER, NOT_WITH = "goes_after", "not_with"
 """Keys of an overlay. They are for this check alone; nothing of a run refers to them."""
 
 
+ZOO_NAMES = {"multi_gpu_train": "multi_gpu"}
+"""Names by which MONAI's model zoo calls an overlay, as exports have them."""
+
+
 def read_overlay(path: Path) -> dict[str, Any]:
     """A configuration as it stands in its file.
 
@@ -43,7 +47,7 @@ def check_overlays(files: Sequence[Path]) -> None:
     Raises:
         ValueError: If one is there twice, before what it goes after, without it, or with what it does not go with.
     """
-    names = [path.stem for path in files]
+    names = [ZOO_NAMES.get(path.stem, path.stem) for path in files]
     shown = ", ".join(path.name for path in files)
     for number, (name, path) in enumerate(zip(names, files)):
         if name in names[:number]:

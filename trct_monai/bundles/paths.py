@@ -13,6 +13,12 @@ ENDINGS = ("_path", "_dir", "datalist", "bundle_root")
 LISTS = ("radiographs", "volumes")
 """Top-level keys that hold a list of paths."""
 
+MAY_BE_EMPTY = ("datalist", "start_path")
+"""Keys of which an empty path is none: MONAI's command takes no None."""
+
+TEXTS = ("cts", "held_out")
+"""Top-level keys that hold paths or names with commas between them, or one."""
+
 
 def holds_path(key: str) -> bool:
     """Whether a key of a configuration holds a path."""
@@ -31,6 +37,8 @@ def check_path(key: str, value: Any) -> None:
     """
     if value is None:
         return
+    if value == "" and key not in MAY_BE_EMPTY:
+        raise ValueError(f"--{key} is empty, which would be the file system's root; give a path")
     if not isinstance(value, str | os.PathLike):
         raise ValueError(
             f"--{key}: expected a path, got {value!r} ({type(value).__name__}); write ./NAME for a name that looks "
@@ -53,7 +61,7 @@ def check_typed_paths(flags: Mapping[str, str | None]) -> None:
         ValueError: If one is read as a number or a list, or has a ``#``.
     """
     for key, typed in flags.items():
-        if typed is None or not (holds_path(key) or key in LISTS):
+        if typed is None or not (holds_path(key) or key in (*LISTS, *TEXTS)):
             continue
         if holds_path(key):
             check_path(key, DefaultParseValue(typed))

@@ -1,10 +1,16 @@
 """What was typed in the shell, where this process is `python -m monai.bundle`: MONAI hands it on changed."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from fire.parser import DefaultParseValue
+
+from trct_monai.io.files import read_json
+
+FLAG = re.compile(r"--?[A-Za-z_+]")
+"""How a flag begins; a negative number does not."""
 
 CONFIG = "config_file"
 """MONAI's flag for a configuration's files."""
@@ -22,13 +28,20 @@ def typed_command() -> str | None:
 
 
 def typed_flags() -> dict[str, str | None]:
-    """The flags as they were written, and what was written for each."""
+    """The flags as they were written, with one dash or two, and what was written for each; those of a file as well."""
     flags: dict[str, str | None] = {}
     for word, following in zip(sys.argv, [*sys.argv[1:], None]):
         name, equals, value = word.partition("=")
-        if name.startswith("--") and len(name) > 2:
-            flags[name[2:].replace("-", "_")] = value if equals else following
-    return flags
+        if FLAG.match(name):
+            flags[name.lstrip("-").replace("-", "_")] = value if equals else following
+    file = flags.get("args_file")
+    return flags if file is None or not Path(file).is_file() else {**_of_file(Path(file)), **flags}
+
+
+def _of_file(file: Path) -> dict[str, str | None]:
+    """The flags of MONAI's --args_file, as they would be written."""
+    content = read_json(file)
+    return {key: one if isinstance(one, str) else repr(one) for key, one in content.items()}
 
 
 def typed_value(flag: str) -> str | None:

@@ -1,5 +1,6 @@
 """Run a baseline or a bundle on a section, unless its predictions are there."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def run_bundle(name: str, config: Sequence[Path], weights: Path, options: Evalua
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(path) for path in config])]
     command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
     if subprocess.run(command, check=False).returncode:
-        raise ValueError(f"{name} failed, see above; try it alone: {' '.join(command[1:])}")
+        raise ValueError(f"{name} failed, see above; try it alone: {shlex.join(['python', *command[1:]])}")
     write_json(folder / RECORD, {STAMP: stamp})
 
 

@@ -48,6 +48,7 @@ def data_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     sampler: Sampler[int] | None = None,
+    **options: Any,
 ) -> DataLoader:
     """MONAI's DataLoader over this process's share of the cases.
 
@@ -64,9 +65,11 @@ def data_loader(
         num_workers: Processes that load.
         pin_memory: Let the batches lie where a GPU copies them from.
         sampler: In place of that order.
+        options: Of PyTorch's DataLoader, such as ``persistent_workers``.
     """
     if sampler is None and not isinstance(dataset, IterableDataset):
-        options = {"num_replicas": world_size, "rank": rank, "seed": seed or 0}
+        share = {"num_replicas": world_size, "rank": rank, "seed": seed or 0}
         shuffle = seed is not None
-        sampler = DistributedSampler(dataset, shuffle=shuffle, even_divisible=shuffle, **options)
-    return DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, sampler=sampler, pin_memory=pin_memory)
+        sampler = DistributedSampler(dataset, shuffle=shuffle, even_divisible=shuffle, **share)
+    options |= {"batch_size": batch_size, "sampler": sampler, "pin_memory": pin_memory}
+    return DataLoader(dataset, num_workers=num_workers, **options)

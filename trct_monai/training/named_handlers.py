@@ -30,6 +30,10 @@ class Handler(Protocol):
     def attach(self, engine: Engine) -> Any: ...
 
 
+NamedEntries = dict[str, Handler | bool | None]
+"""Handlers by name; None or false for one that is left out."""
+
+
 class NamedHandlers:
     """Handlers attached in the order of their names' entries; one of None, or false, is left out.
 
@@ -71,7 +75,7 @@ def training_handlers(
     seed: int = 0,
     rank: int = 0,
     **named: Handler | bool | None,
-) -> dict[str, Handler | bool | None]:
+) -> NamedEntries:
     """What every training is watched by, for `NamedHandlers`.
 
     By name, in this order: ``seed`` (`EpochSeed`), ``non_finite`` (`StopOnNonFinite`), ``clip`` (`ClipGradients`),
@@ -91,7 +95,7 @@ def training_handlers(
         named: More handlers, or others in place of these; None or false leaves one out.
     """
     stats = StatsHandler(name=name, tag_name="loss", iteration_log=False, output_transform=_loss)
-    handlers: dict[str, Handler | bool | None] = {
+    handlers: NamedEntries = {
         "seed": EpochSeed(seed + rank),
         "non_finite": StopOnNonFinite(resume_path),
         "clip": ClipGradients(None, max_grad_norm),
@@ -102,7 +106,7 @@ def training_handlers(
         "loss_terms": summary_writer and LossTerms(None, summary_writer),
     }
     validation = named.pop("validation", ValidationHandler(val_interval, evaluator, epoch_level=True))
-    return {**handlers, **named, "validation": validation}
+    return {**_with(handlers, named), "validation": validation}
 
 
 def fitting_handlers(
@@ -113,7 +117,7 @@ def fitting_handlers(
     seed: int = 0,
     rank: int = 0,
     **named: Handler | bool | None,
-) -> dict[str, Handler | bool | None]:
+) -> NamedEntries:
     """Of `training_handlers` those that a part of a trained network needs: ``seed``, ``clip`` and ``stats``.
 
     Args:
@@ -124,12 +128,12 @@ def fitting_handlers(
         rank: Number of this process.
         named: More handlers, or others in place of these; None or false leaves one out.
     """
-    handlers: dict[str, Handler | bool | None] = {
+    handlers: NamedEntries = {
         "seed": EpochSeed(seed + rank),
         "clip": ClipGradients(None, max_grad_norm),
         "stats": StatsHandler(name=name, tag_name=tag_name, iteration_log=False, output_transform=_loss),
     }
-    return {**handlers, **named}
+    return _with(handlers, named)
 
 
 def adversarial_handlers(
@@ -141,7 +145,7 @@ def adversarial_handlers(
     summary_writer: Any = None,
     rank: int = 0,
     **options: Any,
-) -> dict[str, Handler | bool | None]:
+) -> NamedEntries:
     """Those of `training_handlers`, then ``discriminator_schedule`` and ``gan_guard`` (`GANGuard`, of rank 0).
 
     Args:
@@ -156,7 +160,9 @@ def adversarial_handlers(
     options_of_guard = {"summary_writer": summary_writer, "threshold": guard_threshold, "patience": guard_patience}
     guard = None if rank else GANGuard(str(guard_path), **options_of_guard)
     more = {"discriminator_schedule": LrScheduleHandler(discriminator_lr_scheduler, print_lr=False), "gan_guard": guard}
-    return training_handlers(summary_writer=summary_writer, rank=rank, **{**more, **options})
+    own = {name: options.pop(name) for name in more if name in options}
+    options |= {name: handler for name, handler in _with(more, own).items() if handler}
+    return training_handlers(summary_writer=summary_writer, rank=rank, **options)
 
 
 def validation_handlers(
@@ -167,7 +173,7 @@ def validation_handlers(
     name: str = "validate",
     rank: int = 0,
     **named: Handler | bool | None,
-) -> dict[str, Handler | bool | None]:
+) -> NamedEntries:
     """What every validation during a training is watched by, in the first process, for `NamedHandlers`.
 
     By name: ``stats``, ``tensorboard``, ``pictures`` (`SliceImages`), ``best`` (`BestModel`), and those that are given.
@@ -180,15 +186,15 @@ def validation_handlers(
         rank: Number of this process.
         named: More handlers, or others in place of these; None or false leaves one out.
     """
-    if rank:
-        return dict(named)
-    handlers: dict[str, Handler | bool | None] = {
+    handlers: NamedEntries = {
         "stats": StatsHandler(name=name, iteration_log=False),
         "tensorboard": summary_writer and TensorBoardStatsHandler(summary_writer, iteration_log=False),
         "pictures": summary_writer and SliceImages(summary_writer),
         "best": BestModel(ckpt_path, network),
     }
-    return {**handlers, **named}
+    if rank:
+        handlers = dict.fromkeys(handlers)
+    return _with(handlers, named)
 
 
 def evaluation_handlers(
@@ -200,7 +206,7 @@ def evaluation_handlers(
     name: str = "evaluate",
     rank: int = 0,
     **named: Handler | bool | None,
-) -> dict[str, Handler | bool | None]:
+) -> NamedEntries:
     """What an evaluation of a checkpoint, case by case, needs: ``checkpoint``, ``stats`` and ``metrics``.
 
     Args:
@@ -215,12 +221,12 @@ def evaluation_handlers(
     metrics = MetricsSaver(
         str(eval_dir), metrics="*", metric_details="*", summary_ops="*", delimiter=",", batch_transform=_case_ids
     )
-    handlers: dict[str, Handler | bool | None] = {
+    handlers: NamedEntries = {
         "checkpoint": CheckpointLoader(str(ckpt_path), {"model": network}, map_location=device),
         "stats": None if rank else StatsHandler(name=name, iteration_log=False),
         "metrics": metrics,
     }
-    return {**handlers, **named}
+    return _with(handlers, named)
 
 
 def inference_handlers(
@@ -230,8 +236,9 @@ def inference_handlers(
     load_pretrain: bool = True,
     device: str | torch.device = "cpu",
     name: str = "inference",
+    refiner: Handler | bool | None = None,
     **named: Handler | bool | None,
-) -> dict[str, Handler | bool | None]:
+) -> NamedEntries:
     """What every inference needs: ``checkpoint``, which loads the weights as it starts, and ``stats``.
 
     Args:
@@ -240,12 +247,26 @@ def inference_handlers(
         load_pretrain: Load them; false for a network that has them already.
         device: Where the network is.
         name: Name of the inference in the log.
+        refiner: What loads the weights of a second network, see `FrozenWeights`; None or false for none.
         named: More handlers, or others in place of these; None or false leaves one out.
     """
-    handlers: dict[str, Handler | bool | None] = {
+    handlers: NamedEntries = {
         "checkpoint": load_pretrain and CheckpointLoader(str(ckpt_path), {"model": network}, map_location=device),
+        "refiner": refiner,
         "stats": StatsHandler(name=name, iteration_log=False),
     }
+    return _with(handlers, named)
+
+
+def _with(handlers: NamedEntries, named: NamedEntries) -> NamedEntries:
+    """Standard handlers with those that are given in their places, or after them.
+
+    Raises:
+        ValueError: If one that there is none of shall be left out: its name is misspelt.
+    """
+    unknown = [name for name, handler in named.items() if handler is False and name not in handlers]
+    if unknown:
+        raise ValueError(f"there is no handler {unknown[0]!r} to leave out; there are {', '.join(handlers)}")
     return {**handlers, **named}
 
 

@@ -84,8 +84,10 @@ def run_training(
     """
     checkpoint.attach(trainer)
     ProgressBar(disable=rank > 0, desc=name).attach(trainer, output_transform=RecentLoss())
+    start = None
     if not checkpoint.resume:
         evaluator.run(0)
+        start = evaluator.state.metrics.get(evaluator.state.key_metric_name)
     if minutes is not None:
         limit = TimeLimit(limit_sec=max(1, round(60 * minutes)))
         trainer.add_event_handler(Events.EPOCH_COMPLETED, limit)
@@ -94,6 +96,10 @@ def run_training(
         validate_last(evaluator, trainer)
     if summary_writer is not None:
         summary_writer.close()
+    state = evaluator.state
+    if not rank and state.key_metric_name is not None:
+        before = "" if start is None else f" ({start:.4g} before the training)"
+        print(f"best {state.key_metric_name} {state.best_metric:.4g} after epoch {state.best_metric_epoch}{before}")
 
 
 def run_fitting(trainer: Trainer) -> None:
@@ -116,4 +122,4 @@ def run_evaluation(evaluator: Evaluator, wrote: str, *, name: str = "reconstruct
     if number:
         evaluator.run()
     if not rank:
-        print(f"wrote {wrote.format(number)}")
+        print("wrote", wrote.replace("{}", str(number)))

@@ -1,10 +1,12 @@
 """A validation in Hounsfield units."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from monai.engines import SupervisedEvaluator
 
+from trct_monai.geometry import DEFAULT_EXTENT
 from trct_monai.intensity import HU_WINDOW
 from trct_monai.metrics import hu_scores
 from trct_monai.transforms.save import UnitToHUd
@@ -18,9 +20,10 @@ class HUEvaluator(SupervisedEvaluator):
 
     Args:
         hu_window: HU of 0 and of 1.
-        postprocessing: In place of `UnitToHUd` of prediction and label.
-        key_val_metric: In place of PSNR.
-        additional_metrics: In place of SSIM and MAE.
+        extent: Side of the volumes in mm.
+        postprocessing: In place of `UnitToHUd` of prediction and label; False for none.
+        key_val_metric: In place of PSNR; False for none.
+        additional_metrics: In place of SSIM and MAE; False for none.
         non_blocking: Copy to the device without waiting.
         options: As of SupervisedEvaluator.
     """
@@ -29,18 +32,23 @@ class HUEvaluator(SupervisedEvaluator):
         self,
         *,
         hu_window: Sequence[float] = HU_WINDOW,
-        postprocessing: Callable[..., Any] | None = None,
-        key_val_metric: Mapping[str, Any] | None = None,
-        additional_metrics: Mapping[str, Any] | None = None,
+        extent: float = DEFAULT_EXTENT,
+        postprocessing: Callable[..., Any] | bool | None = None,
+        key_val_metric: Mapping[str, Any] | bool | None = None,
+        additional_metrics: Mapping[str, Any] | bool | None = None,
         non_blocking: bool = True,
         **options: Any,
     ) -> None:
-        to_hu = UnitToHUd(["pred", "label"], hu_window)
-        others = hu_scores(["ssim", "mae_hu"], hu_window) if additional_metrics is None else dict(additional_metrics)
+        to_hu, scores = UnitToHUd(["pred", "label"], hu_window, extent), partial(hu_scores, hu_window=hu_window)
         super().__init__(
-            postprocessing=to_hu if postprocessing is None else postprocessing,
-            key_val_metric=hu_scores(["psnr"], hu_window) if key_val_metric is None else dict(key_val_metric),
-            additional_metrics=others,
+            postprocessing=_chosen(postprocessing, to_hu),
+            key_val_metric=_chosen(key_val_metric, scores(["psnr"])),
+            additional_metrics=_chosen(additional_metrics, scores(["ssim", "mae_hu"])),
             non_blocking=non_blocking,
             **options,
         )
+
+
+def _chosen(given: Any, standard: Any) -> Any:
+    """What was given; what is standard in place of None, None in place of False."""
+    return standard if given is None else None if given is False else given

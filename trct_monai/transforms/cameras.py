@@ -141,7 +141,8 @@ class PrepareViews:
         share: Give one set of matrices (1, V, 3, 4) where all cases of a batch have the same, as those of a preset:
             what a network computes from them alone is computed once.
         network: For inference, a network with a `calibrate` method, such as
-            `trct_monai.networks.AnyView`: pictures whose ``calibrated`` is false become line integrals.
+            `trct_monai.networks.AnyView`: pictures whose ``calibrated`` is false become line integrals. Another
+            network takes line integrals alone.
         alone_share: Share of the batches with the usual views that get the first of them alone.
     """
 
@@ -178,7 +179,13 @@ class PrepareViews:
         of_views = {"matrices": batchdata[self.matrices_key]}
         if "exposed" in batchdata:
             of_views["exposed"] = batchdata["exposed"]
-        if self.network is not None:
+        if self.network is not None and not hasattr(self.network, "calibrate"):
+            if not bool(batchdata["calibrated"].all()):
+                raise ValueError(
+                    "the radiographs hold no line integrals, and this network has no `calibrate` that makes some of "
+                    "them; give radiographs with side-cars, as `prepare` writes them"
+                )
+        elif self.network is not None:
             image, projections = self.network.calibrate(image, of_views["matrices"], batchdata["calibrated"])
             return image, label, (), {**of_views, "projections": projections}
         if self.min_views is not None:
