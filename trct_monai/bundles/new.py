@@ -30,7 +30,7 @@ The command, the hardware, the hours, the score and what it does not show.
 
 ## License
 
-Apache License 2.0; of the data, see `data_license.txt`.
+[Apache License 2.0](../LICENSE); of the data, [data_license.txt](data_license.txt).
 """
 
 
@@ -138,7 +138,8 @@ def _metadata(root: Path, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = read_json(root / "configs" / "metadata.json")
     version = "0.1.0"
     metadata |= {"name": name, "description": f"{name}: say in one sentence what it does", "version": version}
-    metadata |= {"changelog": {version: "first version"}, "references": [], "authors": "", "copyright": ""}
+    metadata |= {"changelog": {version: "first version"}, "references": []}
+    metadata |= {"authors": "say who made it", "copyright": "say whose it is"}
     metadata["task"] = "say what it is for"
     formats = metadata["network_data_format"]
     for key, place in (("radiograph_size", formats["inputs"]["image"]), ("volume_size", formats["outputs"]["pred"])):
