@@ -15,6 +15,8 @@ from trct_monai.io.files import read_json, replacing_folder, write_json, write_t
 
 NETWORK = "network_def"
 
+REFERENCE = "say which paper it comes from"
+
 README = """\
 # {name}
 
@@ -27,6 +29,8 @@ What the method does, and what it takes.
 The command, the hardware, the hours, the score and what it does not show.
 
 ## References
+
+- {reference}
 
 ## License
 
@@ -76,7 +80,7 @@ def new_bundle(config: str, output: str, like: str = "direct_regression") -> Non
         write_json(folder / "configs" / "metadata.json", _metadata(root, name, own), indent=4)
         for file in ("configs/logging.conf", "docs/data_license.txt", "LICENSE"):
             shutil.copyfile(root / file, folder / file)
-        write_text(folder / "docs" / "README.md", README.format(name=name))
+        write_text(folder / "docs" / "README.md", README.format(name=name, reference=REFERENCE))
     print(
         f"wrote {target}; next: python -m trct_monai run {shlex.quote(str(target))} training --datalist DATALIST.json"
     )
@@ -138,7 +142,7 @@ def _metadata(root: Path, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = read_json(root / "configs" / "metadata.json")
     version = "0.1.0"
     metadata |= {"name": name, "description": f"{name}: say in one sentence what it does", "version": version}
-    metadata |= {"changelog": {version: "first version"}, "references": []}
+    metadata |= {"changelog": {version: "first version"}, "references": [REFERENCE]}
     metadata |= {"authors": "say who made it", "copyright": "say whose it is"}
     metadata["task"] = "say what it is for"
     formats = metadata["network_data_format"]
