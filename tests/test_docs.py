@@ -18,6 +18,7 @@ import trct_monai.networks
 from tests.bundles.sources import verify_metadata
 from tests.test_contracts import perturbed, radiographs
 from trct_monai.bundles.find import bundle_folder
+from trct_monai.bundles.keys import check_overlay_keys
 from trct_monai.bundles.launcher import find_files
 from trct_monai.commands import main
 
@@ -121,12 +122,36 @@ def test_a_new_bundle_needs_a_network_and_a_folder_of_its_own(
         ('{"channels": 16}', [], "no network_def; give the network as"),
         ('{"network_def": {}}', ["--like", "nothing"], "found no bundle 'nothing'"),
         ('{"network_def": {}}', ["--like", "any_view+small"], "--like takes a bundle without overlays"),
+        ('{"network_def": {"a": "@chanels"}}', [], "nothing is called chanels, which the new bundle refers to"),
+        ('{"network_def": {}, "learning_rat": 1}', [], "has no --learning_rat; did you mean --learning_rate?"),
+        ('{"network_def": {}, "train::trainer": {}}', [], "train::trainer: give the whole key, or put this into"),
     ):
         config.write_text(text, encoding="utf-8")
         assert main([*flags, *more]) == 2 and expected in capsys.readouterr().err
+    config.write_text('{"network_def": {}}', encoding="utf-8")
     folder.mkdir()
     assert main(flags) == 2 and "mine is there already; give --output a new folder" in capsys.readouterr().err
     assert not list(folder.iterdir())
+
+
+def test_numbers_that_only_what_is_replaced_had_are_no_flags_of_a_new_bundle(tmp_path: Path) -> None:
+    own = {
+        "network_def": {"_target_": "mine.Network", "volume_size": "@volume_size"},
+        "loss": {"_target_": "torch.nn.L1Loss"},
+        "random_transforms": [],
+        "volume_size": 32,
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(own), encoding="utf-8")
+    flags = ["--config", str(tmp_path / "mine.json"), "--output", str(tmp_path / "mine"), "--like", "any_view"]
+    assert main(["new_bundle", *flags]) == 0
+    train, inference = (
+        json.loads((tmp_path / "mine" / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("train", "inference")
+    )
+    assert {"l1_weight", "deep_weight", "pose_rotation", "augmentation_prob", "num_modes"} & set(train) == set()
+    assert {"loss", "random_transforms", "num_modes"} & set(inference) == set()
+    assert train["volume_size"] == inference["volume_size"] == 32 and train["learning_rate"] == 0.0001
+    check_overlay_keys([tmp_path / "mine" / "configs" / "train.json"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")

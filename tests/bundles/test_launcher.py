@@ -144,6 +144,7 @@ def test_a_key_of_an_overlay_that_changes_nothing_is_refused(text: str, expected
     mine = tmp_path / "mine.json"
     files = [RECONSTRUCTION / "configs" / "train.json", mine]
     mine.write_text('{"_desc_": "mine", "+imports": [], "number": 2, "epochs": "@number"}', encoding="utf-8")
+    (tmp_path / "a_list.json").write_text("[]", encoding="utf-8")  # what else lies there is not looked at
     check_overlay_keys(files)
     mine.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(expected)):

@@ -134,13 +134,13 @@ def merged_config(files: Iterable[str]) -> dict[str, Any]:
     return config
 
 
-def references(value: Any) -> set[str]:
-    """What a configuration refers to, such as ``train::dataset``."""
+def references(value: Any, mark: str = "@") -> set[str]:
+    """What a configuration refers to, such as ``train::dataset``; with the mark % what it repeats."""
     if isinstance(value, Mapping):
-        return set().union(*(references(one) for one in value.values()))
+        return set().union(*(references(one, mark) for key, one in value.items() if key != "_desc_"))
     if isinstance(value, list):
-        return set().union(*(references(one) for one in value))
-    return set(re.findall(r"@(\w+(?:::\w+)*)", value.replace("#", "::"))) if isinstance(value, str) else set()
+        return set().union(*(references(one, mark) for one in value))
+    return set(re.findall(rf"{mark}(\w+(?:::\w+)*)", value.replace("#", "::"))) if isinstance(value, str) else set()
 
 
 def check_overlay_keys(files: Sequence[Path]) -> None:
@@ -156,9 +156,9 @@ def check_overlay_keys(files: Sequence[Path]) -> None:
         ValueError: If an overlay has such a key, or belongs to another kind of bundle.
     """
     whole = merged_config(map(str, files))
-    used = references(whole)
+    used = references(whole) | references(whole, "%")
     firsts = {one.split("::")[0] for one in used}
-    missing = firsts - set(whole) - {"_meta_"}
+    missing = {one.split("::")[0] for one in references(whole)} - set(whole) - {"_meta_"}
     if missing:
         names = ", ".join(file.name for file in files)
         raise ValueError(f"{names} do not go together: nothing is called {', '.join(sorted(missing))}")
@@ -177,6 +177,8 @@ def check_overlay_keys(files: Sequence[Path]) -> None:
 
 
 def _beside(file: Path) -> set[str]:
-    """The keys of the other overlays in a file's folder, which may be given with it."""
+    """The keys of the other overlays in a bundle's folder, or in that of common ones, which may be given with it."""
+    if file.resolve().parent.name not in ("configs", "common"):
+        return set()
     others = [one for one in file.parent.glob("*.json") if one != file and one.stem != "metadata"]
     return {key.removeprefix("+") for one in others for key in read_overlay(one)}

@@ -71,9 +71,10 @@ def run(bundle: str, task: str = "", /, **keys: str) -> None:
             workflow.run()
             workflow.finalize()
     except ImportError as error:
-        raise ValueError(
-            f"{error}; its module must be importable: install it, or name its folder in PYTHONPATH"
-        ) from error
+        hint = (
+            "; install its module, or name the folder in PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        )
+        raise ValueError(f"{error}{hint}") from error
     except (RuntimeError, ValueError, OSError) as error:
         text = one_line(error)
         if text is None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trct_monai.bundles.find import bundle_folder
-from trct_monai.bundles.keys import check_keys, merged_config, references
+from trct_monai.bundles.keys import OF_OVERLAYS, check_keys, merged_config, references
 from trct_monai.bundles.layout import layout
-from trct_monai.bundles.overlays import GOES_AFTER, INFERENCE, NOT_WITH, TRAIN, read_overlay
+from trct_monai.bundles.overlays import INFERENCE, TRAIN, read_overlay
 from trct_monai.io.files import read_json, replacing_folder, write_json, write_text
 
 NETWORK = "network_def"
@@ -42,7 +42,7 @@ def new_bundle(config: str, output: str, like: str = "direct_regression") -> Non
     """Make the folder of a new method, from one JSON with what is its own: its network, its numbers, its loss.
 
     The rest is that of another bundle: train.json and inference.json with these keys in their places, metadata.json,
-    licences, and a README to fill in. Numbers that only the other bundle's network had are left out.
+    licences, and a README to fill in. Numbers that only what it replaces had are left out.
 
     Args:
         config: A JSON file with the keys of train.json that are the method's own; network_def must be among them.
@@ -53,9 +53,7 @@ def new_bundle(config: str, output: str, like: str = "direct_regression") -> Non
         ValueError: If there is no such bundle, the file has no network, or the folder is there already.
     """
     target, (root, overlays) = Path(output), bundle_folder(like)
-    own = {
-        key: value for key, value in read_overlay(Path(config)).items() if key not in (GOES_AFTER, NOT_WITH, "_desc_")
-    }
+    own = {key: value for key, value in read_overlay(Path(config)).items() if key not in OF_OVERLAYS}
     if overlays:
         raise ValueError(f"--like takes a bundle without overlays, got {like!r}")
     if NETWORK not in own:
@@ -97,9 +95,7 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     whole = {**base, **own}
     replaced = {one.split("::")[0] for key in own if key in base for one in references(base[key])}
     used = {one.split("::")[0] for one in references(whole)}
-    gone = {
-        key for key in replaced - used - set(own) if not isinstance(base.get(key), dict | list) or _plain(base[key])
-    }
+    gone = {key for key in replaced - used - set(own) if not isinstance(base.get(key), Mapping)}
     new = {key: value for key, value in own.items() if key not in base}
     result: dict[str, Any] = {}
     for key in base:
