@@ -38,6 +38,15 @@ The command, the hardware, the hours, the score and what it does not show.
 """
 
 
+DATA_LICENSE = """\
+PhantomThorax: digital thorax phantoms, computed from seeds by trct_monai (Apache License 2.0). No patient data, no
+download. Radiographs and labels made by `python -m trct_monai phantoms` carry no licence of a third party.
+
+Data of your own keeps its own licence and asks for its own attribution: name it here if weights that come along have
+seen it.
+"""
+
+
 def new_bundle(config: str, output: str, like: str = "direct_regression") -> None:
     """Make the folder of a new method, from one JSON with what is its own: its network, its numbers, its loss.
 
@@ -76,8 +85,9 @@ def new_bundle(config: str, output: str, like: str = "direct_regression") -> Non
             content = merged(base, own if part == TRAIN else needed(own, base))
             write_text(folder / "configs" / f"{part}.json", layout(renamed(content, old, name)))
         write_json(folder / "configs" / "metadata.json", _metadata(root, name, own), indent=4)
-        for file in ("configs/logging.conf", "docs/data_license.txt", "LICENSE"):
+        for file in ("configs/logging.conf", "LICENSE"):
             shutil.copyfile(root / file, folder / file)
+        write_text(folder / "docs" / "data_license.txt", DATA_LICENSE)
         write_text(folder / "docs" / "README.md", README.format(name=name, reference=REFERENCE))
     print(
         f"wrote {target}; next: python -m trct_monai run {shlex.quote(str(target))} training --datalist DATALIST.json"
