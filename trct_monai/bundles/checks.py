@@ -39,7 +39,7 @@ def check_training(
 
     Args:
         bundle_root: The bundle's folder.
-        device: Given the networks shall be.
+        device: Where the networks shall be.
         datalist: The data, if they are given.
         output_dir: Folder that it writes.
         ckpt_path: File of the best weights.
@@ -66,7 +66,7 @@ def check_inference(
 
     Args:
         bundle_root: The bundle's folder.
-        device: Given the network shall be.
+        device: Where the network shall be.
         datalist: The data, if they are given.
         output_dir: Folder that it writes.
         ckpt_path: File of the weights; `trct_monai.io.require_checkpoint` looks into it.
@@ -92,7 +92,7 @@ def check_run(
 
     Args:
         bundle_root: The bundle's folder.
-        device: Given the networks shall be.
+        device: Where the networks shall be.
         datalist: The data, if they are given.
         refused: What an overlay refuses (`trct_monai.training.refuse_flags`), which is evaluated before the call.
         weights: Files of weights that the run begins with, by the names of their flags; None for those that it leaves.

@@ -13,7 +13,6 @@ TRAIN, INFERENCE = "train", "inference"
 GOES_AFTER, NOT_WITH = "goes_after", "not_with"
 """Keys of an overlay. They are for this check alone; nothing of a run refers to them."""
 
-
 ZOO_NAMES = {"multi_gpu_train": "multi_gpu"}
 """Names by which MONAI's model zoo calls an overlay, as exports have them."""
 

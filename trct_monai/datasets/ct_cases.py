@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trct_monai.arguments import parse_names
-from trct_monai.datasets.defaults import default_datalist
+from trct_monai.datasets.sections import RadiographCases
 from trct_monai.datasets.sources import find_sources
 from trct_monai.io.datalist import load_datalist
 
@@ -97,7 +97,7 @@ class PhantomPatients:
         volume_size: int = 64,
         radiograph_size: int = 128,
     ) -> None:
-        self.given, self.dataset_dir, self.sizes = datalist, dataset_dir, (volume_size, radiograph_size)
+        self.cases = RadiographCases(datalist, dataset_dir, volume_size=volume_size, radiograph_size=radiograph_size)
 
     def __call__(self, section: str, number: int) -> list[dict[str, Any]]:
         """The first so many CTs of a section as ``patient``; none if none is asked for.
@@ -108,6 +108,4 @@ class PhantomPatients:
         """
         if not number:
             return []
-        size, radiograph_size = self.sizes
-        given = self.given or default_datalist(self.dataset_dir, size=size, radiograph_size=radiograph_size)
-        return [{"patient": case["label"]} for case in load_datalist(given, section)[:number]]
+        return [{"patient": case["label"]} for case in load_datalist(self.cases.datalist, section)[:number]]
