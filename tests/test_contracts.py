@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from trct_monai.baselines import Backprojection, MeanVolume, NearestNeighbour, RidgePCA, TotalVariation
-from trct_monai.networks import AnyView, DirectRegression, HybridCNNViT, MultiScaleCNN, PatchViT, TRCTGenerator
+from trct_monai.networks import (
+    AnyView,
+    DirectRegression,
+    HybridCNNViT,
+    MultiScaleCNN,
+    PatchViT,
+    TRCTGenerator,
+    X2CTGenerator,
+)
 
 
 def training_cases(size: int) -> list[dict[str, torch.Tensor]]:
@@ -51,6 +59,12 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "hybrid_cnn_vit": lambda size: HybridCNNViT(
         size, encoder_channels=(4, 8, 16), channels=(4, 8), num_heads=4, window_size=2, num_exchange_layers=1
+    ),
+    "x2ct_gan": lambda size: X2CTGenerator(
+        size, stem_channels=4, dense_layers=(1, 2), growth_rate=4, decoder_channels=(8, 4, 4)
+    ),
+    "x2ct_gan, half": lambda size: X2CTGenerator(
+        size, stem_channels=4, dense_layers=(2, 1), growth_rate=4, decoder_channels=(8, 4)
     ),
     "any_view": lambda size: AnyView(
         size,

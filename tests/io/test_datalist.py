@@ -82,6 +82,23 @@ def test_cases_of_another_geometry_are_refused(phantoms):
         load_datalist(phantoms, "test", "circle-4")
 
 
+def test_some_views_of_a_case_are_a_case_of_those_views(phantoms: Path) -> None:
+    whole = load_datalist(phantoms, "test")[0]
+    frontal = load_datalist(phantoms, "test", near="circle-1", views=[0])[0]
+    for field in ("image", "views", "cameras", "orientation", "intensity"):
+        assert frontal[field] == whole[field][:1], field
+    assert frontal["label"] == whole["label"]
+    swapped = load_datalist(phantoms, "test", views=[1, 0])[0]
+    assert swapped["image"] == whole["image"][::-1] and swapped["cameras"] == whole["cameras"][::-1]
+    with pytest.raises(ValueError, match="has 2 views that are not taken from the 1 sides of geometry 'circle-1'"):
+        load_datalist(phantoms, "test", near="circle-1")
+    with pytest.raises(ValueError, match="has 1 views that are not taken from the 1 sides"):
+        load_datalist(phantoms, "test", near="circle-1", views=[1])
+    for wrong in ([2], [-1], []):
+        with pytest.raises(ValueError, match=r"has 2 views, which are counted from 0; \["):
+            load_datalist(phantoms, "test", views=wrong)
+
+
 def test_a_network_needs_a_case(tmp_path, case):
     path = tmp_path / "data" / "datalist.json"
     save_datalist(path, {"training": [case], "test": []}, {})

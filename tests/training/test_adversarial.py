@@ -31,6 +31,13 @@ class Generator(nn.Module):
         return torch.sigmoid(self.layer(image.flatten(1))).view(-1, 1, 4, 4, 4)
 
 
+class Scaled(Generator):
+    """A generator that is told something beside the radiographs."""
+
+    def forward(self, image: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return super().forward(scale * image)
+
+
 def discriminator() -> nn.Module:
     return nn.Sequential(nn.Conv3d(1, 4, 2, 2), nn.LeakyReLU(0.2), nn.Conv3d(4, 1, 1))
 
@@ -121,6 +128,25 @@ def test_the_condition_is_put_before_the_volume() -> None:
     engine.discriminator.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     engine.run()
     assert set(shapes) == {(2, 2, 4, 4, 4), (4, 2, 4, 4, 4)}
+
+
+def test_the_condition_gets_what_the_network_is_given() -> None:
+    given: list[float] = []
+
+    def condition(image: torch.Tensor, scale: float) -> torch.Tensor:
+        given.append(scale)
+        return scale * image.mean(dim=(1, 2, 3))[:, None, None, None, None].expand(-1, 1, 4, 4, 4)
+
+    engine = trainer(
+        epochs=1,
+        condition=condition,
+        network=Scaled(),
+        prepare_batch=lambda batch, *_, **__: (batch["image"], batch["label"], (), {"scale": 3.0}),
+    )
+    engine.discriminator[0] = nn.Conv3d(2, 4, 2, 2)
+    engine.discriminator_optimizer = torch.optim.Adam(engine.discriminator.parameters())
+    engine.run()
+    assert given == [3.0] * 4, "once for each iteration"
 
 
 def test_the_generator_learns_against_the_discriminator() -> None:

@@ -25,6 +25,7 @@ class RadiographCases:
         extent: Side of the cubes in mm.
         max_cases: Only the first so many of a section; all if None.
         radiographs: One case's radiographs in place of a datalist.
+        views: Indices of the views that are kept of every case, before its cameras are looked at; all if None.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class RadiographCases:
         extent: float = DEFAULT_EXTENT,
         max_cases: int | None = None,
         radiographs: Sequence[str | None] | None = None,
+        views: Sequence[int] | None = None,
     ) -> None:
         self.given, self.dataset_dir, self.sizes = datalist, dataset_dir, (volume_size, radiograph_size)
         self.geometry, self.data_geometry, self.any_camera = geometry, data_geometry or None, any_camera
-        self.extent, self.max_cases, self.radiographs = extent, max_cases, radiographs
+        self.extent, self.max_cases, self.radiographs, self.views = extent, max_cases, radiographs, views
 
     @property
     def datalist(self) -> str | os.PathLike[str]:
@@ -64,7 +66,7 @@ class RadiographCases:
         if self.radiographs:
             return [{"case_id": "reconstruction", "image": self.radiographs}]
         cameras: dict[str, Any] = {"with_cameras": True} if self.any_camera else {"near": self.geometry}
-        cases = load_datalist(self.datalist, section, self.data_geometry, self.extent, **cameras)
+        cases = load_datalist(self.datalist, section, self.data_geometry, self.extent, views=self.views, **cameras)
         return cases[: self.max_cases]
 
 

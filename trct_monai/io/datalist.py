@@ -12,7 +12,7 @@ from typing import Any
 
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.presets import follows_preset, is_near_preset, preset
-from trct_monai.io.case import check_case, with_absolute_paths, with_paths
+from trct_monai.io.case import PER_VIEW, check_case, with_absolute_paths, with_paths
 from trct_monai.io.files import read_json, write_json
 
 SECTIONS = ("training", "validation", "test")
@@ -91,6 +91,7 @@ def load_datalist(
     with_cameras: bool = False,
     task: str | None = None,
     fields: Sequence[str] = (),
+    views: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """The cases of one section with absolute paths, ready for MONAI's data sets and `LoadRadiographsd`.
 
@@ -108,6 +109,7 @@ def load_datalist(
         with_cameras: Every case must have cameras, whichever, for a network that takes any. There must be a case.
         task: `RADIOGRAPHS` or `PHASES`, if only a datalist of one of them will do.
         fields: Fields of `Case` that every case must have, such as all `FIELDS` of the task; ``case_id`` is always one.
+        views: Indices of the views that are kept of every case, before its cameras are looked at; all if None.
 
     Raises:
         FileNotFoundError: If the datalist or a file that it names is missing.
@@ -136,7 +138,8 @@ def load_datalist(
     twice = find_twice(content)
     if twice:
         raise ValueError(f"{path}: {twice[0]}; a case may be there once")
-    cases = [with_absolute_paths(case, path.absolute().parent) for case in content[section]]
+    chosen = content[section] if views is None else [_with_views(case, views, path) for case in content[section]]
+    cases = [with_absolute_paths(case, path.absolute().parent) for case in chosen]
     for case in cases:
         for file in (case.get("label"), *case.get("image", [])):
             if file is not None and not Path(file).is_file():
@@ -184,6 +187,17 @@ def save_datalist(
     for name in SECTIONS:
         content[name] = [with_paths(case, relative) for case in sections.get(name, [])]
     write_json(path, content)
+
+
+def _with_views(case: Mapping[str, Any], views: Sequence[int], path: Path) -> dict[str, Any]:
+    """A case with these of its views alone."""
+    number = len(case.get("image", []))
+    if not views or not all(0 <= view < number for view in views):
+        raise ValueError(
+            f"{path}: case {case['case_id']} has {number} views, which are counted from 0; {list(views)} are asked for"
+        )
+    fields = [name for name in ("image", *PER_VIEW, "pixels") if case.get(name) is not None]
+    return {**case, **{name: [case[name][view] for view in views] for name in fields}}
 
 
 def _check_cameras(case: Mapping[str, Any], geometry: str | None, near: str | None, path: Path) -> None:

@@ -3,7 +3,9 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
 
 
 def detector_coordinates(
@@ -40,3 +42,35 @@ def lift(
     with torch.autocast(features.device.type, enabled=False):
         lifted = F.grid_sample(features.flatten(0, 1).to(grid.dtype), grid, align_corners=False)
     return lifted.to(features.dtype).view(batch, views, -1, x, y, z)
+
+
+class LiftedRadiographs(nn.Module):
+    """Radiographs as channels of a volume, by which a discriminator sees what a volume has to agree with.
+
+    For `condition` of `trct_monai.training.AdversarialTrainer`. X2CT-GAN's discriminator is conditional in this way
+    (Ying et al., CVPR 2019), with pictures repeated along an axis of the volume instead of along their rays.
+
+    Args:
+        volume_size: Voxels along each side of the volume.
+        extent: Side of the volume in mm.
+        largest: Line integral that becomes one.
+    """
+
+    centers: Tensor
+
+    def __init__(self, volume_size: int, extent: float = DEFAULT_EXTENT, largest: float = 6.0) -> None:
+        super().__init__()
+        self.largest = largest
+        self.register_buffer("centers", voxel_centers((volume_size,) * 3, extent / volume_size).float())
+
+    def forward(
+        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+    ) -> Float[Tensor, "B V X Y Z"]:
+        """Each radiograph in [0, 1] along its own rays.
+
+        Args:
+            image: Radiographs as line integrals.
+            matrices: World-to-detector matrices, one set for all cases or one for each.
+        """
+        unit = (image / self.largest).clamp(0.0, 1.0)
+        return lift(unit[:, :, None], matrices, self.centers.to(image.device)).squeeze(2)

@@ -14,7 +14,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-Condition = Callable[[Tensor], Tensor]
+Condition = Callable[..., Tensor]
 
 
 def middle_slice(image: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class AdversarialTrainer(Trainer):
         adversarial_weight: Weight of the adversarial term in the generator's loss.
         adversarial_start: Number of epochs in which the discriminator is inactive.
         decision_threshold: Score above which a patch counts as classified real: 0.5 for least squares, 0 for logits.
-        condition: Function of the network's input that gives channels for the discriminator, put before the volume
-            (pix2pix); None for the volume alone.
+        condition: Function of all that the network is given that gives channels for the discriminator, put before the
+            volume (pix2pix); None for the volume alone.
         epoch_length: Iterations of an epoch; the loader's if None.
         non_blocking: Copy to the device without waiting.
         prepare_batch: Batch to (input, target[, args, kwargs]); args and kwargs go to the generator alone.
@@ -167,6 +167,7 @@ class AdversarialTrainer(Trainer):
         first = number % self.accumulation_steps == 0
         last = (number + 1) % self.accumulation_steps == 0 or number + 1 == self.state.epoch_length
         output: dict[str, Any] = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+        condition: Tensor | None = None
         self.state.output = output
 
         self.network.train()
@@ -178,7 +179,8 @@ class AdversarialTrainer(Trainer):
             loss = self.loss_function(output[CommonKeys.PRED], targets).mean()
             if self.discriminator_is_active:
                 output["reconstruction_loss"] = loss.detach()
-                adversarial_term = self._generator_term(inputs, _finest(output[CommonKeys.PRED]))
+                condition = None if self.condition is None else self.condition(inputs, *args, **kwargs)
+                adversarial_term = self._generator_term(condition, _finest(output[CommonKeys.PRED]))
                 loss = loss + self.adversarial_weight * adversarial_term
                 output["adversarial_loss"] = adversarial_term.detach()
         output[CommonKeys.LOSS] = loss
@@ -191,7 +193,7 @@ class AdversarialTrainer(Trainer):
             self._step(self.optimizer)
 
         if self.discriminator_is_active:
-            self._train_discriminator(inputs, targets, output, first, last)
+            self._train_discriminator(condition, targets, output, first, last)
         else:
             self.discriminator_optimizer.step()  # without gradients it does nothing, and its schedule may go on
         if last and self.scaler is not None:
@@ -199,21 +201,21 @@ class AdversarialTrainer(Trainer):
         self.fire_event(IterationEvents.MODEL_COMPLETED)  # decollates and postprocesses the state's output
         return self.state.output
 
-    def _generator_term(self, inputs: Tensor, prediction: Tensor) -> Tensor:
+    def _generator_term(self, condition: Tensor | None, prediction: Tensor) -> Tensor:
         """The generator's adversarial term; the discriminator gets no gradients from it."""
         # Past DistributedDataParallel: this pass has no gradients to share.
         discriminator: nn.Module = getattr(self.discriminator, "module", self.discriminator)
         trainable = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
         for parameter in trainable:
             parameter.requires_grad_(False)
-        scores = discriminator(self._discriminator_input(inputs, prediction))
+        scores = discriminator(_discriminator_input(condition, prediction))
         for parameter in trainable:
             parameter.requires_grad_(True)
         loss: Tensor = self.adversarial_loss(scores, target_is_real=True, for_discriminator=False)
         return loss
 
     def _train_discriminator(
-        self, inputs: Tensor, targets: Tensor, output: dict[str, Any], first: bool, last: bool
+        self, condition: Tensor | None, targets: Tensor, output: dict[str, Any], first: bool, last: bool
     ) -> None:
         self.discriminator.train()
         if first:
@@ -222,7 +224,7 @@ class AdversarialTrainer(Trainer):
         if fake_volume.shape[2:] != targets.shape[2:]:  # a network that is still trained at a coarser scale
             targets = F.interpolate(targets, size=fake_volume.shape[2:], mode="area")
         with self._autocast():
-            both = torch.cat([self._discriminator_input(inputs, volume) for volume in (targets, fake_volume)])
+            both = torch.cat([_discriminator_input(condition, volume) for volume in (targets, fake_volume)])
             real, fake = self.discriminator(both.to(targets.dtype)).chunk(2)
             loss = 0.5 * (
                 self.adversarial_loss(real, target_is_real=True, for_discriminator=True)
@@ -242,14 +244,6 @@ class AdversarialTrainer(Trainer):
         if last:
             self._step(self.discriminator_optimizer)
 
-    def _discriminator_input(self, inputs: Tensor, volume: Tensor) -> Tensor:
-        """A volume, after the condition if there is one.
-
-        It is clipped to [0, 1]: in training a prediction may leave it a little, by which it could be told from a label.
-        """
-        volume = volume.clamp(0.0, 1.0)
-        return volume if self.condition is None else torch.cat([self.condition(inputs), volume], dim=1)
-
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
 
@@ -266,3 +260,12 @@ class AdversarialTrainer(Trainer):
 def _finest(prediction: Tensor | Sequence[Tensor]) -> Tensor:
     """The finest volume of a network, with or without deep supervision."""
     return prediction if isinstance(prediction, Tensor) else prediction[0]
+
+
+def _discriminator_input(condition: Tensor | None, volume: Tensor) -> Tensor:
+    """A volume, after the condition if there is one.
+
+    It is clipped to [0, 1]: in training a prediction may leave it a little, by which it could be told from a label.
+    """
+    volume = volume.clamp(0.0, 1.0)
+    return volume if condition is None else torch.cat([condition, volume], dim=1)
