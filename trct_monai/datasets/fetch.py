@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 
 from tqdm import tqdm
 
@@ -116,16 +116,13 @@ def fetch(
             published.write(folder)
         _fetch_all(folder, wanted, num_workers, endpoint)
     print(f"wrote {folder}: {LICENSES}, {CITATIONS}{', ' + ', '.join(SIDES.values()) if published else ''}")
-    print(f"next: python -m trct_monai prepare --input {folder} --output CASES{_phases(name)}")
+    phases = " --phases True" if name == "4d_lung" else ""
+    print(f"next: python -m trct_monai prepare --input {folder / name} --output CASES{phases}")
     if published:
         lists = " ".join(
             f"--{key}_list {folder / file}" for key, file in zip(("train", "test"), SIDES.values(), strict=True)
         )
         print(f"then: python -m trct_monai split --data CASES --by lists {lists} --leaks_to test")
-
-
-def _phases(name: str) -> str:
-    return " --phases True" if name == "4d_lung" else ""
 
 
 def _fitting(cts: Sequence[RemoteSeries], body_part: str, min_slices: int) -> list[RemoteSeries]:
@@ -255,7 +252,7 @@ def _fetch_all(folder: Path, series: Sequence[RemoteSeries], num_workers: int, e
             f"{folder}: {_size(to_come)} are to come, {_size(free)} are free there; make room, write to another disk, "
             "or fetch less by --limit or --patients"
         )
-    stop, lock, refused = Event(), Lock(), list[str]()
+    lock, refused = Lock(), list[str]()
     with (
         closing(Bucket(endpoint, num_workers)) as bucket,
         tqdm(total=total, desc="fetch", unit="B", unit_scale=True, disable=not absent) as progress,
@@ -265,8 +262,6 @@ def _fetch_all(folder: Path, series: Sequence[RemoteSeries], num_workers: int, e
         def arrived(num_bytes: int) -> None:
             with lock:
                 progress.update(num_bytes)
-            if stop.is_set():
-                raise InterruptedError("stopped")
 
         futures = [pool.submit(fetch_series, bucket, one, folder / one.folder, arrived) for one in absent]
         try:
@@ -277,7 +272,7 @@ def _fetch_all(folder: Path, series: Sequence[RemoteSeries], num_workers: int, e
                     refused.append(str(error))
                     tqdm.write(f"refused  {error}")
         except BaseException:
-            stop.set()
+            bucket.stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     print(f"{len(absent) - len(refused)} series in this run, {len(refused)} refused")

@@ -5,13 +5,13 @@ A series that is not complete lies in a hidden folder, which `prepare` passes ov
 
 import hashlib
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from threading import Event
 from typing import Any
 from xml.etree import ElementTree
 
@@ -76,6 +76,9 @@ class Bucket:
     Args:
         endpoint: Its address.
         connections: How many to keep open.
+
+    Attributes:
+        stopped: Set it, and no thread begins another file or try.
     """
 
     def __init__(self, endpoint: str, connections: int = 1) -> None:
@@ -84,6 +87,7 @@ class Bucket:
         if not endpoint.startswith(("http://", "https://")):
             raise ValueError(f"endpoint must begin with https:// or http://, got {endpoint!r}")
         self.endpoint = endpoint.rstrip("/")
+        self.stopped = Event()
         self.session = requests.Session()
         self.session.headers["Accept-Encoding"] = "identity"  # sizes are those of the files
         for scheme in ("http://", "https://"):
@@ -180,7 +184,8 @@ class Bucket:
                         f"{self.endpoint}: the connection failed {TRIES} times ({error}); what is complete stays, the "
                         "same command goes on from there"
                     ) from error
-            time.sleep(PAUSE * 2**number)
+            if self.stopped.wait(PAUSE * 2**number):
+                raise InterruptedError("stopped")
 
 
 def is_complete(folder: Path, series: RemoteSeries) -> bool:
@@ -209,11 +214,12 @@ def fetch_series(bucket: Bucket, series: RemoteSeries, folder: Path, arrived: Ca
         bucket: The server.
         series: The series.
         folder: Where it goes. Files that are there already stay if they are right.
-        arrived: Takes the number of bytes that are there now, after each file; may raise to stop.
+        arrived: Takes the bytes of each file that is there.
 
     Raises:
         ValueError: If the server has other files than the index.
         ConnectionError: If the connection fails.
+        InterruptedError: If another thread stopped all.
         WriteError: If the disk takes no more.
     """
     hidden = incomplete(folder)
@@ -226,6 +232,8 @@ def fetch_series(bucket: Bucket, series: RemoteSeries, folder: Path, arrived: Ca
         if path.name not in {file.name for file in files}:
             path.unlink()
     for file in files:
+        if bucket.stopped.is_set():
+            raise InterruptedError("stopped")
         if not file.is_in(hidden):
             bucket.get(file, hidden / file.name)
         arrived(file.num_bytes)
