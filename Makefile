@@ -4,10 +4,11 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help install quick test lint docs demo gpu gpu-train clean
+.PHONY: help install quick test lint docs demo lidc gpu gpu-train clean
 
 help:
 	@echo "make demo   phantoms, a short training, reconstruction of unseen phantoms, table and figure: in demo/"
+	@echo "make lidc   LIDC-IDRI from the network (128 GB), one bundle trained on it, leaderboard: in data/lidc/"
 	@echo "make quick  linter, type checker and the quick tests: for every commit"
 	@echo "make test   linter, type checker, documents and all tests"
 	@echo "make docs   the documents of docs/ and of the library, in build/docs/"
@@ -63,6 +64,10 @@ demo: install
 	$(RUN) trct_monai reconstruct --out $(DEMO)/reconstruction/ct.nii.gz \
 		--pa $(DEMO)/phantoms/phantom_000130/phantom_000130_pa_drr.png \
 		--lat $(DEMO)/phantoms/phantom_000130/phantom_000130_lat_drr.png
+
+# Variables: examples/lidc.sh. It goes on where it stopped.
+lidc: install
+	PYTHON=$(VENV)/bin/python examples/lidc.sh
 
 # A GPU's own Python, which has PyTorch for it, not the one of .venv.
 gpu gpu-train: export PYTHONPATH := .:$(PYTHONPATH)

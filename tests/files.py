@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nibabel
@@ -37,6 +37,7 @@ def save_series(
     intercept: float = 0.0,
     dtype: type[np.integer] = np.int16,
     description: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write a RAS volume as DICOM slices, tilted as its affine says.
 
@@ -52,6 +53,7 @@ def save_series(
         intercept: RescaleIntercept of all.
         dtype: Type of the stored pixels, which are (HU - intercept) / slope.
         description: SeriesDescription.
+        tags: Further elements, such as 0018|0015.
     """
     import itk
 
@@ -81,6 +83,7 @@ def save_series(
             "0028|1052": "0",
             "0028|1053": "1",
             **({"0008|103e": description} if description else {}),
+            **(tags or {}),
         }.items():
             header[tag] = value
         image.SetSpacing(spacing.tolist())

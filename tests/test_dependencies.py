@@ -11,8 +11,11 @@ from monai.bundle import ConfigParser
 
 from tests.bundles.miniature import SIZES, arguments, files, smoke
 
-NOT_NEEDED = ("itk", "plotly", "onnx", "onnxruntime", "lpips", "pydicom", "beartype", "sphinx", "pytest", "mlflow")
-"""Packages that other tasks take: DICOM and CTs of other formats, reports, export, one metric, tests, documents."""
+NOT_NEEDED = (
+    "itk", "plotly", "onnx", "onnxruntime", "lpips", "pydicom", "beartype", "sphinx", "pytest", "mlflow",
+    "pyarrow", "idc_index_data",
+)  # fmt: skip
+"""Packages that other tasks take: DICOM, CTs of other formats, reports, export, one metric, tests, documents, fetch."""
 
 WITHOUT = f"""
 import sys

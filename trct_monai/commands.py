@@ -24,6 +24,7 @@ import fire
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: module and function, and what stands in the list of commands
     "phantoms": ("datasets.phantom_sets:phantoms", "make thorax phantoms with radiographs, no download needed"),
+    "fetch": ("datasets.fetch:fetch", "bring public chest CTs by name, with licences and the published split"),
     "prepare": ("datasets.prepare:prepare", "turn CTs (DICOM, NIfTI, MetaImage, NRRD, X2CT) into cases"),
     "split": ("datasets.split:split", "split cases into training, validation and test by patient"),
     "check": ("datasets.check:check", "verify a datalist and its files, and draw a picture of the cases"),

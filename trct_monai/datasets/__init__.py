@@ -4,6 +4,7 @@ from trct_monai.datasets.check import check
 from trct_monai.datasets.ct_cases import PhantomPatients, ct_cases, hold_out
 from trct_monai.datasets.defaults import default_datalist, default_phases
 from trct_monai.datasets.endless import EndlessPhantoms, RepeatedCases
+from trct_monai.datasets.fetch import fetch
 from trct_monai.datasets.phantom_sets import phantoms
 from trct_monai.datasets.phase_slices import PhaseSlices, load_phases
 from trct_monai.datasets.plant import plant
@@ -23,6 +24,7 @@ __all__ = [
     "ct_cases",
     "default_datalist",
     "default_phases",
+    "fetch",
     "find_volumes",
     "hold_out",
     "load_phases",
