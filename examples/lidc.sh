@@ -38,8 +38,13 @@ resume=False
 trct run "${TRAINING:-$bundle}" training --datalist "$datalist" --output_dir "$output" \
     --ckpt_path "$output/model.pt" --resume "$resume" ${TRAIN:-}
 
-echo "[6/6] the leaderboard with $bundle"
+echo "[6/6] the leaderboard with $bundle, and with what earlier runs trained in this folder"
 trct run "$bundle" --datalist "$datalist" --output_dir "$output/predictions" --ckpt_path "$output/model.pt" \
     ${RECONSTRUCT:-}
+methods=()
+for model in "$folder"/*/model.pt; do
+    trained=$(dirname "$model")
+    methods+=("$(basename "$trained")=$trained/predictions")
+done
 trct leaderboard --datalist "$datalist" --output "$folder/leaderboard" \
-    --methods "$name=$output/predictions" ${BOARD:-}
+    --methods "$(IFS=, && echo "${methods[*]}")" ${BOARD:-}

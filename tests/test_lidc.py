@@ -99,6 +99,16 @@ def test_a_training_that_was_stopped_is_resumed(repository: Path, said: Path) ->
         (resume / "checkpoint.pt").touch()
 
 
+def test_all_bundles_that_were_trained_are_in_the_table(repository: Path, said: Path) -> None:
+    for name in ("any_view_small", "trct_gan"):
+        (said / "lidc" / name).mkdir(parents=True)
+        (said / "lidc" / name / "model.pt").touch()
+    lines = run(said, repository / "examples" / "lidc.sh", LIDC="lidc", BUNDLE="trct_gan")
+    ours = "any_view_small=lidc/any_view_small/predictions,trct_gan=lidc/trct_gan/predictions"
+    board = "python -m trct_monai leaderboard --datalist lidc/cases/x2ct.json --output lidc/leaderboard"
+    assert lines[-1] == f"{board} --methods {ours}"
+
+
 def test_an_array_prepares_one_share_a_task(repository: Path, said: Path) -> None:
     lines = run(said, repository / "examples" / "lidc.sh", SHARDS="16", LIDC="lidc")
     (batch,) = (line for line in lines if line.startswith("sbatch"))
