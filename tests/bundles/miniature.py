@@ -60,6 +60,13 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "discriminator_channels": [4, 8],
         "adversarial_start": 1,
     },
+    "x2ct_gan": {
+        "stem_channels": 4,
+        "dense_layers": [1, 2],
+        "growth_rate": 4,
+        "decoder_channels": [8, 4, 4],
+        "discriminator_channels": [4, 8],
+    },
 }
 # What an overlay needs beyond its bundle's line.
 OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {

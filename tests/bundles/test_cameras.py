@@ -112,7 +112,7 @@ def test_methods_of_a_fixed_geometry_refuse_in_one_line_and_name_those_that_can(
     assert f"or use a method that takes each case's own cameras: {OWN_CAMERAS}" in message
 
 
-@pytest.mark.parametrize("bundle", ["direct_regression", "trct_gan", "two_stage"])
+@pytest.mark.parametrize("bundle", ["direct_regression", "trct_gan", "two_stage", "x2ct_gan"])
 def test_views_in_another_order_are_refused_where_each_has_its_encoder(
     bundle: str, own_cameras: Path, tmp_path: Path
 ) -> None:

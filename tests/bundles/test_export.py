@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 BUNDLES = [
     "direct_regression+small",
     "trct_gan+small",
+    "x2ct_gan+small",
     "two_stage+small",
     "hybrid_cnn_vit+small",
     "any_view+small+intervals",

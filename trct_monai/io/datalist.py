@@ -37,7 +37,7 @@ USES = {
 }
 """What to do with a datalist of the other task."""
 
-OWN_CAMERAS = "any_view, hybrid_cnn_vit, direct_regression, trct_gan, two_stage"
+OWN_CAMERAS = "any_view, hybrid_cnn_vit, direct_regression, trct_gan, two_stage, x2ct_gan"
 """The bundles that train and infer on each case's own cameras, for messages of those that do not."""
 
 FIELDS = {
