@@ -89,6 +89,7 @@ def test_without_the_flag_all_is_as_before_and_one_line_names_it(folder: Path) -
 
 def test_what_does_not_go_together_is_refused_in_one_line(folder: Path) -> None:
     assert "--real_radiographs measures cameras" in prepare(folder, real_radiographs=True, geometry="clinic").error
+    assert "give --real_radiographs True, too" in prepare(folder, single_view=True).error
     assert "max_error must be positive" in prepare(folder, real_radiographs=True, max_error=0).error
     shutil.rmtree(folder / "ct1"), shutil.rmtree(folder / "ct3")
     ran = prepare(folder, real_radiographs=True)

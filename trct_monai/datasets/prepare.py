@@ -118,14 +118,18 @@ def prepare(
         if geometry != MEASURED or phases:
             raise ValueError("--real_radiographs measures cameras: --geometry, --views and --phases do not go with it")
         options = replace(options, real=RealOptions(min_correlation, float(max_error), single_view))
+    elif single_view:
+        raise ValueError("--single_view True keeps a CT with one real radiograph; give --real_radiographs True, too")
     shares = check_fractions(fractions)
     parse_shard(shard)
     root, target = Path(input), Path(output)
     if target.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {target} must not be inside input {root}, which is searched for CTs")
     if phases or is_phase_layout(root):
-        if rescale or patients != AUTO:
-            raise ValueError("--rescale and --patients are for CTs with radiographs, not for phases")
+        if rescale or patients != AUTO or real_radiographs:
+            raise ValueError(
+                "--rescale, --patients and --real_radiographs are for CTs with radiographs, not for phases"
+            )
         prepare_pairs = prepare_cycles if phases else prepare_phases
         prepare_pairs(
             root, target, min_slices=min_slices, num_workers=num_workers, shard=shard, max_skipped=max_skipped,

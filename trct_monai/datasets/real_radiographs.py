@@ -38,7 +38,7 @@ REAL = "real"
 
 MAX_ERROR = 5.0
 """Estimated error in mm from which the camera of a radiograph is not sure. Bodies differ: another patient's radiograph
-has 7.8 or more, one of the same phantom in any breath at most 4.2 (data/README.md)."""
+has 7.8 or more, one of the same patient in another breath or bent 4.7 at most (data/README.md)."""
 
 CLEARLY = 0.7
 """A view is clear if what it leaves unexplained of the picture, 1 - correlation^2, is less than this share of what the
