@@ -14,6 +14,7 @@ from trct_monai.projector import project_hu
 from trct_monai.registration import register, verify
 from trct_monai.registration.camera import POINTS, as_stored
 from trct_monai.registration.poses import Beam
+from trct_monai.registration.prior import Prior
 from trct_monai.registration.projections import CoarseCT
 
 SPACING = (5.0, 5.0, 5.0)
@@ -91,6 +92,32 @@ def test_neither_a_change_of_scale_nor_masked_pixels_matter(ct):
     assert first.orientation["correlation"] > 0.999 and second.orientation["correlation"] < -0.999
     gain, offset = first.intensity["gain"], first.intensity["offset"]
     assert gain == pytest.approx(1, abs=0.05) and offset == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_breath_is_not_taken_for_another_camera(ct):
+    """The same patient half way to expiration; and another patient, whose camera is not sure."""
+    breathing = torch.from_numpy(thorax_phantom(3, size=64, findings=[], phase=0.25).ct_hu)[None]
+    camera = make_camera("lat", 91.0, sod=1600.0, sdd=1800.0, detector_extent=(400.0, 380.0), size=(100, 95))
+    picture = taken(breathing, camera, scatter_fraction=0.2, photons=20000)
+    found = register(picture, ct, SPACING, nominal("lat"), prior=Prior.of_radiograph("lat", (100, 95)))
+    assert found.orientation["transform"] == "identity" and found.is_sure(max_error=5)
+    assert error_mm(found, camera, "identity") < 5
+    other = torch.from_numpy(thorax_phantom(11, size=64, findings=[]).ct_hu)[None]
+    stranger = register(picture, other, SPACING, nominal("lat"), prior=Prior.of_radiograph("lat", (100, 95)))
+    assert not stranger.is_sure(max_error=5) and stranger.error_mm > 1.5 * found.error_mm
+
+
+def test_a_turned_picture_has_its_sides_exchanged_and_rare_ways_cost():
+    prior = Prior.of_radiograph("pa", (300, 200), (0.2, 0.1))
+    upright, turned = prior.centers(torch.tensor([0, 4]))
+    assert float(upright[1].exp()) == pytest.approx(3.0) and float(turned[1].exp()) == pytest.approx(1 / 3)
+    assert float(1 / upright[4]) == pytest.approx(1600.0)
+    names = list(ORIENTATIONS)
+    usual = [(side, names[index]) for side, index in (prior.against == prior.against.min()).nonzero().tolist()]
+    assert usual == [(0, "identity")]  # PA, upright, not mirrored
+    ap = Prior.of_radiograph("pa", (300, 200), is_opposite=True).against
+    assert int(ap.argmin()) == len(names) + names.index("flip_columns")  # not mirrored as it is displayed
 
 
 @pytest.mark.slow

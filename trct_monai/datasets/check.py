@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from trct_monai.datasets.checksum import describe_checksum
 from trct_monai.datasets.prepare_phases import MAX_DISTANCE_MM
+from trct_monai.datasets.real_radiographs import REAL, measured_pixels
 from trct_monai.datasets.split import find_leaks
 from trct_monai.datasets.spread import describe_spread
 from trct_monai.figures import contact_sheet, save_figure
@@ -111,7 +112,7 @@ class _CaseCheck:
     @property
     def is_given(self) -> bool:
         """Whether its radiographs came with the CT."""
-        return bool(self.case.get("provenance", {}).get("radiographs") == "given")
+        return self.case.get("provenance", {}).get("radiographs") in ("given", REAL)
 
     def rows(self, cube: Tensor) -> list[tuple[str, Tensor, list[tuple[str, Tensor]]]]:
         """The case's lines in the picture: its CT with its radiographs, or a pair one below the other."""
@@ -191,7 +192,9 @@ class _CaseCheck:
             if error is None:
                 match = measure(image, self.cube, self.extent, camera)
             else:
-                match = verify(image, self.cube, [self.extent / self.cube.shape[-1]] * 3, camera)
+                is_real = self.case.get("provenance", {}).get("radiographs") == REAL
+                mask = measured_pixels(image) if is_real else None
+                match = verify(image, self.cube, [self.extent / self.cube.shape[-1]] * 3, camera, mask=mask)
             if self.is_given:
                 self.pictures.append((f"{camera.name}, projected", match.expected))
             now = match.orientation

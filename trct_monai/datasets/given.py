@@ -68,7 +68,7 @@ def write_given_radiographs(
     missing = [camera.name for camera in cameras if camera.name not in {**pictures, **source.radiographs}]
     if missing:
         raise ValueError(f"{source.path}: no radiograph of the view {', '.join(missing)} beside it")
-    offset = (_center(ct.affine, ct.ct_hu.shape[1:]) - _center(cube.affine, cube.shape[1:])).tolist()
+    offset = (middle_of(ct.affine, ct.ct_hu.shape[1:]) - middle_of(cube.affine, cube.shape[1:])).tolist()
     names, matches, intensity = [], [], []
     for camera in cameras:
         stem = f"{source.case_id}_{camera.name}_drr"
@@ -189,6 +189,7 @@ def _check_upright(source: Source, ct: CT, matches: Sequence[Match]) -> None:
         )
 
 
-def _center(affine: Tensor, shape: Sequence[int]) -> np.ndarray:
+def middle_of(affine: Tensor, shape: Sequence[int]) -> np.ndarray:
+    """The middle of a volume in world mm (3,), from its affine and its shape."""
     matrix = affine.double().numpy()
     return np.asarray(matrix[:3, :3] @ ((np.array(shape) - 1) / 2) + matrix[:3, 3])

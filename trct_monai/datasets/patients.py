@@ -133,9 +133,9 @@ def usual_patient(root: Path, path: Path, known: str) -> str:
         path: A CT's file, or the folder of a series, in `root`.
         known: PatientID, or what a record says; empty if there is none.
     """
+    if named := named_patient(known):
+        return named
     known = unicodedata.normalize("NFC", known).strip()
-    if known and not PLACEHOLDERS.fullmatch(known):
-        return known
     parts = path.relative_to(root).parts
     if match := _LIDC.search("/".join(parts)):
         return match.group()
@@ -145,6 +145,12 @@ def usual_patient(root: Path, path: Path, known: str) -> str:
     if path.is_dir():
         return unicodedata.normalize("NFC", names[0] if names else known or root.absolute().name)
     return _own_name(path) if len(names) < 2 or _stem(path) == path.parent.name else names[0]
+
+
+def named_patient(patient_id: str) -> str:
+    """A PatientID without blanks around it; empty if it is a placeholder, which names nobody."""
+    known = unicodedata.normalize("NFC", patient_id).strip()
+    return "" if PLACEHOLDERS.fullmatch(known) else known
 
 
 def _own_name(path: Path) -> str:

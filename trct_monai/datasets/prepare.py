@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from trct_monai.datasets.phases import is_phase_layout
 from trct_monai.datasets.prepare_case import MEASURED, RENDERED, Options, products
 from trct_monai.datasets.prepare_cycles import prepare_cycles
 from trct_monai.datasets.prepare_phases import prepare_phases
+from trct_monai.datasets.real_radiographs import MAX_ERROR, RealOptions, describe_real
+from trct_monai.datasets.real_sources import describe_radiographs, pair_radiographs
 from trct_monai.datasets.sources import LAYOUTS, Found, find_sources
 from trct_monai.datasets.split import Sections, check_fractions, split_by_hash
 from trct_monai.datasets.workers import parse_shard
@@ -41,6 +43,9 @@ def prepare(
     center: str = "lungs",
     whole: bool = False,
     phases: bool = False,
+    real_radiographs: bool = False,
+    single_view: bool = False,
+    max_error: float = MAX_ERROR,
     min_correlation: float = MIN_CORRELATION,
     min_slices: int = 16,
     h5_axes: str = "SPL",
@@ -83,6 +88,10 @@ def prepare(
         center: What the cube is centred on: lungs (a CT without any is refused), or body, as published protocols do.
         phases: The input holds 4-D CTs, all phases of a breath or heart beat each: make pairs of their time average and
             phase 0, for the phase generator.
+        real_radiographs: Keep the radiographs (CR, DX) of the CTs' patients, found by PatientID, in place of rendered
+            ones. Views and cameras are measured; what fits the CT neither as a frontal nor as a lateral is left out.
+        single_view: Keep a CT with one of the two real views, for any_view, which takes any number.
+        max_error: A real radiograph whose camera has a larger estimated error in mm is left out.
         whole: Render radiographs from all of the CT, as in life: what lies outside the cube casts its shadow, too.
         min_correlation: A radiograph that correlates less than this with our projection is refused.
         min_slices: Shorter DICOM series are skipped and listed.
@@ -105,14 +114,22 @@ def prepare(
         size, float(extent), geometry, radiograph_size, (window[0], window[1]), remove_table, nifti, dicom, photons,
         scatter_fraction, min_correlation, h5_axes, kvp, center, whole, None if rescale is None else (slope, intercept),
     )  # fmt: skip
+    if real_radiographs:
+        if geometry != MEASURED or phases:
+            raise ValueError("--real_radiographs measures cameras: --geometry, --views and --phases do not go with it")
+        options = replace(options, real=RealOptions(min_correlation, float(max_error), single_view))
+    elif single_view:
+        raise ValueError("--single_view True keeps a CT with one real radiograph; give --real_radiographs True, too")
     shares = check_fractions(fractions)
     parse_shard(shard)
     root, target = Path(input), Path(output)
     if target.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {target} must not be inside input {root}, which is searched for CTs")
     if phases or is_phase_layout(root):
-        if rescale or patients != AUTO:
-            raise ValueError("--rescale and --patients are for CTs with radiographs, not for phases")
+        if rescale or patients != AUTO or real_radiographs:
+            raise ValueError(
+                "--rescale, --patients and --real_radiographs are for CTs with radiographs, not for phases"
+            )
         prepare_pairs = prepare_cycles if phases else prepare_phases
         prepare_pairs(
             root, target, min_slices=min_slices, num_workers=num_workers, shard=shard, max_skipped=max_skipped,
@@ -120,16 +137,20 @@ def prepare(
         )  # fmt: skip
         return
     found = find_sources(root, min_slices, patients)
+    if real_radiographs:
+        found = pair_radiographs(root, found, single_view)
     _describe(root, found)
     if not found.sources and not found.refused:
         raise ValueError(
             f"{root}: no CT found" + (f"; {found.skipped[0][0]} is {found.skipped[0][1]}" if found.skipped else "")
         )
-    if geometry == MEASURED and not any(source.radiographs for source in found.sources):
+    if geometry == MEASURED and not any(source.radiographs or source.unsorted for source in found.sources):
         geometry = RENDERED  # nothing to measure
         options = replace(options, geometry=geometry)
 
     def arrange(cases: list[Case]) -> tuple[Sections, dict[str, Any]]:
+        for line in describe_real(cases):
+            print(line)
         return split_by_hash(cases, shares, seed), {
             "name": target.absolute().name,
             "description": f"{len(cases)} CTs with radiographs, prepared from {root.absolute().name}",
@@ -141,7 +162,7 @@ def prepare(
         }
 
     refused = [f"{path}: {reason}" for path, reason in found.refused]
-    recipe = Recipe(partial(products, options=options, root=root, output=target), asdict(options), "prepare")
+    recipe = Recipe(partial(products, options=options, root=root, output=target), options.recorded, "prepare")
     make_data_set(
         target, [Job((source.case_id,), source) for source in found.sources], recipe, arrange,
         num_workers=num_workers, shard=shard, max_skipped=max_skipped, refused=refused,
@@ -158,5 +179,6 @@ def _describe(root: Path, found: Found) -> None:
         print(f"refused  {path}: {reason}")
     if found.other_files:
         print(f"{found.other_files} files of other kinds left alone")
-    for line in describe_patients(source.patient_id for source in found.sources):
+    lines = describe_patients(source.patient_id for source in found.sources)
+    for line in (*lines, *describe_radiographs(found)):
         print(line)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from trct_monai.datasets.cases import CaseFolder, write_ct, write_radiographs
 from trct_monai.datasets.driver import Product
 from trct_monai.datasets.given import check_fits, write_given_radiographs
+from trct_monai.datasets.real_radiographs import RealOptions, write_real_radiographs
 from trct_monai.datasets.sources import LAYOUTS, Source
 from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.presets import preset
@@ -60,6 +61,7 @@ class Options:
     center: str = "lungs"
     whole: bool = False
     rescale: tuple[float, float] | None = None
+    real: RealOptions | None = None
 
     def __post_init__(self) -> None:
         check_hu_window(self.hu_window)
@@ -73,6 +75,11 @@ class Options:
         degrade(torch.zeros(1, 1, 2, 2), (1.0, 1.0), **self.physics, generator=torch.Generator())
         if self.kvp is not None:
             kramers_spectrum(self.kvp)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What a case's stamp has of them: nothing of real radiographs where none are kept."""
+        return {name: value for name, value in asdict(self).items() if name != "real" or value is not None}
 
     def cameras(self, size: int = 512) -> tuple[Camera, ...]:
         """The views: those of the geometry, or of `RENDERED` where cameras are to be measured."""
@@ -120,7 +127,7 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
     ct = read_ct(source.path, source.files, options.h5_axes, options.rescale)
     where = partial(CTPreprocessing, extent=options.extent, remove_table=options.remove_table, center=options.center)
     protocol = where(options.size)
-    rendered = not source.radiographs and source.format != "HDF5"
+    rendered = not source.radiographs and not source.unsorted and source.format != "HDF5"
     fine_size = max(options.size, round(options.extent / max(RENDER_SPACING, min(ct.spacing))))
     in_cube = rendered and not options.whole
     try:
@@ -134,7 +141,10 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         stored = cube[0].as_tensor().clamp(*options.hu_window).numpy()
         study = {"PatientID": source.patient_id}
         write_ct_series(stored, cube.affine.numpy(), folder / f"{source.case_id}_dicom", study, RESAMPLED)
-    if rendered:
+    origin = {"radiographs": "rendered" if rendered else "given"}
+    if options.real is not None:
+        radiographs, origin = write_real_radiographs(source, ct, cube, folder, options.real, root, refused)
+    elif rendered:
         images = render(fine[0], options.extent / fine_size, options, source.case_id)
         radiographs = _write_rendered(source, images, cube, options, refused, folder)
     else:
@@ -148,7 +158,7 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         "layout": LAYOUTS[source.layout],
         "shape": list(ct.ct_hu.shape[1:]),
         "spacing_mm": [round(side, 6) for side in ct.spacing],
-        "radiographs": "rendered" if rendered else "given",
+        **origin,
         **ct.header,
     }
     return {

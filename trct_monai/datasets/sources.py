@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trct_monai.datasets.cases import RECORD
-from trct_monai.datasets.patients import AUTO, PatientRule, patient_rule, usual_patient
+from trct_monai.datasets.patients import AUTO, PatientRule, named_patient, patient_rule, usual_patient
 from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
 from trct_monai.io.dicom.series import Series, group_series, may_be_dicom
 from trct_monai.io.files import read_json
@@ -25,7 +25,10 @@ PICTURES = (*ENDINGS, ".npy")
 VIEW_NAMES = {"pa": "pa", "frontal": "pa", "lat": "lat", "lateral": "lat"}
 """What others call our views in file names; ``viewN`` is understood as well."""
 
-LAYOUTS = {1: "CTs", 2: "CTs with radiographs", 3: "X2CT files"}
+LAYOUTS = {1: "CTs", 2: "CTs with radiographs", 3: "X2CT files", 6: "CTs with CR or DX of the same patients"}
+
+RADIOGRAPHS = ("CR", "DX")
+"""Modalities of DICOM radiographs."""
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
@@ -48,6 +51,8 @@ class Source:
         path: The file, or the folder of a series.
         files: All files of the CT.
         radiographs: Picture of each view that came with the CT.
+        header_patient: PatientID of a DICOM series; empty if it is a placeholder.
+        unsorted: DICOM radiographs of the same patient whose views are to be found out.
     """
 
     case_id: str
@@ -56,22 +61,29 @@ class Source:
     path: Path
     files: tuple[Path, ...]
     radiographs: dict[str, Path] = field(default_factory=dict)
+    header_patient: str = ""
+    unsorted: tuple[Path, ...] = ()
 
     @property
     def layout(self) -> int:
         """Number of the layout, see `LAYOUTS`."""
-        return 3 if self.format == "HDF5" else 2 if self.radiographs else 1
+        return 3 if self.format == "HDF5" else 6 if self.unsorted else 2 if self.radiographs else 1
 
     def location(self, root: Path) -> str:
         """Where the CT was found, relative to `root`: for information, it decides nothing."""
-        return Path(os.path.relpath(self.path, root)).as_posix()
+        return self.relative(self.path, root)
+
+    @staticmethod
+    def relative(path: Path, root: Path) -> str:
+        """A path relative to `root`, with slashes on every system."""
+        return Path(os.path.relpath(path, root)).as_posix()
 
     def digests(self, root: Path) -> dict[str, str]:
         """Digest of each file that goes into the case, by its path relative to `root`."""
         side_cars = [side_car for picture in self.radiographs.values() if (side_car := side_car_of(picture)).is_file()]
         voxels = [file for header in self.files for file in detached_files(header)]
-        files = [*self.files, *voxels, *self.radiographs.values(), *side_cars]
-        return {Path(os.path.relpath(file, root)).as_posix(): digest_file(file) for file in files}
+        files = [*self.files, *voxels, *self.radiographs.values(), *self.unsorted, *side_cars]
+        return {self.relative(file, root): digest_file(file) for file in files}
 
 
 @dataclass
@@ -83,12 +95,14 @@ class Found:
         skipped: Path and reason of what is no CT and need not be: localizers, short series, masks.
         refused: Path and reason of what should have been a case.
         other_files: Number of files of other kinds.
+        radiographs: DICOM radiographs by series; they are among what is skipped, too.
     """
 
     sources: list[Source] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     refused: list[tuple[Path, str]] = field(default_factory=list)
     other_files: int = 0
+    radiographs: list[Series] = field(default_factory=list)
 
 
 def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients: str = AUTO) -> Found:
@@ -114,6 +128,8 @@ def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients:
         slices += _search_folder(root, place, names, found, rule)
     # A bar only where it takes a while.
     for series in group_series(tqdm(slices, desc="headers", unit="file", delay=5), min_slices):
+        if series.modality in RADIOGRAPHS:
+            found.radiographs.append(series)
         if series.is_refused:
             found.refused.append((series.files[0], series.reason))
         elif series.reason:
@@ -209,7 +225,8 @@ def _search_folder(root: Path, place: Path, names: list[str], found: Found, rule
 def _series_source(root: Path, series: Series, rule: PatientRule) -> Source:
     place = Path(os.path.commonpath([file.parent for file in series.files]))
     case_id = f"{safe_name(usual_patient(root, place, series.patient_id))}_{series.digest}"
-    return Source(case_id, rule(place, series.patient_id), "DICOM", place, series.files)
+    patient = rule(place, series.patient_id)
+    return Source(case_id, patient, "DICOM", place, series.files, header_patient=named_patient(series.patient_id))
 
 
 def _file_source(root: Path, path: Path, extension: str, pictures: list[str], rule: PatientRule) -> Source:

@@ -28,6 +28,7 @@ from trct_monai.io.case import Intensity, Orientation
 from trct_monai.registration.orientation import MIN_CORRELATION, Match
 from trct_monai.registration.pictures import Pictures
 from trct_monai.registration.poses import Beam
+from trct_monai.registration.prior import ANY, Prior
 from trct_monai.registration.projections import CoarseCT
 from trct_monai.registration.refinement import Fit, refine
 from trct_monai.registration.search import Guess, search
@@ -71,13 +72,14 @@ class Registration(Match):
     error_mm: float
     scatter: float
 
-    def is_sure(self, min_correlation: float = MIN_CORRELATION) -> bool:
+    def is_sure(self, min_correlation: float = MIN_CORRELATION, max_error: float = MAX_ERROR) -> bool:
         """Whether the camera may be used.
 
         Args:
             min_correlation: Least correlation of the picture with what the camera gives.
+            max_error: Largest estimated error in mm.
         """
-        return abs(self.orientation["correlation"]) >= min_correlation and self.error_mm <= MAX_ERROR
+        return abs(self.orientation["correlation"]) >= min_correlation and self.error_mm <= max_error
 
 
 def register(
@@ -87,6 +89,7 @@ def register(
     camera: Camera,
     *,
     mask: Bool[Tensor, "H W"] | None = None,
+    prior: Prior = ANY,
 ) -> Registration:
     """The camera with which a radiograph of a CT was taken.
 
@@ -96,6 +99,7 @@ def register(
         spacing: Its voxel sides in mm.
         camera: A view with the nominal direction of the beam; nothing else of it plays a part.
         mask: Pixels of the picture to look at; without it all of them. Leave out shutters and letters.
+        prior: What is known of the camera before.
 
     Returns:
         The registration, with a camera in mm from the middle of the CT.
@@ -110,21 +114,27 @@ def register(
     beams = (Beam.of(camera), Beam.of(camera.opposite()))
     volumes = {coarse: CoarseCT.of(ct_hu.as_subclass(Tensor)[0], spacing, coarse, beams[0]) for coarse, _ in LEVELS}
     levels = [(volumes[coarse], beams, Pictures.of(image, mask, size)) for coarse, size in LEVELS]
-    first = refine(*levels[0], search(*levels[0])[:STARTS], 3)[: STARTS // 2]
-    first = _distinct(beams, refine(*levels[0], first, 4))
-    fits = refine(*levels[0], _spread(first[:2]), 3)[: STARTS // 3]
-    fits = _rivals(_distinct(beams, refine(*levels[0], fits, 5)), 3)
-    fits = _rivals(_distinct(beams, refine(*levels[1], fits, 5)), 2)
-    fits = refine(*levels[2], fits, 4)
-    if fits[0].side or _may_be_parallel(fits[0]):
-        fits = _first_of_twins(fits, refine(*levels[2], [_mirrored(fits[0])], 4)[0])
+    first = refine(*levels[0], search(*levels[0])[:STARTS], 3, prior)[: STARTS // 2]
+    first = _distinct(beams, refine(*levels[0], first, 4, prior))
+    fits = refine(*levels[0], _spread(first[:2]), 3, prior)[: STARTS // 3]
+    fits = _rivals(_distinct(beams, refine(*levels[0], fits, 5, prior)), 3)
+    fits = _rivals(_distinct(beams, refine(*levels[1], fits, 5, prior)), 2)
+    fits = refine(*levels[2], fits, 4, prior)
+    if fits[0].side or prior.tells_sides or _may_be_parallel(fits[0]):
+        twin = _mirrored(fits[0], prior.inverse_distance)
+        fits = _first_of_twins(fits, refine(*levels[2], [twin], 4, prior)[0], prior)
     fine = levels[2][0]
     others = [fit for fit in (*fits[1:], *first) if distance(beams, fits[0], fit) > SAME]
     return _result(image, mask, beams, fine, fits, others)
 
 
 def verify(
-    image: Float[Tensor, "H W"], ct_hu: Real[Tensor, "1 X Y Z"], spacing: Sequence[float], camera: Camera
+    image: Float[Tensor, "H W"],
+    ct_hu: Real[Tensor, "1 X Y Z"],
+    spacing: Sequence[float],
+    camera: Camera,
+    *,
+    mask: Bool[Tensor, "H W"] | None = None,
 ) -> Match:
     """How well a measured camera explains a picture, in each of the eight orientations.
 
@@ -135,14 +145,15 @@ def verify(
         ct_hu: The CT in HU, axes in RAS order along the world's; the middle is the camera's origin.
         spacing: Its voxel sides in mm.
         camera: The camera.
+        mask: Pixels of the picture to look at; without it all of them.
     """
     beam, (coarse, size) = Beam.of(camera), LEVELS[0]
     ct = CoarseCT.of(ct_hu.as_subclass(Tensor)[0], spacing, coarse, beam)
-    pose, pictures = beam.pose(camera), Pictures.of(image.float(), None, size)
+    pose, pictures = beam.pose(camera), Pictures.of(image.float(), mask, size)
     starts = [Guess(0, index, pose, 0.0, share) for index in range(len(ORIENTATIONS)) for share in (0.0, 0.15, 0.3)]
     best, *others = refine(ct, (beam, beam), pictures, starts, 0)
     other = next(fit for fit in others if fit.orientation != best.orientation)
-    return _match(image, None, ct, beam, best, other, camera)
+    return _match(image, mask, ct, beam, best, other, camera)
 
 
 def error_of(covariance: Float[Tensor, "8 8"], beam: Beam, pose: Float[Tensor, " 8"]) -> float:
@@ -204,24 +215,28 @@ def _may_be_parallel(fit: Fit) -> bool:
     return bool(fit.pose[4] < 2 * fit.covariance[4, 4].sqrt())
 
 
-def _mirrored(fit: Fit) -> Fit:
-    """The same rays from the other side, with the picture mirrored: the same picture, if the beam is parallel."""
+def _mirrored(fit: Fit, inverse_distance: float) -> Fit:
+    """The same view from the other side, with the picture mirrored: the same picture, if the beam is parallel."""
     names = list(ORIENTATIONS)
     twin = {
         "identity": "flip_columns", "flip_rows": "rotate_180", "transpose": "rotate_270", "rotate_90": "transpose_anti",
     }  # fmt: skip
     name = (twin | {other: one for one, other in twin.items()})[names[fit.orientation]]
-    signs = torch.tensor([1.0, 1.0, -1.0, 1.0, 0.0, -1.0, 1.0, -1.0])
-    return replace(fit, side=1 - fit.side, orientation=names.index(name), pose=fit.pose * signs)
+    pose = fit.pose * torch.tensor([1.0, 1.0, -1.0, 1.0, 0.0, -1.0, 1.0, -1.0])
+    pose[4] = inverse_distance
+    return replace(fit, side=1 - fit.side, orientation=names.index(name), pose=pose)
 
 
-def _first_of_twins(fits: list[Fit], twin: Fit) -> list[Fit]:
+def _first_of_twins(fits: list[Fit], twin: Fit, prior: Prior) -> list[Fit]:
     """The fits, with its twin from the other side in place of the first where that explains the picture better.
 
-    Where both explain it, the one from the nominal side is taken.
+    Where both explain it, the one from the nominal side is taken; if the prior tells the sides apart, neither is sure.
     """
+    first, *others = fits
+    if prior.tells_sides:
+        return [*sorted([first, twin], key=lambda fit: fit.cost), *others]
     margin = AS_GOOD if twin.side == 0 else -AS_GOOD
-    return [twin, *fits[1:]] if (twin.cost - fits[0].cost) * fits[0].pixels < margin else fits
+    return [twin, *others] if (twin.cost - first.cost) * first.pixels < margin else fits
 
 
 def _rivals(fits: Sequence[Fit], count: int) -> list[Fit]:

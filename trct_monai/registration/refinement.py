@@ -14,7 +14,7 @@ a little beside it in each of its eight numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, log, radians
+from math import exp, log
 
 import torch
 from jaxtyping import Float
@@ -22,27 +22,18 @@ from torch import Tensor
 
 from trct_monai.registration.pictures import Pictures
 from trct_monai.registration.poses import Beam
+from trct_monai.registration.prior import ANY, SCALES, Prior
 from trct_monai.registration.projections import CoarseCT
 from trct_monai.registration.scale import Scale, basis_of
 from trct_monai.registration.scatter import SCATTER_SIGMA, with_scatter
 from trct_monai.registration.search import LEAST_OVERLAP, Guess
 
-SCALES = torch.tensor([0.02, 0.02, 5.0, 5.0, 1e-4, radians(1), radians(1), radians(1), 0.05, 0.1])
-"""A unit of each unknown: `PARAMETERS`, the scatter fraction, and the log of its width over `SCATTER_SIGMA`."""
-
 STEP = 0.25
 """Units for finite differences."""
-
-PRIOR = torch.tensor([inf, 15.0, inf, inf, inf, 6.0, 6.0, 6.0, 6.0, 3.0])
-"""Standard deviation of each unknown around 0, in units, before anything was seen: pictures stretched by 30 %, patients
-turned by 6 degrees."""
 
 LOWEST = torch.tensor([log(120.0), -0.9, -200.0, -200.0, 0.0, -0.35, -0.35, -0.35, 0.0, -1.0])
 HIGHEST = torch.tensor([log(900.0), 0.9, 200.0, 200.0, 1 / 550, 0.35, 0.35, 0.35, 0.8, 1.0])
 """Limits of the unknowns."""
-
-CORRELATED = 12.0
-"""Neighbouring residuals that count as one: what the coarse CT leaves is no white noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +64,12 @@ class Fit:
 
 
 def refine(
-    ct: CoarseCT, beams: tuple[Beam, Beam], pictures: Pictures, starts: Sequence[Guess | Fit], steps: int
+    ct: CoarseCT,
+    beams: tuple[Beam, Beam],
+    pictures: Pictures,
+    starts: Sequence[Guess | Fit],
+    steps: int,
+    prior: Prior = ANY,
 ) -> list[Fit]:
     """Fits from several starts at once, the best first.
 
@@ -83,28 +79,33 @@ def refine(
         pictures: The radiograph in its orientations.
         starts: Guesses, or fits at another resolution.
         steps: Number of steps.
+        prior: What is known before.
     """
     fits: list[Fit] = []
     for side in (0, 1):
         some = [start for start in starts if start.side == side]
         if some:
-            fits += _refine(ct, beams[side], pictures, some, steps)
+            fits += _refine(ct, beams[side], pictures, some, steps, prior)
     return sorted(fits, key=lambda fit: fit.cost)
 
 
-def _refine(ct: CoarseCT, beam: Beam, pictures: Pictures, starts: Sequence[Guess | Fit], steps: int) -> list[Fit]:
+def _refine(
+    ct: CoarseCT, beam: Beam, pictures: Pictures, starts: Sequence[Guess | Fit], steps: int, prior: Prior
+) -> list[Fit]:
     index = torch.tensor([start.orientation for start in starts])
+    against = prior.against[torch.tensor([start.side for start in starts]), index]
+    known = _Known(prior.centers(index), 1 / prior.deviation.square(), against, prior.correlated)
     target, valid = pictures.values[index].flatten(1), pictures.weights[index].flatten(1)
     unknowns = torch.stack([torch.cat([s.pose.float(), torch.tensor([s.scatter, s.blur])]) for s in starts])
     best = unknowns = unknowns.clamp(LOWEST, HIGHEST)
-    state = _linearise(ct, beam, unknowns, target, valid)
+    state = _linearise(ct, beam, unknowns, target, valid, known)
     damping = torch.full((len(starts),), 1e-2)
     for _ in range(steps):
         diagonal = state.hessian.diagonal(dim1=1, dim2=2)
         system = state.hessian + torch.diag_embed(damping[:, None] * diagonal + 1e-9)
         step = torch.linalg.solve(system.double(), state.descent.double()).float().clamp(-8, 8)
         unknowns = (best + step * SCALES).clamp(LOWEST, HIGHEST)
-        new = _linearise(ct, beam, unknowns, target, valid)
+        new = _linearise(ct, beam, unknowns, target, valid, known)
         better = new.cost < state.cost
         best = torch.where(better[:, None], unknowns, best)
         state = state.where_not(better, new)
@@ -138,7 +139,18 @@ class _State:
         return _State(*(pick(getattr(new, name), getattr(self, name)) for name in self.__dataclass_fields__))
 
 
-def _linearise(ct: CoarseCT, beam: Beam, unknowns: Tensor, target: Tensor, valid: Tensor) -> _State:
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A prior for N starts: expected unknowns, their precision in units of `SCALES`, the cost of side and
+    orientation, and `Prior.correlated`."""
+
+    centers: Float[Tensor, "N 10"]
+    precision: Float[Tensor, " 10"]
+    against: Float[Tensor, " N"]
+    correlated: float
+
+
+def _linearise(ct: CoarseCT, beam: Beam, unknowns: Tensor, target: Tensor, valid: Tensor, known: _Known) -> _State:
     number, size = len(unknowns), int(target.shape[1] ** 0.5)
     offsets = torch.cat([torch.zeros(1, 8), torch.diag(SCALES[:8] * STEP)])
     images, counts = ct.project(beam, (unknowns[:, None, :8] + offsets).flatten(0, 1), size)
@@ -148,14 +160,15 @@ def _linearise(ct: CoarseCT, beam: Beam, unknowns: Tensor, target: Tensor, valid
     scale = Scale.of(p[:, 0], weight, target)
     moved = (basis_of(p[:, 1:]) @ scale.coefficients[:, None])[..., 0]  # (N, 10, P)
     slopes = scale.without_basis(((moved - scale.fitted[:, None]) / STEP).transpose(1, 2))
-    precision = 1 / PRIOR.square()
-    away = unknowns / SCALES * (precision > 0)
-    weighted = slopes * scale.precise[..., None] / CORRELATED
+    precision = known.precision
+    away = (unknowns - known.centers) / SCALES * (precision > 0)
+    weighted = slopes * scale.precise[..., None] / known.correlated
     hessian = weighted.transpose(1, 2) @ slopes + torch.diag(precision)
     descent = (weighted * scale.rest[..., None]).sum(1) - precision * away
-    pixels = scale.total / CORRELATED
+    pixels = scale.total / known.correlated
     overlap = weight.sum(1) / valid.sum(1).clamp(min=1)
-    cost = scale.surprise + (precision * away.square()).sum(1) / pixels + 10 * (LEAST_OVERLAP - overlap).clamp(min=0)
+    unlikely = (precision * away.square()).sum(1) + known.against
+    cost = scale.surprise + unlikely / pixels + 10 * (LEAST_OVERLAP - overlap).clamp(min=0)
     return _State(cost, scale.correlation, pixels, hessian, descent)
 
 

@@ -41,6 +41,7 @@ class Series:
         patient_id: PatientID; empty if it was removed.
         reason: Why the series is no CT volume; empty if it is one.
         is_refused: Whether it should have been one, as a damaged file should.
+        modality: Modality of its files; empty of what is no DICOM.
     """
 
     files: tuple[Path, ...]
@@ -48,6 +49,7 @@ class Series:
     patient_id: str
     reason: str = ""
     is_refused: bool = False
+    modality: str = ""
 
     @property
     def digest(self) -> str:
@@ -180,7 +182,8 @@ def read_series(files: Sequence[Path]) -> tuple[Tensor, np.ndarray, dict[str, An
 
 def _series(slices: Sequence[Slice], reason: str = "") -> Series:
     files = tuple(dict.fromkeys(one.path for one in slices))
-    return Series(files, slices[0].series[-1] or str(files[0].parent), slices[0].series[0], reason)
+    uid, patient = slices[0].series[-1] or str(files[0].parent), slices[0].series[0]
+    return Series(files, uid, patient, reason, modality=slices[0].modality)
 
 
 def _pattern(path: Path) -> tuple[Path, str]:
