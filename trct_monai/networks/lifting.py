@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
@@ -64,13 +64,17 @@ class LiftedRadiographs(nn.Module):
         self.register_buffer("centers", voxel_centers((volume_size,) * 3, extent / volume_size).float())
 
     def forward(
-        self, image: Float[Tensor, "B V H W"], matrices: Float[Tensor, "_ V 3 4"]
+        self,
+        image: Float[Tensor, "B V H W"],
+        matrices: Float[Tensor, "_ V 3 4"],
+        exposed: Bool[Tensor, "B V"] | None = None,
     ) -> Float[Tensor, "B V X Y Z"]:
         """Each radiograph in [0, 1] along its own rays.
 
         Args:
-            image: Radiographs as line integrals.
+            image: Radiographs as line integrals, on the device of this module.
             matrices: World-to-detector matrices, one set for all cases or one for each.
+            exposed: Has no effect.
         """
         unit = (image / self.largest).clamp(0.0, 1.0)
-        return lift(unit[:, :, None], matrices, self.centers.to(image.device)).squeeze(2)
+        return lift(unit[:, :, None], matrices.to(image.device, non_blocking=True), self.centers).squeeze(2)

@@ -71,7 +71,8 @@ def run_training(
 ) -> None:
     """Train, or go on with a training, with a checkpoint after each epoch and a bar of the progress.
 
-    The first line of the validation's log is the score of what a new training begins with.
+    The first line of the validation's log is the score of what a new training begins with, the last one that of the
+    epoch with which it ends, whatever the interval.
 
     Args:
         trainer: Runs the training.
@@ -80,7 +81,7 @@ def run_training(
         summary_writer: TensorBoard's, closed at the end.
         name: What stands before the bar.
         rank: Number of this process; the first alone shows the bar.
-        minutes: End after the epoch in which they are over, with a validation; None for an end by the epochs.
+        minutes: End after the epoch in which they are over; None for an end by the epochs.
     """
     checkpoint.attach(trainer)
     ProgressBar(disable=rank > 0, desc=name).attach(trainer, output_transform=RecentLoss())
@@ -92,8 +93,7 @@ def run_training(
         limit = TimeLimit(limit_sec=max(1, round(60 * minutes)))
         trainer.add_event_handler(Events.EPOCH_COMPLETED, limit)
     trainer.run()
-    if minutes is not None:
-        validate_last(evaluator, trainer)
+    validate_last(evaluator, trainer)
     if summary_writer is not None:
         summary_writer.close()
     state = evaluator.state
