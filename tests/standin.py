@@ -67,8 +67,8 @@ class StandIn:
 
     def flags(self, output: Path, **more: Any) -> dict[str, Any]:
         """Arguments of `fetch` for a quick run from here."""
-        known = {"output": str(output), "index": str(self.index), "endpoint": self.address, "min_slices": 1}
-        return known | {"collection": "lidc_idri", "num_workers": 2} | more
+        known = {"output": str(output), "index": str(self.index), "endpoint": self.address, "num_workers": 2}
+        return known | {"collection": "lidc_idri"} | ({} if more.get("split") else {"min_slices": 1}) | more
 
 
 class _Handler(BaseHTTPRequestHandler):

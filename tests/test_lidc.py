@@ -73,25 +73,35 @@ def test_one_command_goes_from_public_cts_to_a_leaderboard(repository: Path, tmp
 
 @pytest.fixture
 def said(tmp_path: Path) -> Path:
-    """A folder with a `python` and an `sbatch` that say what they are called with."""
+    """A folder with a `python` and an `sbatch` that say what they are called with, and cases that FETCHED names."""
+    writes = '[[ " $* " != *" split "* ]] || echo "$FETCHED" >lidc/cases/x2ct.json\n'
+    (tmp_path / "lidc" / "cases").mkdir(parents=True)
     for name in ("python", "sbatch"):
-        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@"\n', encoding="utf-8")
+        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@"\n{writes}', encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     return tmp_path
 
 
-def run(said: Path, script: Path, *words: str, **variables: str) -> list[str]:
-    environment = {**os.environ, "PATH": f"{said}{os.pathsep}{os.environ['PATH']}", **variables}
-    return subprocess.run(
-        ["bash", str(script), *words], cwd=said, env=environment, check=True, capture_output=True, encoding="utf-8"
-    ).stdout.splitlines()
+def run(said: Path, script: Path, *words: str, status: int = 0, **variables: str) -> list[str]:
+    """The lines of a script that ends with a status."""
+    environment = {**os.environ, "PATH": f"{said}{os.pathsep}{os.environ['PATH']}", "FETCHED": "all", **variables}
+    done = subprocess.run(
+        ["bash", str(script), *words], cwd=said, env=environment, check=False, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return (done.stdout + done.stderr).splitlines()
+
+
+def training_of(lines: list[str]) -> str:
+    (training,) = (line for line in lines if line.startswith("python") and " training " in line)
+    return training
 
 
 def test_a_training_that_was_stopped_is_resumed(repository: Path, said: Path) -> None:
     script, resume = repository / "examples" / "lidc.sh", said / "lidc" / "any_view_small" / "resume"
     for state in ("False", "True"):
         lines = run(said, script, LIDC=str(said / "lidc"), BUNDLE="any_view+small", FETCH="--limit 9")
-        (training,) = (line for line in lines if line.startswith("python") and " training " in line)
+        training = training_of(lines)
         assert training.startswith("python -m trct_monai run any_view+small training ")
         assert training.endswith(f"--resume {state}") and f"--ckpt_path {resume.parent / 'model.pt'}" in training
         assert any("fetch" in line and line.endswith("--limit 9") for line in lines)
@@ -99,14 +109,65 @@ def test_a_training_that_was_stopped_is_resumed(repository: Path, said: Path) ->
         (resume / "checkpoint.pt").touch()
 
 
-def test_all_bundles_that_were_trained_are_in_the_table(repository: Path, said: Path) -> None:
-    for name in ("any_view_small", "trct_gan"):
-        (said / "lidc" / name).mkdir(parents=True)
+TRIAL = {"LIDC": "lidc", "BUNDLE": "trct_gan", "FETCHED": "a hundred", "TRAIN": "--epochs 9"}
+
+
+@pytest.mark.parametrize(
+    "others", [{"FETCHED": "all"}, {"TRAIN": ""}, {"TRAINING": "trct_gan+smoke"}, {"BUNDLE": "trct+gan"}]
+)
+def test_a_training_by_other_cases_or_settings_is_not_resumed(
+    repository: Path, said: Path, others: dict[str, str]
+) -> None:
+    script, output = repository / "examples" / "lidc.sh", said / "lidc" / "trct_gan"
+    run(said, script, **TRIAL)
+    (output / "resume").mkdir()
+    (output / "resume" / "checkpoint.pt").touch()
+    lines = run(said, script, status=2, **TRIAL | others)
+    expected = "error: lidc/trct_gan was trained on other cases or by other settings; remove it or choose another LIDC"
+    assert lines[-1] == expected and not any(" training " in line for line in lines)
+    assert training_of(run(said, script, **TRIAL)).endswith("--resume True --epochs 9")
+    (output / "resume" / "checkpoint.pt").unlink()
+    assert " --resume False" in training_of(run(said, script, **TRIAL | others))
+
+
+@pytest.mark.parametrize("others", [{"SIZE": "128"}, {"PREPARE": "--center body"}])
+def test_other_cases_in_the_same_folder_are_refused_first(repository: Path, said: Path, others: dict[str, str]) -> None:
+    script = repository / "examples" / "lidc.sh"
+    run(said, script, **TRIAL)
+    (line,) = run(said, script, status=2, **TRIAL | others)
+    assert line.startswith("error: lidc/cases was made with SIZE=64 PREPARE=, not SIZE=")
+    assert line.endswith("; remove it or choose another LIDC")
+
+
+def test_all_bundles_with_predictions_of_these_cases_are_in_the_table(repository: Path, said: Path) -> None:
+    script, board = (
+        repository / "examples" / "lidc.sh",
+        "python -m trct_monai leaderboard --datalist lidc/cases/x2ct.json",
+    )
+    for name in ("any_view_small", "stopped", "trct_gan"):
+        (said / "lidc" / name).mkdir()
         (said / "lidc" / name / "model.pt").touch()
-    lines = run(said, repository / "examples" / "lidc.sh", LIDC="lidc", BUNDLE="trct_gan")
+    run(said, script, LIDC="lidc", BUNDLE="any_view+small")
+    lines = run(said, script, LIDC="lidc", BUNDLE="trct_gan")
     ours = "any_view_small=lidc/any_view_small/predictions,trct_gan=lidc/trct_gan/predictions"
-    board = "python -m trct_monai leaderboard --datalist lidc/cases/x2ct.json --output lidc/leaderboard"
-    assert lines[-1] == f"{board} --methods {ours}"
+    assert lines[-1] == f"{board} --output lidc/leaderboard --methods {ours}"
+    left_out = "left out: lidc/{} has no complete predictions of these cases; give its BUNDLE again"
+    assert [line for line in lines if "left out" in line] == [left_out.format("stopped")]
+    lines = run(said, script, LIDC="lidc", BUNDLE="trct_gan", FETCHED="more")
+    assert lines[-1].endswith(" --methods trct_gan=lidc/trct_gan/predictions")
+    assert [line for line in lines if "left out" in line] == [
+        left_out.format(name) for name in ("any_view_small", "stopped")
+    ]
+
+
+def test_predictions_count_no_more_once_their_training_goes_on(repository: Path, said: Path) -> None:
+    script, output = repository / "examples" / "lidc.sh", said / "lidc" / "trct_gan"
+    run(said, script, LIDC="lidc", BUNDLE="trct_gan")
+    assert (output / "predictions.txt").is_file()
+    with open(said / "python", "a", encoding="utf-8") as python:
+        python.write('[[ " $* " != *" training "* ]]\n')
+    run(said, script, status=1, LIDC="lidc", BUNDLE="trct_gan")
+    assert not (output / "predictions.txt").exists()
 
 
 def test_an_array_prepares_one_share_a_task(repository: Path, said: Path) -> None:

@@ -138,6 +138,17 @@ def test_what_is_damaged_on_disk_comes_again_alone(site: StandIn, tmp_path: Path
     assert sorted(site.asked) == [f"/{BUCKET}/key-1/slice-{k}.dcm" for k in (1, 2)]
 
 
+def test_a_revised_series_comes_again(site: StandIn, tmp_path: Path) -> None:
+    fetch(**site.flags(tmp_path / "out"))
+    site.series["revised"] = some_files(5) | {"slice-0.dcm": site.series["key-1"]["slice-0.dcm"]}
+    site.rows[0]["crdc_series_uuid"] = "revised"
+    site.write_index()
+    site.asked = []
+    fetch(**site.flags(tmp_path / "out"))
+    assert fetched(tmp_path / "out") == served(site)
+    assert sorted(site.asked) == [f"/{BUCKET}/revised/slice-{k}.dcm" for k in range(1, 5)]
+
+
 def test_what_idc_index_has_downloaded_counts(site: StandIn, tmp_path: Path) -> None:
     for path, content in served(site).items():
         (tmp_path / "out" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +220,10 @@ def test_a_place_that_cannot_be_written_is_named(site: StandIn, tmp_path: Path) 
         ({"index": "gone.parquet"}, "gone.parquet: no such index"),
         ({"index": __file__}, "not an index of the Imaging Data Commons"),
         ({"body_part": "head"}, "body_part chest or any"),
-        ({"min_slices": 9}, "none of the CTs of these patients is left"),
+        ({"min_slices": 9}, "no CT is left of this collection: --body_part any and --min_slices 1 keep all"),
+        ({"min_slices": 4, "patients": "LIDC-IDRI-0001,LIDC-IDRI-0002"}, "left of LIDC-IDRI-0002: --body_part any and"),
+        ({"split": "x2ct", "min_slices": 4}, "leave out --body_part and --min_slices, or --split"),
+        ({"split": "x2ct", "body_part": "any"}, "leave out --body_part and --min_slices, or --split"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(site: StandIn, tmp_path: Path, flags: dict[str, object], message: str) -> None:
@@ -235,6 +249,17 @@ def test_what_shows_no_lungs_is_left_out_and_counted(
     assert "3 series of 2 patients" in said
     fetch(**site.flags(tmp_path, dry_run=True, min_slices=1, body_part="any"))
     assert "6 series of 3 patients" in capsys.readouterr().out
+
+
+def test_a_patient_who_is_not_in_the_split_is_named(site: StandIn, tmp_path: Path) -> None:
+    site.add("LIDC-IDRI-9999", "1", some_files(1))
+    with pytest.raises(ValueError, match="no CT is left of LIDC-IDRI-9999: they are not in the split x2ct"):
+        fetch(**site.flags(tmp_path / "out", split="x2ct", patients="LIDC-IDRI-0001,LIDC-IDRI-9999"))
+
+
+def test_a_patient_whose_cts_are_all_of_another_part_is_named() -> None:
+    with pytest.raises(ValueError, match="no CT is left of ABD_LYMPH_001: --body_part any and --min_slices 1"):
+        fetch("ct_lymph_nodes", patients="ABD_LYMPH_001,MED_LYMPH_001", dry_run=True)
 
 
 def test_more_patients_include_the_fewer(site: StandIn, tmp_path: Path) -> None:

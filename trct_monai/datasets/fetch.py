@@ -26,6 +26,9 @@ CHESTS = ("lidc_idri", "nsclc_radiogenomics", "lung_pet_ct_dx", "4d_lung", "ct_l
 IN_CHEST = ("CHEST", "THORAX", "LUNG", "MEDIASTINUM", "HEART", "WHOLEBODY")
 """Words of BodyPartExamined for what shows the lungs."""
 
+BODY_PART, MIN_SLICES = "chest", 16
+"""What of a collection is fetched, unless other is asked for; a published split has its own CTs."""
+
 RADIOGRAPHS = ("CR", "DX")
 
 FREE = ("CC BY 3.0", "CC BY 4.0")
@@ -44,8 +47,8 @@ def fetch(
     patients: str | None = None,
     limit: int | None = None,
     radiographs: bool = False,
-    body_part: str = "chest",
-    min_slices: int = 16,
+    body_part: str = BODY_PART,
+    min_slices: int = MIN_SLICES,
     dry_run: bool = False,
     num_workers: int = 8,
     index: str | None = None,
@@ -86,6 +89,8 @@ def fetch(
     name = collection.lower().replace("-", "_").replace(" ", "_")
     if split and name != COLLECTION:
         raise ValueError(f"the split x2ct is one of {COLLECTION}, got --collection {collection}")
+    if split and (body_part, min_slices) != (BODY_PART, MIN_SLICES):
+        raise ValueError("a split states its CTs itself: leave out --body_part and --min_slices, or --split")
     file, title = index_file(index)
     series = read_collection(file, name, ("CT", *RADIOGRAPHS))
     cts = [one for one in series if one.modality == "CT"]
@@ -98,10 +103,10 @@ def fetch(
         )
     published = find_x2ct_split(cts) if split else None
     if published:
-        sides = list(published.sides.values())
+        sides, left_out = list(published.sides.values()), "they are not in the split x2ct"
     else:
-        sides = [_fitting(cts, body_part, min_slices)]
-    chosen = _choose(sides, cts, parse_names(patients), limit)
+        sides, left_out = [_fitting(cts, body_part, min_slices)], "--body_part any and --min_slices 1 keep all"
+    chosen = _choose(sides, cts, parse_names(patients), limit, left_out)
     who = {one.patient_id for one in chosen}
     pictures = [one for one in series if one.modality in RADIOGRAPHS and one.patient_id in who]
     _describe(name, title, chosen, pictures, radiographs, published)
@@ -142,9 +147,13 @@ def _fitting(cts: Sequence[RemoteSeries], body_part: str, min_slices: int) -> li
 
 
 def _choose(
-    sides: Sequence[Sequence[RemoteSeries]], cts: Sequence[RemoteSeries], patients: Sequence[str], limit: int | None
+    sides: Sequence[Sequence[RemoteSeries]],
+    cts: Sequence[RemoteSeries],
+    patients: Sequence[str],
+    limit: int | None,
+    left_out: str,
 ) -> list[RemoteSeries]:
-    """The series of the patients asked for, and of no more than so many."""
+    """The series of the patients asked for, and of no more than so many; `left_out` says why some have none."""
     known = {one.patient_id for one in cts}
     for name in patients:
         if name not in known:
@@ -153,16 +162,17 @@ def _choose(
                 f"no patient {name!r} with a CT in this collection{f' (did you mean {close[0]}?)' if close else ''}; "
                 f"they are called {', '.join(sorted(known)[:2])}, ..."
             )
+    kept = {one.patient_id for side in sides for one in side}
+    gone = [name for name in patients if name not in kept]
+    if gone or not kept:
+        raise ValueError(f"no CT is left of {', '.join(gone) or 'this collection'}: {left_out}")
     places: dict[str, float] = {}
     for side in sides:
         names = sorted({one.patient_id for one in side if not patients or one.patient_id in patients}, key=_lot)
         for place, name in enumerate(names):
             places.setdefault(name, (place + 0.5) / len(names))  # each side's in turn, by its share
     who = set(sorted(places, key=lambda name: (places[name], name))[:limit])
-    chosen = [one for side in sides for one in side if one.patient_id in who]
-    if not chosen:
-        raise ValueError("none of the CTs of these patients is left; --body_part any and --min_slices 1 keep all")
-    return chosen
+    return [one for side in sides for one in side if one.patient_id in who]
 
 
 def _lot(patient_id: str) -> str:

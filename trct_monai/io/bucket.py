@@ -1,4 +1,4 @@
-"""Series out of a public bucket (S3): each file checked by size and MD5, each series whole or not there.
+"""Series out of a public bucket (S3): each file checked by size and, if stated, MD5; each series whole or not there.
 
 A series that is not complete lies in a hidden folder, which `prepare` passes over and the next run completes.
 """
@@ -31,7 +31,7 @@ SLACK = 0.01
 """Share by which a series' bytes may differ from the index: what counts is what the server lists, file by file."""
 
 RECORD = ".files.json"
-"""Bytes of each file of a complete series, by name; `prepare` does not look at hidden files."""
+"""Beside the files of a complete series: what they are of, and the bytes of each; `prepare` passes over it."""
 
 ANSWERS_LATER = {429, 500, 502, 503, 504}
 """What a busy server answers."""
@@ -192,9 +192,14 @@ def is_complete(folder: Path, series: RemoteSeries) -> bool:
     """Whether a folder has the files of a series: as they were written, or, of another program, as in the index."""
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.dcm")}
     try:
-        return bool(read_json(folder / RECORD) == sizes)
+        return bool(read_json(folder / RECORD) == _record(series, sizes))
     except (OSError, ValueError):
         return (len(sizes), sum(sizes.values())) == (series.num_files, series.num_bytes)
+
+
+def _record(series: RemoteSeries, sizes: dict[str, int]) -> dict[str, Any]:
+    """What a complete series is known by: a revised one keeps its UID, but not its key."""
+    return {"key": series.key, "num_files": series.num_files, "files": sizes}
 
 
 def incomplete(folder: Path) -> Path:
@@ -237,5 +242,5 @@ def fetch_series(bucket: Bucket, series: RemoteSeries, folder: Path, arrived: Ca
         if not file.is_in(hidden):
             bucket.get(file, hidden / file.name)
         arrived(file.num_bytes)
-    write_json(hidden / RECORD, {file.name: file.num_bytes for file in files})
+    write_json(hidden / RECORD, _record(series, {file.name: file.num_bytes for file in files}))
     hidden.replace(folder)
