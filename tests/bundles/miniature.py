@@ -50,6 +50,13 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "perceptual_weight": 0.0,
     },
     "ct_phase_pix2pix": {},
+    "dif_net": {
+        "encoder_channels": [4, 8],
+        "feature_channels": 4,
+        "hidden_size": 8,
+        "num_layers": 1,
+        "num_points": 100,
+    },
     "trct_gan": {
         "encoder_channels": [4, 8, 16],
         "hidden_size": 32,
