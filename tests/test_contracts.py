@@ -62,7 +62,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
         step_size=16,
     ),
     "dif_net": lambda size: DIFNet(
-        size, encoder_channels=(4, 8, 16), feature_channels=8, hidden_size=16, num_layers=1, chunk_size=100
+        size, encoder_channels=(4, 8, 16), feature_channels=8, hidden_size=16, num_layers=1, chunk_size=1000
     ),
     "trct_gan": lambda size: TRCTGenerator(
         size, encoder_channels=(4, 8, 16), hidden_size=32, num_layers=2, num_heads=4, decoder_channels=(16, 8)

@@ -141,8 +141,9 @@ def lift_with_direction(
         embed: Unit vectors (..., 3) to features (..., D).
     """
     lifted = lift(features, matrices, points)
-    direction = embed(voxel_directions(matrices, points)).movedim(-1, 2).to(lifted.dtype)
-    return F.silu(lifted + direction)
+    direction = embed(voxel_directions(matrices, points))
+    direction = direction.permute(0, 1, points.ndim + 1, *range(2, points.ndim + 1))  # ONNX has no movedim
+    return F.silu(lifted + direction.to(lifted.dtype))
 
 
 def voxel_directions(matrices: Float[Tensor, "*batch 3 4"], centers: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:

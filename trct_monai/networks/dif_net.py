@@ -122,7 +122,7 @@ class DIFNet(ReconstructionNetwork):
             ValueError: If the number of views or the size of the radiographs does not fit.
         """
         matrices = self.check_views(image, matrices)
-        points = points.float()
+        points = points.to(image.device, torch.float32)
         start = values_at(self.initial_volume, points, self.extent)
         result = start + self.corrections((image - self.image_mean) / self.image_scale, matrices, points)
         return result if self.training else result.clamp(0.0, 1.0)
