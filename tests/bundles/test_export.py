@@ -28,6 +28,7 @@ BUNDLES = [
     "trct_gan+small",
     "two_stage+small",
     "hybrid_cnn_vit+small",
+    "dif_net+small",
     "any_view+small+intervals",
     "ct_phase_pix2pix+small",
 ]

@@ -54,6 +54,14 @@ def test_weights_give_any_finer_volume_of_the_same_field() -> None:
 
 
 @torch.no_grad()
+def test_a_voxel_is_the_same_in_every_grid_that_has_its_centre() -> None:
+    """The middle one of each three in a row has the centre of the voxel that they fill."""
+    coarse, fine = network(8), untrained(24)
+    fine.load_state_dict(coarse.state_dict())
+    torch.testing.assert_close(fine(radiographs())[..., 1::3, 1::3, 1::3], coarse(radiographs()), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_before_training_the_field_is_the_initial_volume() -> None:
     made = untrained(16)
     mean = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
