@@ -16,6 +16,7 @@ from monai.networks.utils import pixelunshuffle
 from plain_geometry import (
     centers,
     directions,
+    field_values,
     lift,
     lift_with_direction,
     project,
@@ -225,6 +226,26 @@ class HybridCNNViT(Plain):
         return result
 
 
+class DIFNet(Plain):
+    """`trct_monai.networks.DIFNet`."""
+
+    def forward(self, image: Tensor, matrices: Tensor, points: Tensor | None = None) -> list[Tensor]:
+        """Radiographs and their cameras to a volume, or to the field's values (B, 1, N) at points (N, 3) in mm."""
+        net, batch, views = self.ours, *image.shape[:2]
+        whole = points is None
+        points = centers(net.volume_size, net.extent).flatten(0, 2) if points is None else points
+        maps = net.encoder(self.scaled(image).flatten(0, 1)[:, None])[-1]
+        uvw = torch.einsum("bvij,nj->bvni", matrices[..., :3], points) + matrices[:, :, None, :, 3]
+        grid = (uvw[..., :2] / uvw[..., 2:]).expand(batch, -1, -1, -1).reshape(batch * views, 1, -1, 2)
+        lifted = F.grid_sample(maps, grid, align_corners=False)[:, :, 0].unflatten(0, (batch, views))
+        rays = F.normalize(points - sources(matrices)[:, :, None], dim=-1)
+        merged = F.silu(lifted + net.direction(rays).movedim(-1, 2)).amax(dim=1).transpose(1, 2)
+        place = net.positions(points * 2 / net.extent).expand(batch, -1, -1)
+        correction = net.decoder(torch.cat([merged, place], dim=2)).transpose(1, 2)
+        values = field_values(net.initial_volume, points, net.extent) + correction
+        return [values.unflatten(2, (net.volume_size,) * 3) if whole else values]
+
+
 class AnyView(Plain):
     """`trct_monai.networks.AnyView`, for batches whose cases follow one model."""
 
@@ -347,7 +368,7 @@ class SliceUNet(Plain):
 
 def plain(network: nn.Module) -> Plain:
     """The plain network around one of ours."""
-    kinds = (DirectRegression, TRCTGenerator, MultiScaleCNN, HybridCNNViT, AnyView, SliceUNet)
+    kinds = (DirectRegression, TRCTGenerator, MultiScaleCNN, HybridCNNViT, DIFNet, AnyView, SliceUNet)
     return next(kind for kind in kinds if kind.__name__ == type(network).__name__)(network)
 
 

@@ -46,6 +46,12 @@ def lift_with_direction(features: Tensor, matrices: Tensor, size: int, extent: f
     return F.silu(lift(features, matrices, size, extent) + embed(rays).movedim(-1, 2))
 
 
+def field_values(volume: Tensor, points: Tensor, extent: float) -> Tensor:
+    """Volumes (B, 1, X, Y, Z) at points (N, 3) in mm (B, 1, N)."""
+    grid = (points / (extent / 2)).flip(-1).expand(len(volume), 1, 1, -1, -1)
+    return F.grid_sample(volume, grid, padding_mode="border", align_corners=False)[:, :, 0, 0]
+
+
 def slices_on_rays(matrices: Tensor, pixels: int, voxels: int, extent: float) -> tuple[Tensor, Tensor]:
     """Where the rays cross the slices of a volume, (B, V, D, h, w, 3) for `grid_sample`, and mm from slice to slice."""
     source, ray = sources(matrices), directions(matrices, pixels)

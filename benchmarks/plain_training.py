@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from plain import inputs, plain
-from plain_geometry import project, slices_on_rays
+from plain_geometry import field_values, project, slices_on_rays
 from torch import Tensor, nn
 
 from trct_monai.intensity import unit_to_attenuation
@@ -34,12 +34,22 @@ def make_step(parser: ConfigParser) -> Step:
 
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad()
-        loss = reconstruction_loss(model, model(*inputs(network, batch)), batch["label"], config)
+        if "num_points" in config:
+            loss = field_loss(network, model, batch, config)
+        else:
+            loss = reconstruction_loss(model, model(*inputs(network, batch)), batch["label"], config)
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     return step
+
+
+def field_loss(network: nn.Module, model: nn.Module, batch: Batch, config: dict[str, Any]) -> Tensor:
+    """Mean squared error at random points."""
+    points = config["extent"] * (torch.rand(config["num_points"], 3) - 0.5)
+    (values,) = model(*inputs(network, batch), points)
+    return F.mse_loss(values, field_values(batch["label"], points, config["extent"]))
 
 
 def adversarial_step(

@@ -52,6 +52,7 @@ CASES = (
     Case("trct_gan", changes={"batch_size": 1}),
     Case("two_stage"),
     Case("hybrid_cnn_vit"),
+    Case("dif_net"),
     Case("any_view"),
     Case("ct_phase_pix2pix"),
     Case("trct_gan", "reduced", {"batch_size": 1}),

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from trct_monai.geometry import world_to_grid
+
 ALIGNED_TOLERANCE = 0.05
 """Obliqueness that is ignored: drift of an axis over the whole volume, as a share of a voxel."""
 
@@ -188,3 +190,18 @@ def resize_cube(volume: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, 
     if volume.shape[-1] > size:
         return F.interpolate(volume, size=(size,) * 3, mode="area")
     return F.interpolate(volume, size=(size,) * 3, mode="trilinear")
+
+
+def values_at(
+    volume: Float[Tensor, "B C X Y Z"], points: Float[Tensor, "N 3"], extent: float
+) -> Float[Tensor, "B C N"]:
+    """Cubes at any points, by trilinear interpolation between the centres of their voxels; beyond them as at the face.
+
+    Args:
+        volume: Cubes around the isocentre (B, C, X, X, X).
+        points: World mm from the isocentre, the same for all cubes.
+        extent: Side of the cubes in mm.
+    """
+    grid = world_to_grid(points, extent).expand(len(volume), 1, 1, -1, -1)
+    with torch.autocast(volume.device.type, enabled=False):  # half precision would miss by most of a voxel
+        return F.grid_sample(volume, grid.to(volume), padding_mode="border", align_corners=False)[:, :, 0, 0]

@@ -50,6 +50,13 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "perceptual_weight": 0.0,
     },
     "ct_phase_pix2pix": {},
+    "dif_net": {
+        "encoder_channels": [4, 8],
+        "feature_channels": 4,
+        "hidden_size": 8,
+        "num_layers": 1,
+        "num_points": 100,
+    },
     "trct_gan": {
         "encoder_channels": [4, 8, 16],
         "hidden_size": 32,
@@ -87,6 +94,9 @@ OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
     "train_adversarial": {"discriminator_channels": [4, 8], "adversarial_start": 1},
     "train_refine": {"patch_size": 8, "patches_per_case": 2},
 }
+WITHOUT_CHANCE: dict[str, dict[str, Any]] = {"dif_net": {"train::trainer::prepare_batch": "@train::prepare_batch"}}
+"""What makes a step the same in one process and in several: each draws points of its own, so here all voxels count."""
+
 SIZES = {"volume_size": 16, "radiograph_size": 32}
 """What inference needs beyond its bundle's line: the smoke overlay is for training."""
 

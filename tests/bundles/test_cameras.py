@@ -126,7 +126,7 @@ def test_views_in_another_order_are_refused_where_each_has_its_encoder(
         files(folder, "train.json", smoke(folder)), **arguments(folder, tmp_path / "datalist.json", tmp_path)
     )
     assert "are not taken from the 2 sides of geometry 'x2ct', in this order" in message
-    assert "any_view and hybrid_cnn_vit take any views" in message
+    assert "any_view, dif_net and hybrid_cnn_vit take any views" in message
 
 
 def test_cameras_that_all_cases_share_are_given_once() -> None:

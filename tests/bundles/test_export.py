@@ -29,6 +29,7 @@ BUNDLES = [
     "x2ct_gan+small",
     "two_stage+small",
     "hybrid_cnn_vit+small",
+    "dif_net+small",
     "any_view+small+intervals",
     "ct_phase_pix2pix+small",
 ]

@@ -66,9 +66,10 @@ def test_every_number_of_views_is_taken_and_each_view_counts(name: str, views: i
 
 @pytest.mark.parametrize("name", ANY_VIEWS)
 def test_too_many_views_and_views_without_cameras_are_refused(name: str) -> None:
-    nine = projection_matrices(preset("circle-9"))[None]
-    with pytest.raises(ValueError, match=r"image must be \(B, 1 to 8, H, W\) .* got shape \(1, 9, 32, 32\)"):
-        network(name)(radiographs(9), nine)
+    most = network(name).max_views or 0
+    more = projection_matrices(preset(f"circle-{most + 1}"))[None]
+    with pytest.raises(ValueError, match=rf"image must be \(B, 1 to {most}, H, W\) .* got shape \(1, {most + 1}, 32"):
+        network(name)(radiographs(most + 1), more)
     with pytest.raises(ValueError, match="4 radiographs need the matrices of 4 cameras, got none"):
         network(name)(radiographs(4))
     with pytest.raises(ValueError, match="4 radiographs need the matrices of 4 cameras, got 8"):

@@ -44,6 +44,14 @@ def test_matrices_of_each_case_and_views_in_another_order() -> None:
     torch.testing.assert_close(lift(features.flip(1), one.flip(0)[None], CENTERS).flip(1)[0], both[0])
 
 
+def test_any_points_read_what_voxels_in_their_places_read() -> None:
+    features = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    matrices = projection_matrices(preset("x2ct"))[None]
+    points = lift(features, matrices, CENTERS.flatten(0, 2))
+    assert points.shape == (2, 2, 3, SIZE**3)
+    assert torch.equal(points, lift(features, matrices, CENTERS).flatten(3))
+
+
 def test_beyond_the_detector_there_is_nothing() -> None:
     cameras = [camera for camera in preset("x2ct", 8)]
     far = CENTERS * 10

@@ -42,5 +42,5 @@ def world_to_grid(points: Float[Tensor, "*batch 3"], extent: float | Sequence[fl
         points: World coordinates (x, y, z) in mm.
         extent: Sides of the volume in mm; the volume is centred on the isocentre.
     """
-    half = torch.as_tensor(extent, dtype=points.dtype, device=points.device).expand(3) / 2  # (x, y, z)
-    return (points / half).flip(-1)
+    half = torch.as_tensor(extent, dtype=points.dtype).expand(3) / 2  # (x, y, z)
+    return (points / half.to(points.device, non_blocking=True)).flip(-1)

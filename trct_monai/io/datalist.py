@@ -37,7 +37,7 @@ USES = {
 }
 """What to do with a datalist of the other task."""
 
-OWN_CAMERAS = "any_view, hybrid_cnn_vit, direct_regression, trct_gan, two_stage, x2ct_gan"
+OWN_CAMERAS = "any_view, dif_net, hybrid_cnn_vit, direct_regression, trct_gan, two_stage, x2ct_gan"
 """The bundles that train and infer on each case's own cameras, for messages of those that do not."""
 
 FIELDS = {
@@ -212,5 +212,5 @@ def _check_cameras(case: Mapping[str, Any], geometry: str | None, near: str | No
     if near is not None and not is_near_preset(cameras, near):
         raise ValueError(
             f"{path}: case {case['case_id']} has {len(cameras)} views that are not taken from the {len(preset(near))} "
-            f"sides of geometry {near!r}, in this order; any_view and hybrid_cnn_vit take any views"
+            f"sides of geometry {near!r}, in this order; any_view, dif_net and hybrid_cnn_vit take any views"
         )

@@ -1,6 +1,7 @@
 """Networks behind one contract: radiographs (B, V, H, W) to a volume (B, 1, X, Y, Z) in [0, 1]; and their opponents."""
 
 from trct_monai.networks.any_view import AnyView
+from trct_monai.networks.dif_net import DIFNet
 from trct_monai.networks.direct_regression import DirectRegression
 from trct_monai.networks.hybrid_cnn_vit import HybridCNNViT
 from trct_monai.networks.intervals import IntervalNetwork
@@ -15,6 +16,7 @@ from trct_monai.networks.x2ct_gan import X2CTGenerator
 
 __all__ = [
     "AnyView",
+    "DIFNet",
     "DirectRegression",
     "HybridCNNViT",
     "IntervalNetwork",

@@ -129,32 +129,32 @@ class CrossViewAttention(nn.Module):
 def lift_with_direction(
     features: Float[Tensor, "B V D h w"],
     matrices: Float[Tensor, "_ V 3 4"],
-    centers: Float[Tensor, "X Y Z 3"],
+    points: Float[Tensor, "*grid 3"],
     embed: nn.Module,
-) -> Float[Tensor, "B V D X Y Z"]:
+) -> Float[Tensor, "B V D *grid"]:
     """Lifted features that know the ray's direction; not linear: what a view says may depend on where it looks from.
 
     Args:
         features: One feature map for each view, over the whole detector.
         matrices: World-to-detector matrices, one set for all cases or one for each.
-        centers: Centres of the voxels in mm from the isocentre.
+        points: Centres of voxels (X, Y, Z, 3), or any points (N, 3), in mm from the isocentre.
         embed: Unit vectors (..., 3) to features (..., D).
     """
-    lifted = lift(features, matrices, centers)
-    direction = embed(voxel_directions(matrices, centers)).permute(0, 1, 5, 2, 3, 4).to(lifted.dtype)
-    return F.silu(lifted + direction)
+    lifted = lift(features, matrices, points)
+    direction = embed(voxel_directions(matrices, points))
+    direction = direction.permute(0, 1, points.ndim + 1, *range(2, points.ndim + 1))  # ONNX has no movedim
+    return F.silu(lifted + direction.to(lifted.dtype))
 
 
-def voxel_directions(
-    matrices: Float[Tensor, "*batch 3 4"], centers: Float[Tensor, "X Y Z 3"]
-) -> Float[Tensor, "*batch X Y Z 3"]:
-    """Unit direction of the ray through each voxel, for each view; cone and parallel beams alike.
+def voxel_directions(matrices: Float[Tensor, "*batch 3 4"], centers: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
+    """Unit direction of the ray through each voxel or point, for each view; cone and parallel beams alike.
 
     The ray through a point is the kernel of the projection's derivative there: the cross product of the gradients of
     (P0 x) / (P2 x) and (P1 x) / (P2 x).
     """
-    points = F.pad(centers.double(), (0, 1), value=1.0)  # (X, Y, Z, 4)
-    p0, p1, p2 = (row[..., None, None, None, :] for row in matrices.double().unbind(-2))
+    points = F.pad(centers.double(), (0, 1), value=1.0)  # (..., 4)
+    across_grid = (..., *(None,) * (points.ndim - 1), slice(None))
+    p0, p1, p2 = (row[across_grid] for row in matrices.double().unbind(-2))
     depth = (points * p2).sum(-1, keepdim=True)
     u, v = ((points * row).sum(-1, keepdim=True) / depth for row in (p0, p1))
     across, down = ((row - n * p2)[..., :3] for row, n in ((p0, u), (p1, v)))

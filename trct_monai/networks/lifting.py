@@ -1,4 +1,4 @@
-"""Features of radiographs lifted into the volume: each voxel reads each view where its ray hits the detector."""
+"""Features of radiographs lifted into the volume: each point reads each view where its ray hits the detector."""
 
 import torch
 import torch.nn.functional as F
@@ -23,25 +23,25 @@ def detector_coordinates(
 
 
 def lift(
-    features: Float[Tensor, "B V C h w"], matrices: Float[Tensor, "_ V 3 4"], centers: Float[Tensor, "X Y Z 3"]
-) -> Float[Tensor, "B V C X Y Z"]:
-    """Each view's features at the voxels whose rays they lie on: a perspective-correct smear along the view's own axis.
+    features: Float[Tensor, "B V C h w"], matrices: Float[Tensor, "_ V 3 4"], points: Float[Tensor, "*grid 3"]
+) -> Float[Tensor, "B V C *grid"]:
+    """Each view's features at the points whose rays they lie on: a perspective-correct smear along the view's own axis.
 
-    Linear in the features; a voxel that projects beyond the detector's edge gets 0. What differs along a ray must come
+    Linear in the features; a point that projects beyond the detector's edge gets 0. What differs along a ray must come
     from the other views and from what follows.
 
     Args:
         features: One feature map for each view, over the whole detector.
         matrices: World-to-detector matrices, one set for all cases or one for each.
-        centers: Centres of the voxels in mm from the isocentre.
+        points: The centres of a volume's voxels (X, Y, Z, 3), or any points (N, 3), in mm from the isocentre.
     """
     batch, views = features.shape[:2]
-    x, y, z = centers.shape[:3]
-    coordinates = detector_coordinates(centers.flatten(0, 2), matrices)  # (_, V, X*Y*Z, 2)
-    grid = coordinates.expand(batch, -1, -1, -1).reshape(batch * views, x * y, z, 2)
+    shape = points.shape[:-1]
+    coordinates = detector_coordinates(points.flatten(0, -2), matrices)  # (_, V, N, 2)
+    grid = coordinates.expand(batch, -1, -1, -1).reshape(batch * views, -1, shape[-1], 2)
     with torch.autocast(features.device.type, enabled=False):
         lifted = F.grid_sample(features.flatten(0, 1).to(grid.dtype), grid, align_corners=False)
-    return lifted.to(features.dtype).view(batch, views, -1, x, y, z)
+    return lifted.to(features.dtype).view(batch, views, -1, *shape)
 
 
 class LiftedRadiographs(nn.Module):

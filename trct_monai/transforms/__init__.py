@@ -5,6 +5,7 @@ from trct_monai.transforms.cameras import CameraMatricesd, PrepareViews, RandPos
 from trct_monai.transforms.cases import joined, load_case, load_labelled_radiographs, load_radiographs, save_cts
 from trct_monai.transforms.cube import CTPreprocessingd
 from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
+from trct_monai.transforms.points import SamplePoints
 from trct_monai.transforms.rendering import DrawPhantomd, RenderViews
 from trct_monai.transforms.save import SaveChangedCTd, SaveCTd, ScaleToHUd, UnitToHUd
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
@@ -37,6 +38,7 @@ __all__ = [
     "RandTwoScaleCropd",
     "RandWarpd",
     "RenderViews",
+    "SamplePoints",
     "SaveCTd",
     "SaveChangedCTd",
     "ScaleToHUd",

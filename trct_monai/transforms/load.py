@@ -123,7 +123,7 @@ class LoadRadiographsd(MapTransform):
             accepted = is_near_preset if self.near_cameras else follows_preset
             if found and not accepted(found, self.geometry):
                 nor_near = ", nor near them" if self.near_cameras else ""
-                others = "any_view or hybrid_cnn_vit, which take any cameras" if self.near_cameras else OWN_CAMERAS
+                others = "any_view, dif_net or hybrid_cnn_vit, for any cameras" if self.near_cameras else OWN_CAMERAS
                 raise ValueError(
                     f"the cameras of {', '.join(str(one.path) for one in present)} are not those of geometry "
                     f"{self.geometry!r}{nor_near}, which is all that this method knows: check the order of the views, "
