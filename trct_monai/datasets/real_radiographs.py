@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trct_monai.datasets.cases import view_fields
 from trct_monai.datasets.given import middle_of
-from trct_monai.datasets.sources import Source, safe_name
+from trct_monai.datasets.sources import Source, relative_path, safe_name
 from trct_monai.geometry.presets import preset
 from trct_monai.io.ct import CT
 from trct_monai.io.dicom.examination import read_examination
@@ -126,7 +126,7 @@ def write_real_radiographs(
     return _written(source, [first for first, *_ in chosen], folder), {
         "radiographs": REAL,
         "films": [_record(first, root) for first, *_ in chosen],
-        "left_out": [{"path": source.relative(path, root), "reason": reason} for path, reason in left_out],
+        "left_out": [{"path": relative_path(path, root), "reason": reason} for path, reason in left_out],
     }
 
 
@@ -225,7 +225,7 @@ def _record(film: _Film, root: Path) -> dict[str, Any]:
     position = film.radiograph.view_position
     return {
         "view": film.found.camera.name,
-        "path": Source.relative(film.path, root),
+        "path": relative_path(film.path, root),
         "days_after_ct": film.days,
         "view_position": position if position in VIEW_POSITIONS else "",
         "scatter_fraction": round(film.found.scatter, 3),
