@@ -88,11 +88,17 @@ def test_without_the_flag_all_is_as_before_and_one_line_names_it(folder: Path) -
 
 
 def test_what_does_not_go_together_is_refused_in_one_line(folder: Path) -> None:
-    assert "--real_radiographs measures cameras" in prepare(folder, real_radiographs=True, geometry="clinic").error
-    assert "give --real_radiographs True, too" in prepare(folder, single_view=True).error
-    assert "max_error must be positive" in prepare(folder, real_radiographs=True, max_error=0).error
+    real = {"real_radiographs": True, "radiograph_size": 512}
+    assert "--real_radiographs measures cameras" in prepare(folder, **real, geometry="clinic").error
+    assert "max_error must be positive" in prepare(folder, **real, max_error=0).error
+    for own in ({"single_view": True}, {"max_error": 7}):
+        assert "give --real_radiographs True, too" in prepare(folder, **own).error
+    numbers = {"photons": 1e5, "scatter_fraction": 0.2, "kvp": 90, "whole": True, "nifti": True, "radiograph_size": 64}
+    for flag, value in numbers.items():
+        ran = prepare(folder, **{**real, flag: value})
+        assert f"--{flag}" in ran.error and "--real_radiographs renders nothing" in ran.error
     shutil.rmtree(folder / "ct1"), shutil.rmtree(folder / "ct3")
-    ran = prepare(folder, real_radiographs=True)
+    ran = prepare(folder, **real)
     assert (
         "expected CTs and radiographs of the same patients" in ran.error and "got 2 CTs and 3 radiographs" in ran.error
     )
