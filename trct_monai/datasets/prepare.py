@@ -128,7 +128,7 @@ def prepare(
                 "--real_radiographs renders nothing: --photons, --scatter_fraction, --kvp, --whole, --radiograph_size "
                 "and --nifti do not go with it"
             )
-        options = replace(options, real=RealOptions(min_correlation, float(max_error), single_view))
+        options = replace(options, real=RealOptions(float(max_error), single_view))
     elif single_view or max_error != MAX_ERROR:
         raise ValueError("--single_view and --max_error are for real radiographs; give --real_radiographs True, too")
     shares = check_fractions(fractions)
