@@ -9,17 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.datasets.examinations import body, taken, write_ct, write_radiograph
+from tests.datasets.examinations import SPACING, body, taken, write_ct, write_radiograph
 from tests.datasets.small import files_of, one_case
 from tests.field.inputs import prepare, run, write_series
 from trct_monai.datasets import prepare as prepare_of_library
+from trct_monai.datasets import real_radiographs
 from trct_monai.datasets.prepare_case import Options
-from trct_monai.datasets.real_radiographs import measured_pixels
+from trct_monai.datasets.real_radiographs import RealOptions, measured_pixels, write_real_radiographs
 from trct_monai.datasets.real_sources import describe_radiographs, pair_radiographs
-from trct_monai.datasets.sources import find_sources
-from trct_monai.geometry import Camera
+from trct_monai.datasets.sources import Source, find_sources
+from trct_monai.datasets.workers import in_shard
+from trct_monai.geometry import Camera, make_camera
 from trct_monai.intensity import STORED_HU
+from trct_monai.io.ct import read_ct
 from trct_monai.io.datalist import load_datalist
+from trct_monai.io.radiograph import read_radiograph
+from trct_monai.preprocessing.cube import CTPreprocessing
+from trct_monai.registration import Registration
 from trct_monai.transforms import LoadRadiographsd
 
 FLAT = np.full((8, 8), 7, np.uint16)
@@ -88,11 +94,17 @@ def test_without_the_flag_all_is_as_before_and_one_line_names_it(folder: Path) -
 
 
 def test_what_does_not_go_together_is_refused_in_one_line(folder: Path) -> None:
-    assert "--real_radiographs measures cameras" in prepare(folder, real_radiographs=True, geometry="clinic").error
-    assert "give --real_radiographs True, too" in prepare(folder, single_view=True).error
-    assert "max_error must be positive" in prepare(folder, real_radiographs=True, max_error=0).error
+    real = {"real_radiographs": True, "radiograph_size": 512}
+    assert "--real_radiographs measures cameras" in prepare(folder, **real, geometry="clinic").error
+    assert "max_error must be positive" in prepare(folder, **real, max_error=0).error
+    for own in ({"single_view": True}, {"max_error": 7}):
+        assert "give --real_radiographs True, too" in prepare(folder, **own).error
+    numbers = {"photons": 1e5, "scatter_fraction": 0.2, "kvp": 90, "whole": True, "nifti": True, "radiograph_size": 64}
+    for flag, value in numbers.items():
+        ran = prepare(folder, **{**real, flag: value})
+        assert f"--{flag}" in ran.error and "--real_radiographs renders nothing" in ran.error
     shutil.rmtree(folder / "ct1"), shutil.rmtree(folder / "ct3")
-    ran = prepare(folder, real_radiographs=True)
+    ran = prepare(folder, **real)
     assert (
         "expected CTs and radiographs of the same patients" in ran.error and "got 2 CTs and 3 radiographs" in ran.error
     )
@@ -104,6 +116,58 @@ def test_borders_and_letters_are_not_measured() -> None:
     shown = measured_pixels(torch.from_numpy(with_border(pixels) / 4095.0).float())
     assert not shown[:12].any() and not shown[23:29, 153:167].any()  # a frame beside air passes for air
     assert shown[60:150, 60:130].float().mean() > 0.95
+
+
+def beside_a_ct(folder: Path, ct_hu: np.ndarray, pictures: dict[str, np.ndarray], **protocol: object):
+    """`write_real_radiographs` of a CT and pictures of its patient, by their paths."""
+    write_series(folder / "ct", ct_hu, np.diag([SPACING, SPACING, SPACING, 1.0]), uid="2.25.71", patient_id="A")
+    files = tuple(write_radiograph(folder / name, pixels, "A") for name, pixels in pictures.items())
+    slices = tuple(sorted((folder / "ct").iterdir()))
+    source = Source("A", "A", "DICOM", folder / "ct", slices, unsorted=files)
+    ct = read_ct(source.path, source.files)
+    (cube,) = CTPreprocessing(**protocol).cubes(ct.ct_hu, [32], ct.affine)
+    (folder / "case").mkdir()
+    return write_real_radiographs(
+        source, ct, cube, folder / "case", options=RealOptions(single_view=True), min_correlation=0.7, root=folder,
+        refused=folder / "refused",
+    )  # fmt: skip
+
+
+def registered_as(camera: Camera, error_mm: float = 1.0):
+    """In place of `register`: this camera for a frontal, and nothing for a lateral."""
+
+    def register(image: torch.Tensor, ct_hu: torch.Tensor, spacing: object, view: Camera, **_: object) -> Registration:
+        sure = view.name == "pa"
+        orientation = {"transform": "identity", "correlation": 0.99 if sure else 0.1, "runner_up": "rotate_90"}
+        intensity = {"quantitative": False, "gain": 1.0, "offset": 0.0}
+        flat = torch.zeros(8, 8)
+        found = camera if sure else view
+        return Registration(found, {**orientation, "runner_up_correlation": 0.0}, intensity, flat, flat, error_mm, 0.1)
+
+    return register
+
+
+def test_films_of_one_name_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NBIA calls the one file of every series 1-1.dcm."""
+    camera = make_camera("pa", 0.0, sod=1600.0, sdd=1800.0, detector_extent=(400.0, 380.0), size=(200, 190))
+    monkeypatch.setattr(real_radiographs, "register", registered_as(camera, error_mm=9.0))
+    pictures = {"cr/s1/1-1.dcm": taken(body(5), "pa"), "cr/s2/1-1.dcm": taken(body(5), "lat")}
+    with pytest.raises(ValueError, match=r"cr/s1/1-1\.dcm: fits .*; cr/s2/1-1\.dcm: fits"):
+        beside_a_ct(tmp_path, body(5), pictures, center="lungs")
+    assert sorted(path.name for path in (tmp_path / "refused").iterdir()) == ["A_1_1-1.png", "A_2_1-1.png"]
+
+
+def test_the_lungs_must_be_in_the_picture_wherever_the_cube_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan down to the hip, in a cube around the middle of the scan, 100 mm below that of the chest."""
+    long = np.concatenate([body(5)[:, :, :1].repeat(40, axis=2), body(5)], axis=2)
+    chest = make_camera("pa", 0.0, sod=1600.0, sdd=1800.0, detector_extent=(300.0, 300.0), size=(200, 190))
+    pixels = {"1.dcm": taken(body(5), "pa")}
+    monkeypatch.setattr(real_radiographs, "register", registered_as(chest.shifted((0.0, 0.0, 100.0))))
+    fields, _ = beside_a_ct(tmp_path / "chest", long, pixels, center="body", extent=600.0)
+    assert fields["views"] == ["pa"]
+    monkeypatch.setattr(real_radiographs, "register", registered_as(chest.shifted((0.0, 0.0, -60.0))))
+    with pytest.raises(ValueError, match="points of the middle of the lungs, no whole chest"):
+        beside_a_ct(tmp_path / "belly", long, pixels, center="body", extent=600.0)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +209,11 @@ def test_a_frontal_and_a_lateral_are_found_whatever_their_headers_say(prepared: 
         ("cr/1.dcm", 0, "AP"), ("cr/2.dcm", 2, "PA"),
     ]  # fmt: skip
     reasons = {one["path"]: one["reason"] for one in case["provenance"]["left_out"]}
-    assert reasons["cr/3.dcm"] == "another frontal: 1.dcm is nearer in time to the CT"
+    assert reasons["cr/3.dcm"] == "another frontal: cr/1.dcm is nearer in time to the CT"
     assert reasons["cr/4.dcm"].startswith("fits the CT with certainty neither as a frontal nor as a lateral")
     assert "cr/2.dcm is a lateral, its header says PA" in text
     assert all(f"left out {path}" in text and reason in text for path, reason in reasons.items())
-    assert "5.dcm: fits the CT with certainty neither" in text and "no frontal radiograph of this patient" in text
+    assert "cr/5.dcm: fits the CT with certainty neither" in text and "no frontal radiograph of this patient" in text
     assert "--single_view True" in text
 
 
@@ -182,12 +246,22 @@ def test_the_data_set_is_as_any_other_and_holds_no_name_and_no_day(prepared: tup
     assert str(examined).encode() not in content["datalist.json"]
     with Image.open(output / case["image"][0]) as picture:
         assert picture.size == (190, 200)
-    again = run("prepare", output, input=examined / "in", output=output, **{**ARGUMENTS, "shard": "1/2"})
-    assert again.code == 0 or "refused" in again.error
-    assert {name: file for name, file in files_of(output).items() if name.startswith("A_")} == {
-        name: file for name, file in content.items() if name.startswith("A_")
-    }
+    assert not any(read_radiograph(Path(file)).exposed for file in case["image"]) and not loaded["exposed"].any()
     assert json.loads(content["datalist.json"])["geometry"] == "measured"
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_registered_again(prepared: tuple[Path, str], examined: Path) -> None:
+    output, _ = prepared
+    name = one_case(output)["case_id"]
+    shard = next(part for part in ("1/2", "2/2") if in_shard(name, part))
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (output / name).iterdir()}
+
+    before = times()
+    run("prepare", output, input=examined / "in", output=output, **{**ARGUMENTS, "shard": shard})
+    assert times() == before
 
 
 @pytest.mark.slow

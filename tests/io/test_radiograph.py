@@ -9,7 +9,7 @@ from PIL import Image
 
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.geometry.orientations import ORIENTATIONS, orient
-from trct_monai.io.radiograph import Radiograph, read_radiograph, save_radiograph
+from trct_monai.io.radiograph import Radiograph, read_radiograph, save_picture, save_radiograph
 from trct_monai.resampling import resize_radiographs
 from trct_monai.transforms import CameraMatricesd, LoadRadiographsd
 
@@ -148,6 +148,22 @@ def test_a_scale_that_was_estimated_is_no_known_exposure():
     estimated = Radiograph(random_image(8, 8), True, None, Path("b.png"), exposed=False)
     item = LoadRadiographsd()({"image": [given, estimated]})
     assert item["calibrated"].tolist() == [True, True] and item["exposed"].tolist() == [True, False]
+
+
+def test_a_picture_on_its_own_scale_keeps_what_is_not_valid_and_no_known_exposure(tmp_path):
+    image = random_image(6, 8)
+    image /= image.max()
+    image[0, 0], valid = 0.0, torch.ones(6, 8, dtype=torch.bool)
+    valid[1, 2:4] = False
+    save_picture(tmp_path / "p.png", image, valid)
+    save_picture(tmp_path / "whole.png", image)
+    read, whole = (read_radiograph(tmp_path / f"{name}.png") for name in ("p", "whole"))
+    assert read.valid is not None and torch.equal(read.valid, valid) and whole.valid is None
+    assert (read.image - image)[valid].abs().max() <= 1 / 65535 and (whole.image - image).abs().max() <= 0.6 / 65535
+    assert not read.quantitative and not read.exposed and not whole.exposed
+    case = {"image": [str(tmp_path / "p.png")], "intensity": [{"quantitative": False, "gain": 5.0, "offset": 0.0}]}
+    loaded = LoadRadiographsd()(case)
+    assert loaded["calibrated"].tolist() == [True] and loaded["exposed"].tolist() == [False]
 
 
 def test_unquantitative_pictures_are_refused_unless_allowed(tmp_path):

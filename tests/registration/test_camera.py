@@ -11,10 +11,9 @@ from trct_monai.intensity import AIR_HU
 from trct_monai.phantoms import thorax_phantom
 from trct_monai.physics import degrade
 from trct_monai.projector import project_hu
-from trct_monai.registration import register, verify
+from trct_monai.registration import Prior, register, verify
 from trct_monai.registration.camera import POINTS, as_stored
 from trct_monai.registration.poses import Beam
-from trct_monai.registration.prior import Prior
 from trct_monai.registration.projections import CoarseCT
 
 SPACING = (5.0, 5.0, 5.0)

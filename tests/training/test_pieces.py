@@ -70,6 +70,19 @@ def test_an_iterable_data_set_is_read_as_it_comes() -> None:
     assert [int(one) for one in data_loader(Endless(), seed=1)] == [3, 1, 2]
 
 
+def test_cases_with_one_view_and_with_two_share_no_batch() -> None:
+    """Unless transforms keep as many of each."""
+    cases = [{"image": ["a", "b"]}, {"image": ["c"]}]
+
+    def loaded(kept: int) -> CacheDataset:
+        return CacheDataset(cases, Lambdad("image", lambda names: torch.zeros(len(names[:kept]), 2, 2)), progress=False)
+
+    with pytest.raises(ValueError, match="with 1 and 2 radiographs cannot share a batch of 2: give --batch_size 1"):
+        data_loader(loaded(2), 2)
+    assert [len(batch["image"][0]) for batch in data_loader(loaded(2))] == [2, 1]
+    assert [batch["image"].shape[:2] for batch in data_loader(loaded(1), 2)] == [(2, 1)]
+
+
 def test_joined_transforms_are_kept_up_to_the_first_random_one() -> None:
     """A `Compose` within another would count as random, or be kept with what is random in it."""
     calls: list[str] = []

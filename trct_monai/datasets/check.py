@@ -188,13 +188,13 @@ class _CaseCheck:
             self.pictures.append((camera.name, upright(one)["image"][0]))
             if self.cube is None:
                 continue
-            error, image = self.case["orientation"][index].get("error_mm"), read_radiograph(file).image
+            error, radiograph = self.case["orientation"][index].get("error_mm"), read_radiograph(file)
             if error is None:
-                match = measure(image, self.cube, self.extent, camera)
+                match = measure(radiograph.image, self.cube, self.extent, camera)
             else:
                 is_real = self.case.get("provenance", {}).get("radiographs") == REAL
-                mask = measured_pixels(image) if is_real else None
-                match = verify(image, self.cube, [self.extent / self.cube.shape[-1]] * 3, camera, mask=mask)
+                mask = measured_pixels(radiograph.image, radiograph.valid) if is_real else None
+                match = verify(radiograph.image, self.cube, [self.extent / self.cube.shape[-1]] * 3, camera, mask=mask)
             if self.is_given:
                 self.pictures.append((f"{camera.name}, projected", match.expected))
             now = match.orientation

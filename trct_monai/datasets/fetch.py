@@ -16,6 +16,7 @@ from tqdm import tqdm
 from trct_monai.arguments import parse_names
 from trct_monai.datasets.x2ct_split import COLLECTION, SIDES, X2CTSplit, find_x2ct_split
 from trct_monai.io.bucket import ENDPOINT, Bucket, bytes_in, fetch_series, is_complete
+from trct_monai.io.dicom.radiograph import RADIOGRAPH_MODALITIES
 from trct_monai.io.files import read_csv, write_csv, write_text
 from trct_monai.io.idc import RemoteSeries, index_file, read_collection, read_collections
 from trct_monai.io.locks import alone_in
@@ -28,8 +29,6 @@ IN_CHEST = ("CHEST", "THORAX", "LUNG", "MEDIASTINUM", "HEART", "WHOLEBODY")
 
 BODY_PART, MIN_SLICES = "chest", 16
 """What of a collection is fetched, unless other is asked for; a published split has its own CTs."""
-
-RADIOGRAPHS = ("CR", "DX")
 
 FREE = ("CC BY 3.0", "CC BY 4.0")
 """Licences that ask for no more than to be named."""
@@ -92,7 +91,7 @@ def fetch(
     if split and (body_part, min_slices) != (BODY_PART, MIN_SLICES):
         raise ValueError("a split states its CTs itself: leave out --body_part and --min_slices, or --split")
     file, title = index_file(index)
-    series = read_collection(file, name, ("CT", *RADIOGRAPHS))
+    series = read_collection(file, name, ("CT", *RADIOGRAPH_MODALITIES))
     cts = [one for one in series if one.modality == "CT"]
     if not cts:
         known = read_collections(file)
@@ -108,7 +107,7 @@ def fetch(
         sides, left_out = [_fitting(cts, body_part, min_slices)], "--body_part any and --min_slices 1 keep all"
     chosen = _choose(sides, cts, parse_names(patients), limit, left_out)
     who = {one.patient_id for one in chosen}
-    pictures = [one for one in series if one.modality in RADIOGRAPHS and one.patient_id in who]
+    pictures = [one for one in series if one.modality in RADIOGRAPH_MODALITIES and one.patient_id in who]
     _describe(name, title, chosen, pictures, radiographs, published)
     wanted = chosen + (pictures if radiographs else [])
     if output is None or dry_run:

@@ -24,6 +24,9 @@ from trct_monai.intensity import STORED_HU
 from trct_monai.io.case import Case
 from trct_monai.registration.orientation import MIN_CORRELATION
 
+RADIOGRAPH_SIZE = 512
+"""Rows and columns of rendered radiographs, where nothing else is asked for."""
+
 
 def prepare(
     input: str,
@@ -31,7 +34,7 @@ def prepare(
     size: int = 128,
     geometry: str = MEASURED,
     views: int | None = None,
-    radiograph_size: int = 512,
+    radiograph_size: int = RADIOGRAPH_SIZE,
     extent: float = DEFAULT_EXTENT,
     hu_window: Sequence[float] | str = STORED_HU,
     remove_table: bool = False,
@@ -89,8 +92,10 @@ def prepare(
         phases: The input holds 4-D CTs, all phases of a breath or heart beat each: make pairs of their time average and
             phase 0, for the phase generator.
         real_radiographs: Keep the radiographs (CR, DX) of the CTs' patients, found by PatientID, in place of rendered
-            ones. Views and cameras are measured; what fits the CT neither as a frontal nor as a lateral is left out.
-        single_view: Keep a CT with one of the two real views, for any_view, which takes any number.
+            ones. Views and cameras are measured; what fits the CT neither as a frontal nor as a lateral,
+            or does not show the middle of the lungs, is left out.
+        single_view: Keep a CT with one of the two real views, for any_view, which takes any number; cases of one and of
+            two are trained with --batch_size 1, or with the same --views of each.
         max_error: A real radiograph whose camera has a larger estimated error in mm is left out.
         whole: Render radiographs from all of the CT, as in life: what lies outside the cube casts its shadow, too.
         min_correlation: A radiograph that correlates less than this with our projection is refused.
@@ -117,9 +122,15 @@ def prepare(
     if real_radiographs:
         if geometry != MEASURED or phases:
             raise ValueError("--real_radiographs measures cameras: --geometry, --views and --phases do not go with it")
-        options = replace(options, real=RealOptions(min_correlation, float(max_error), single_view))
-    elif single_view:
-        raise ValueError("--single_view True keeps a CT with one real radiograph; give --real_radiographs True, too")
+        rendering = photons, scatter_fraction, kvp, whole, radiograph_size, nifti
+        if rendering != (None, 0, None, False, RADIOGRAPH_SIZE, False):
+            raise ValueError(
+                "--real_radiographs renders nothing: --photons, --scatter_fraction, --kvp, --whole, --radiograph_size "
+                "and --nifti do not go with it"
+            )
+        options = replace(options, real=RealOptions(float(max_error), single_view))
+    elif single_view or max_error != MAX_ERROR:
+        raise ValueError("--single_view and --max_error are for real radiographs; give --real_radiographs True, too")
     shares = check_fractions(fractions)
     parse_shard(shard)
     root, target = Path(input), Path(output)

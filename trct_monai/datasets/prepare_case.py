@@ -143,7 +143,10 @@ def make_case(source: Source, options: Options, root: Path, refused: Path, folde
         write_ct_series(stored, cube.affine.numpy(), folder / f"{source.case_id}_dicom", study, RESAMPLED)
     origin = {"radiographs": "rendered" if rendered else "given"}
     if options.real is not None:
-        radiographs, origin = write_real_radiographs(source, ct, cube, folder, options.real, root, refused)
+        radiographs, origin = write_real_radiographs(
+            source, ct, cube, folder, options=options.real, min_correlation=options.min_correlation, root=root,
+            refused=refused,
+        )  # fmt: skip
     elif rendered:
         images = render(fine[0], options.extent / fine_size, options, source.case_id)
         radiographs = _write_rendered(source, images, cube, options, refused, folder)

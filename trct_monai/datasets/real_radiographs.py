@@ -20,13 +20,14 @@ from torch import Tensor
 
 from trct_monai.datasets.cases import view_fields
 from trct_monai.datasets.given import middle_of
-from trct_monai.datasets.sources import Source, safe_name
+from trct_monai.datasets.sources import Source, relative_path, safe_name
+from trct_monai.geometry.camera import Camera
 from trct_monai.geometry.presets import preset
 from trct_monai.io.ct import CT
 from trct_monai.io.dicom.examination import read_examination
 from trct_monai.io.dicom.radiograph import OPPOSITE, VIEW_POSITIONS
-from trct_monai.io.files import write_picture
-from trct_monai.io.radiograph import Radiograph, read_radiograph
+from trct_monai.io.radiograph import Radiograph, read_radiograph, save_picture
+from trct_monai.preprocessing.body import find_body
 from trct_monai.preprocessing.cube import standardize
 from trct_monai.registration.camera import POINTS, Registration, register
 from trct_monai.registration.chests.regions import find_regions
@@ -51,7 +52,6 @@ NAMES = {"pa": "frontal", "lat": "lateral"}
 class RealOptions:
     """What is asked of real radiographs; see `trct_monai.datasets.prepare.prepare` for each."""
 
-    min_correlation: float
     max_error: float = MAX_ERROR
     single_view: bool = False
 
@@ -76,7 +76,15 @@ class _Film:
 
 
 def write_real_radiographs(
-    source: Source, ct: CT, cube: MetaTensor, folder: Path, options: RealOptions, root: Path, refused: Path
+    source: Source,
+    ct: CT,
+    cube: MetaTensor,
+    folder: Path,
+    *,
+    options: RealOptions,
+    min_correlation: float,
+    root: Path,
+    refused: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Choose a frontal and a lateral among a patient's radiographs and write them as 16-bit PNG without headers.
 
@@ -86,6 +94,7 @@ def write_real_radiographs(
         cube: The case's cube in HU.
         folder: The case's folder.
         options: What is asked of them.
+        min_correlation: Least correlation with what the camera gives.
         root: Folder to which recorded paths are relative.
         refused: Folder for pictures of radiographs that fit nowhere.
 
@@ -93,21 +102,26 @@ def write_real_radiographs(
         The fields of `trct_monai.datasets.cases.view_fields`, and what the provenance has of the radiographs.
 
     Raises:
-        ValueError: If a view is missing.
+        ValueError: If a view is missing, or the CT has no lungs.
     """
     volume, affine = standardize(ct.ct_hu, ct.affine)
     spacing = np.diag(affine)[:3].tolist()
-    offset = (middle_of(ct.affine, ct.ct_hu.shape[1:]) - middle_of(cube.affine, cube.shape[1:])).tolist()
+    body = find_body(volume, affine)
+    if body is None or body.lungs is None:
+        raise ValueError(f"{source.path}: no lungs found, whose middle must be in every radiograph")
+    middle = middle_of(ct.affine, ct.ct_hu.shape[1:])
+    to_lungs = (middle - body.lungs.mean(axis=0)).tolist()
+    to_cube = (middle - middle_of(cube.affine, cube.shape[1:])).tolist()
     scanned = read_examination(source.files[0])
     films: dict[str, list[_Film]] = {"pa": [], "lat": []}
     left_out: list[tuple[Path, str]] = []
-    for path in source.unsorted:
+    for number, path in enumerate(source.unsorted, start=1):
         try:
             radiograph = read_radiograph(path)
-            picture = refused / f"{source.case_id}_{safe_name(path.stem)}.png"
-            found = _as_either_view(radiograph, volume[None], spacing, options, picture)
-            found = replace(found, camera=found.camera.shifted(offset))
-            _check_chest(found)
+            picture = refused / f"{source.case_id}_{number}_{safe_name(path.stem)}.png"
+            found = _as_either_view(radiograph, volume[None], spacing, min_correlation, options.max_error, picture)
+            _check_chest(found.camera.shifted(to_lungs))
+            found = replace(found, camera=found.camera.shifted(to_cube))
         except ValueError as error:
             left_out.append((path, str(error).removeprefix(f"{path}: ")))
             continue
@@ -117,16 +131,17 @@ def write_real_radiographs(
     for first, *others in chosen:
         for film in others:
             how = "fits better" if film.order[0] == first.order[0] else "is nearer in time to the CT"
-            left_out.append((film.path, f"another {NAMES[first.found.camera.name]}: {first.path.name} {how}"))
+            kind, taken = NAMES[first.found.camera.name], relative_path(first.path, root)
+            left_out.append((film.path, f"another {kind}: {taken} {how}"))
     missing = [NAMES[view] for view, some in films.items() if not some]
     if len(missing) == 2 or (missing and not options.single_view):
-        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in left_out)
+        reasons = "; ".join(f"{relative_path(path, root)}: {reason}" for path, reason in left_out)
         hint = "" if len(missing) == 2 else " (--single_view True keeps a CT with one of the two)"
         raise ValueError(f"{source.path}: no {' and no '.join(missing)} radiograph of this patient{hint}: {reasons}")
     return _written(source, [first for first, *_ in chosen], folder), {
         "radiographs": REAL,
         "films": [_record(first, root) for first, *_ in chosen],
-        "left_out": [{"path": source.relative(path, root), "reason": reason} for path, reason in left_out],
+        "left_out": [{"path": relative_path(path, root), "reason": reason} for path, reason in left_out],
     }
 
 
@@ -165,7 +180,12 @@ def describe_real(cases: Sequence[Any]) -> list[str]:
 
 
 def _as_either_view(
-    radiograph: Radiograph, ct_hu: Tensor, spacing: Sequence[float], options: RealOptions, picture: Path
+    radiograph: Radiograph,
+    ct_hu: Tensor,
+    spacing: Sequence[float],
+    min_correlation: float,
+    max_error: float,
+    picture: Path,
 ) -> Registration:
     """The registration as a frontal or as a lateral, whichever is right."""
     image, size = radiograph.image, (radiograph.image.shape[0], radiograph.image.shape[1])
@@ -181,11 +201,11 @@ def _as_either_view(
         f"as a {NAMES[one.camera.name]} {abs(one.orientation['correlation']):.3f} and {one.error_mm:.1f} mm"
         for one in (best, other)
     )
-    if not best.is_sure(options.min_correlation, options.max_error):
+    if not best.is_sure(min_correlation, max_error):
         save_comparison(picture, best)
         raise ValueError(
             f"fits the CT with certainty neither as a frontal nor as a lateral, by correlation and error {fits}; asked "
-            f"are {options.min_correlation:g} and {options.max_error:g} mm; see {picture.parent.name}/{picture.name}"
+            f"are {min_correlation:g} and {max_error:g} mm; see {picture.parent.name}/{picture.name}"
         )
     if _unexplained(best) > CLEARLY * _unexplained(other):
         raise ValueError(f"whether it is a frontal or a lateral is not clear, by correlation and error {fits}")
@@ -196,14 +216,14 @@ def _unexplained(found: Registration) -> float:
     return 1 - found.orientation["correlation"] ** 2
 
 
-def _check_chest(found: Registration) -> None:
+def _check_chest(camera: Camera) -> None:
     """Refuse a picture that was registered and does not show the middle of the lungs, such as an abdomen.
 
     Args:
-        found: Its registration, in mm from the middle of the lungs.
+        camera: Its camera, in mm from the middle of the lungs.
     """
     points = torch.cat([POINTS / 2, torch.ones(len(POINTS), 1, dtype=torch.float64)], dim=1)
-    u, v, w = (points @ found.camera.world_to_detector().T).T
+    u, v, w = (points @ camera.world_to_detector().T).T
     seen = ((u / w).abs() < 1.1) & ((v / w).abs() < 1.1)
     if not bool(seen.all()):
         raise ValueError(f"shows {int(seen.sum())} of {len(seen)} points of the middle of the lungs, no whole chest")
@@ -212,8 +232,7 @@ def _check_chest(found: Registration) -> None:
 def _written(source: Source, films: Sequence[_Film], folder: Path) -> dict[str, Any]:
     names = [f"{source.case_id}_{film.found.camera.name}.png" for film in films]
     for name, film in zip(names, films):
-        stored = (film.radiograph.image.double() * 65535).round().clamp(0, 65535)
-        write_picture(folder / name, stored.numpy().astype(np.uint16))
+        save_picture(folder / name, film.radiograph.image, film.radiograph.valid)
     found = [film.found for film in films]
     return view_fields(
         names, [one.camera for one in found], [one.orientation for one in found], [one.intensity for one in found]
@@ -225,7 +244,7 @@ def _record(film: _Film, root: Path) -> dict[str, Any]:
     position = film.radiograph.view_position
     return {
         "view": film.found.camera.name,
-        "path": Source.relative(film.path, root),
+        "path": relative_path(film.path, root),
         "days_after_ct": film.days,
         "view_position": position if position in VIEW_POSITIONS else "",
         "scatter_fraction": round(film.found.scatter, 3),

@@ -32,9 +32,9 @@ def pair_radiographs(root: Path, found: Found, single_view: bool) -> Found:
     """
     with_ct = {source.header_patient for source in found.sources} - {""}
     of_patient: dict[str, list[Path]] = defaultdict(list)
-    places = {series.files[0] for series in found.radiographs}
+    places = {series.files[0] for series in found.radiograph_series}
     skipped = [entry for entry in found.skipped if entry[0] not in places]
-    for series in found.radiographs:
+    for series in found.radiograph_series:
         patient = named_patient(series.patient_id)
         if patient in with_ct:
             for file in series.files:
@@ -61,7 +61,7 @@ def pair_radiographs(root: Path, found: Found, single_view: bool) -> Found:
     if not sources:
         raise ValueError(
             f"{root}: expected CTs and radiographs of the same patients, by the PatientID of their DICOM headers; got "
-            f"{len(found.sources)} CTs and {_count(sum(len(series.files) for series in found.radiographs))}"
+            f"{len(found.sources)} CTs and {_count(sum(len(series.files) for series in found.radiograph_series))}"
             + (f"; {skipped[-1][0]} is {skipped[-1][1]}" if skipped else "")
         )
     return replace(found, sources=sources, skipped=skipped)
@@ -72,7 +72,7 @@ def describe_radiographs(found: Found) -> Iterator[str]:
     if any(source.unsorted for source in found.sources):
         return
     with_ct = {source.header_patient for source in found.sources} - {""}
-    owners = [named_patient(series.patient_id) for series in found.radiographs for _ in series.files]
+    owners = [named_patient(series.patient_id) for series in found.radiograph_series for _ in series.files]
     theirs = [patient for patient in owners if patient in with_ct]
     if theirs:
         count = len(set(theirs))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from trct_monai.datasets.cases import RECORD
 from trct_monai.datasets.patients import AUTO, PatientRule, named_patient, patient_rule, usual_patient
 from trct_monai.io.ct import EXTENSIONS, detached_files, extension_of
+from trct_monai.io.dicom.radiograph import RADIOGRAPH_MODALITIES
 from trct_monai.io.dicom.series import Series, group_series, may_be_dicom
 from trct_monai.io.files import read_json
 from trct_monai.io.picture import ENDINGS
@@ -26,9 +27,6 @@ VIEW_NAMES = {"pa": "pa", "frontal": "pa", "lat": "lat", "lateral": "lat"}
 """What others call our views in file names; ``viewN`` is understood as well."""
 
 LAYOUTS = {1: "CTs", 2: "CTs with radiographs", 3: "X2CT files", 6: "CTs with CR or DX of the same patients"}
-
-RADIOGRAPHS = ("CR", "DX")
-"""Modalities of DICOM radiographs."""
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
@@ -71,19 +69,14 @@ class Source:
 
     def location(self, root: Path) -> str:
         """Where the CT was found, relative to `root`: for information, it decides nothing."""
-        return self.relative(self.path, root)
-
-    @staticmethod
-    def relative(path: Path, root: Path) -> str:
-        """A path relative to `root`, with slashes on every system."""
-        return Path(os.path.relpath(path, root)).as_posix()
+        return relative_path(self.path, root)
 
     def digests(self, root: Path) -> dict[str, str]:
         """Digest of each file that goes into the case, by its path relative to `root`."""
         side_cars = [side_car for picture in self.radiographs.values() if (side_car := side_car_of(picture)).is_file()]
         voxels = [file for header in self.files for file in detached_files(header)]
         files = [*self.files, *voxels, *self.radiographs.values(), *self.unsorted, *side_cars]
-        return {self.relative(file, root): digest_file(file) for file in files}
+        return {relative_path(file, root): digest_file(file) for file in files}
 
 
 @dataclass
@@ -95,14 +88,14 @@ class Found:
         skipped: Path and reason of what is no CT and need not be: localizers, short series, masks.
         refused: Path and reason of what should have been a case.
         other_files: Number of files of other kinds.
-        radiographs: DICOM radiographs by series; they are among what is skipped, too.
+        radiograph_series: DICOM radiographs; they are among what is skipped, too.
     """
 
     sources: list[Source] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     refused: list[tuple[Path, str]] = field(default_factory=list)
     other_files: int = 0
-    radiographs: list[Series] = field(default_factory=list)
+    radiograph_series: list[Series] = field(default_factory=list)
 
 
 def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients: str = AUTO) -> Found:
@@ -128,8 +121,8 @@ def find_sources(folder: str | os.PathLike[str], min_slices: int = 16, patients:
         slices += _search_folder(root, place, names, found, rule)
     # A bar only where it takes a while.
     for series in group_series(tqdm(slices, desc="headers", unit="file", delay=5), min_slices):
-        if series.modality in RADIOGRAPHS:
-            found.radiographs.append(series)
+        if series.modality in RADIOGRAPH_MODALITIES:
+            found.radiograph_series.append(series)
         if series.is_refused:
             found.refused.append((series.files[0], series.reason))
         elif series.reason:
@@ -158,6 +151,11 @@ def _folders(root: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
             if not path.is_file():  # a pipe would be waited for
                 found.refused.append((path, "a link to nothing" if path.is_symlink() else "no regular file"))
         yield Path(place), [name for name in visible if Path(place, name).is_file()]
+
+
+def relative_path(path: Path, root: Path) -> str:
+    """A path relative to `root`, with slashes on every system."""
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def safe_name(name: str) -> str:

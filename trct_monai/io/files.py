@@ -267,12 +267,12 @@ def as_cell(value: Any) -> Any:
     return value
 
 
-def write_picture(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
-    """Write grey pixels (rows, columns) of 8 or 16 bits as PNG."""
+def write_picture(path: str | os.PathLike[str], pixels: np.ndarray, transparent: int | None = None) -> None:
+    """Write grey pixels (rows, columns) of 8 or 16 bits as PNG; those of the value `transparent` are transparent."""
     from PIL import Image
 
     with replacing(path) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG")
+        Image.fromarray(pixels).save(partial, format="PNG", transparency=transparent)
 
 
 def write_array(path: str | os.PathLike[str], values: np.ndarray) -> None:

@@ -7,7 +7,8 @@ A radiograph of ours is two files: ``NAME.png`` with 16-bit integers n, and its 
 the camera, ``"quantitative": true`` and the digest of the picture. A side-car is ours if it states its `FORMAT`; JSON
 files of others beside a picture are not read. Pictures without side-car (8-bit PNG, mostly divided by their own
 maximum, DICOM, floats) hold numbers on a scale of their own. They become line integrals only by a gain and an offset
-that are fitted, and recorded in a datalist or in the report of a reconstruction.
+that are fitted, and recorded in a datalist or in the report of a reconstruction; what `save_picture` writes is such a
+picture, whose side-car says that its exposure is no fact.
 """
 
 import logging
@@ -129,6 +130,24 @@ def save_radiograph(
         **({} if exposed else {"exposed": False}),
     }
     write_json(path.with_suffix(".json"), side_car)
+
+
+def save_picture(
+    path: str | os.PathLike[str], image: Float[Tensor, "H W"], valid: Bool[Tensor, "H W"] | None = None
+) -> None:
+    """Write a picture on a scale of its own, whose exposure nobody knows, as 16-bit PNG with a side-car that says so.
+
+    Args:
+        path: Where to write, ending in ``.png``.
+        image: Numbers in [0, 1]; what is outside is clipped.
+        valid: As in `Radiograph`: the other pixels become transparent, and are read as not valid.
+    """
+    stored = (image.double() * 65535).round().clamp(0, 65535)
+    if valid is not None:
+        stored = stored.clamp(min=1) * valid
+    write_picture(path, stored.numpy().astype(np.uint16), transparent=None if valid is None else 0)
+    side_car = {"format": FORMAT, "format_version": FORMAT_VERSION, "quantitative": False, "exposed": False}
+    write_json(Path(path).with_suffix(".json"), side_car)
 
 
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:

@@ -1,6 +1,7 @@
 """Where a training computes, and in which precision: what a bundle takes unless it is told."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,10 +67,31 @@ def data_loader(
         pin_memory: Let the batches lie where a GPU copies them from.
         sampler: In place of that order.
         options: Of PyTorch's DataLoader, such as ``persistent_workers``.
+
+    Raises:
+        ValueError: If cases of a batch would have different numbers of radiographs.
     """
+    if batch_size > 1:
+        _check_views(dataset, batch_size)
     if sampler is None and not isinstance(dataset, IterableDataset):
         share = {"num_replicas": world_size, "rank": rank, "seed": seed or 0}
         shuffle = seed is not None
         sampler = DistributedSampler(dataset, shuffle=shuffle, even_divisible=shuffle, **share)
     options |= {"batch_size": batch_size, "sampler": sampler, "pin_memory": pin_memory}
     return DataLoader(dataset, num_workers=num_workers, **options)
+
+
+def _check_views(dataset: Dataset[Any], batch_size: int) -> None:
+    """Refuse a datalist that mixes cases of one and of two radiographs, unless transforms keep as many of each.
+
+    One case of each number is loaded, only if numbers differ.
+    """
+    first: dict[int, int] = {}
+    for index, case in enumerate(getattr(dataset, "data", ())):
+        if isinstance(case, Mapping) and isinstance(case.get("image"), list):
+            first.setdefault(len(case["image"]), index)
+    if len(first) > 1 and len(numbers := {len(dataset[index]["image"]) for index in first.values()}) > 1:
+        raise ValueError(
+            f"cases with {' and '.join(map(str, sorted(numbers)))} radiographs cannot share a batch of {batch_size}: "
+            "give --batch_size 1, or keep the same views of every case, as --views [0]"
+        )

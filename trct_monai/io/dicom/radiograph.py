@@ -14,6 +14,9 @@ import numpy as np
 from trct_monai.io.dicom.header import last_line
 from trct_monai.io.picture import Picture, check_size, grey_of_colours, without_padding
 
+RADIOGRAPH_MODALITIES = ("CR", "DX")
+"""What a header calls digital radiographs."""
+
 VIEW_POSITIONS = {"PA": "pa", "AP": "pa", "FRONTAL": "pa", "LL": "lat", "RL": "lat", "LAT": "lat"}
 """The library's view of a ViewPosition. LLD and RLD have none: they are frontal views in lateral decubitus."""
 
