@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from tests.bundles.sources import BUNDLES, COMMON, RADIOGRAPHS, name, overlays, read, verify_metadata
+from tests.bundles.sources import BUNDLES, COMMON, RADIOGRAPHS, SHIPPED, name, overlays, read, verify_metadata
 from trct_monai.bundles import check_training
 from trct_monai.bundles.keys import check_keys
 from trct_monai.bundles.overlays import GOES_AFTER, NOT_WITH
@@ -33,6 +33,19 @@ def test_bundle_is_complete(bundle: Path) -> None:
     assert (bundle / "docs" / "README.md").is_file() and (bundle / "docs" / "data_license.txt").is_file()
     metadata = read(bundle / "configs" / "metadata.json")
     assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize("bundle", SHIPPED, ids=name)
+def test_which_bundle_states_the_parameters(bundle: Path, repository: Path) -> None:
+    text = (repository / "docs" / "which_bundle.md").read_text(encoding="utf-8")
+    stated = re.search(rf"^\| \[{bundle.name}\].* \| ([\d.]+) M / ([\d.]+) M \|", text, re.MULTILINE)
+    for overlay, number in zip(("small", None), stated.groups() if stated else ()):
+        parser = ConfigParser()
+        parser.read_config([bundle / "configs" / f"{part}.json" for part in ("train", overlay) if part])
+        network = parser.get_parsed_content("network_def")
+        counted = sum(p.numel() for key, p in network.named_parameters() if key != "initial_volume")
+        assert f"{counted / 1e6:.1f}" == number
+    assert stated
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=name)
