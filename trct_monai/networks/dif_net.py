@@ -13,6 +13,7 @@ from trct_monai.networks.agreement import are_present
 from trct_monai.networks.blocks import FeaturePyramid, FourierFeatures
 from trct_monai.networks.cross_view import lift_with_direction
 from trct_monai.networks.reconstruction import ReconstructionNetwork, beside
+from trct_monai.projector import is_traced
 from trct_monai.resampling import values_at
 
 
@@ -146,8 +147,15 @@ class DIFNet(ReconstructionNetwork):
         """
         matrices, present = beside(matrices, image), are_present(image)
         maps = self.encoder(image.nan_to_num(0.0).flatten(0, 1)[:, None])[-1].unflatten(0, present.shape)
-        parts = [self._correct_chunk(maps, matrices, present, chunk) for chunk in torch.split(points, self.chunk_size)]
-        return torch.cat(parts, dim=1).transpose(1, 2)
+        chunks = torch.split(points, self.chunk_size)
+        parts = (self._correct_chunk(maps, matrices, present, chunk) for chunk in chunks)
+        if torch.is_grad_enabled() or is_traced():
+            return torch.cat([*parts], dim=1).transpose(1, 2)
+        # Results that are kept among what is freed would leave holes: at 256 voxels a side 5 GB of them.
+        result = torch.empty(len(maps), len(points), 1, device=image.device)
+        for place, part in zip(torch.split(result, self.chunk_size, dim=1), parts):
+            place.copy_(part)
+        return result.transpose(1, 2)
 
     def _correct_chunk(
         self,
