@@ -26,7 +26,8 @@ class DIFNet(ReconstructionNetwork):
 
     Unlike in the paper the perceptron corrects an initial volume, interpolated at the point, and knows where the point
     is; features know the direction of their ray; blocks have group norm and SiLU, and the feature maps half of the
-    radiographs' rows and columns. The defaults make 22 million parameters, the published network has 31.
+    radiographs' rows and columns. The defaults, with a `start_size` of 64, make 22 million parameters; the published
+    network has 31.
 
     The order of the views does not matter, their number may be anything from 1 to `max_views` and differ from call to
     call, and a view may be missing (NaN). Without `matrices` the views are those of the geometry.
