@@ -152,6 +152,35 @@ class TRCTGenerator(Plain):
         return x.transpose(1, 2).unflatten(2, (bridge.grid_size,) * 3)
 
 
+class X2CTGenerator(Plain):
+    """`trct_monai.networks.X2CTGenerator` with two views."""
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Radiographs to a volume."""
+        net, x = self.ours, self.scaled(image)
+        scales, volumes = [], []
+        for view, branch in enumerate(net.branches):
+            *finer, last = branch.encoder(x[:, view : view + 1])
+            scales.append([flat(features) for flat, features in zip(branch.flat, finer[::-1])])
+            volumes.append(branch.volume(last))
+        fused = mean = sum(volumes) / len(volumes)
+        for level in range(len(scales[0])):
+            volumes = []
+            for view, branch in enumerate(net.branches):
+                matrices = net.matrices[None, view : view + 1]
+                lifted = lift(scales[view][level][:, None], matrices, 2 * mean.shape[-1], net.extent)[:, 0]
+                volumes.append(self.joined(branch.decoder, level, mean, branch.links[level](lifted)))
+            mean = sum(volumes) / len(volumes)
+            fused = self.joined(net.fusion, level, fused, mean)
+        return [net.initial_volume + net.head(fused)]
+
+    def joined(self, decoder: Any, level: int, volume: Tensor, features: Tensor) -> Tensor:
+        """A volume, doubled, with features of its new size."""
+        doubled = F.interpolate(decoder.ups[level](volume), scale_factor=2, mode="trilinear")
+        result: Tensor = decoder.blocks[level](torch.cat([doubled, features], dim=1))
+        return result
+
+
 class MultiScaleCNN(Plain):
     """`trct_monai.networks.MultiScaleCNN`: stage 1."""
 
@@ -368,7 +397,7 @@ class SliceUNet(Plain):
 
 def plain(network: nn.Module) -> Plain:
     """The plain network around one of ours."""
-    kinds = (DirectRegression, TRCTGenerator, MultiScaleCNN, HybridCNNViT, DIFNet, AnyView, SliceUNet)
+    kinds = (DirectRegression, TRCTGenerator, X2CTGenerator, MultiScaleCNN, HybridCNNViT, DIFNet, AnyView, SliceUNet)
     return next(kind for kind in kinds if kind.__name__ == type(network).__name__)(network)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from plain import inputs, plain
-from plain_geometry import field_values, project, slices_on_rays
+from plain_geometry import field_values, lift, project, slices_on_rays
 from torch import Tensor, nn
 
 from trct_monai.intensity import unit_to_attenuation
@@ -17,6 +17,9 @@ Step = Callable[[Batch], Tensor]
 
 ELSEWHERE = ("ssim_weight", "edge_weight", "frequency_weight", "perceptual_weight")
 """Terms of the loss that the plain code has not: the small sizes go without them."""
+
+LARGEST = 6.0
+"""Line integral that is one to X2CT-GAN's discriminator."""
 
 
 def make_step(parser: ConfigParser) -> Step:
@@ -53,7 +56,7 @@ def field_loss(network: nn.Module, model: nn.Module, batch: Batch, config: dict[
 
 
 def adversarial_step(
-    model: nn.Module,
+    model: Any,
     optimizer: torch.optim.Optimizer,
     discriminator: nn.Module,
     its_optimizer: torch.optim.Optimizer,
@@ -65,6 +68,10 @@ def adversarial_step(
         volume, middle = volume.clamp(0, 1), batch["image"].shape[1] // 2
         if "slice_size" in config:  # pix2pix: the discriminator sees the slice to be corrected, too
             volume = torch.cat([batch["image"][:, middle : middle + 1], volume], dim=1)
+        elif "lifted" in config:  # X2CT-GAN: it sees the radiographs along their rays, too
+            unit = (batch["image"] / LARGEST).clamp(0, 1)[:, :, None]
+            lifted = lift(unit, model.ours.matrices[None], volume.shape[-1], config["extent"])
+            volume = torch.cat([lifted[:, :, 0], volume], dim=1)
         scores: Tensor = discriminator(volume)
         return scores
 
@@ -93,7 +100,7 @@ def adversarial_step(
 def reconstruction_loss(model: Any, volumes: list[Tensor], target: Tensor, config: dict[str, Any]) -> Tensor:
     """The terms that have a weight."""
     difference = F.smooth_l1_loss(volumes[0], target, beta=config.get("l1_beta", 0.0))
-    loss = config.get("l1_weight", 1.0) * difference
+    loss = config.get("l1_weight", 0.0 if "lifted" in config else 1.0) * difference
     if config.get("mse_weight"):
         loss = loss + config["mse_weight"] * F.mse_loss(volumes[0], target)
     deep = config.get("deep_weight", config.get("multi_scale_weight"))

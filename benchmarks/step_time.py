@@ -53,6 +53,7 @@ CASES = (
     Case("two_stage"),
     Case("hybrid_cnn_vit"),
     Case("dif_net"),
+    Case("x2ct_gan"),
     Case("any_view"),
     Case("ct_phase_pix2pix"),
     Case("trct_gan", "reduced", {"batch_size": 1}),
