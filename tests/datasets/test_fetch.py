@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tests.datasets.small import files_of
 from tests.standin import BUCKET, StandIn, serving, some_files
 from trct_monai.commands import main
 from trct_monai.datasets.fetch import fetch
-from trct_monai.io import bucket
+from trct_monai.io import bucket, idc
 from trct_monai.io.files import WriteError, read_csv
 from trct_monai.io.idc import read_collection
 
@@ -233,7 +232,7 @@ def test_what_cannot_be_is_refused(site: StandIn, tmp_path: Path, flags: dict[st
 
 
 def test_without_idc_index_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "idc_index_data", None)
+    monkeypatch.setattr(idc, "DISTRIBUTION", "no-such-distribution")
     with pytest.raises(ValueError, match=r"fetch needs idc-index, .*: pip install 'trct-monai\[fetch\]'"):
         fetch("lidc_idri", dry_run=True)
 

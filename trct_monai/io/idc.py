@@ -3,13 +3,15 @@
 import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
 
 from trct_monai.io.case import check_file_name
 
 NO_INDEX = "fetch needs idc-index, which brings the list of all public series: pip install 'trct-monai[fetch]'"
+
+DISTRIBUTION = "idc-index-data"
 
 COLUMNS = (
     "collection_id", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber",
@@ -78,11 +80,13 @@ def index_file(index: str | None = None) -> tuple[Path, str]:
         if not Path(index).is_file():
             raise FileNotFoundError(f"{index}: no such index; leave out --index for that of idc-index")
         return Path(index), index
-    if importlib.util.find_spec("idc_index_data") is None:
+    try:  # not imported: that reads texts in the locale's encoding, which ASCII cannot
+        found = [file.locate() for file in files(DISTRIBUTION) or () if file.name == "idc_index.parquet"]
+    except PackageNotFoundError:
+        found = []
+    if not found:
         raise ValueError(NO_INDEX)
-    import idc_index_data
-
-    return Path(idc_index_data.IDC_INDEX_PARQUET_FILEPATH), f"idc-index-data {version('idc-index-data')}"
+    return Path(str(found[0])), f"{DISTRIBUTION} {version(DISTRIBUTION)}"
 
 
 def read_collections(index: Path) -> list[str]:
