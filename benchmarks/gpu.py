@@ -107,6 +107,7 @@ TRAININGS = (
     ("any_view", "", 0, "fp16,autotuned"),
     ("ct_phase_pix2pix", "", 0, "fp16"),
     ("x2ct_gan", "", 0, ""),
+    ("dif_net", "", 0, ""),
 )
 """What is trained: in bf16 first, all of them; in other precisions at the end, as long as there is time."""
 

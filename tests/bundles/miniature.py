@@ -94,8 +94,12 @@ OVERLAY_MINIATURE: dict[str, dict[str, Any]] = {
     "train_adversarial": {"discriminator_channels": [4, 8], "adversarial_start": 1},
     "train_refine": {"patch_size": 8, "patches_per_case": 2},
 }
-WITHOUT_CHANCE: dict[str, dict[str, Any]] = {"dif_net": {"train::trainer::prepare_batch": "@train::prepare_batch"}}
-"""What makes a step the same in one process and in several: each draws points of its own, so here all voxels count."""
+WITHOUT_CHANCE: dict[str, dict[str, Any]] = {
+    "dif_net": {"train::trainer::prepare_batch": "@train::prepare_batch"},
+    "x2ct_gan": {"dropout": 0.0},
+}
+"""What makes a step the same in one process and in several: each draws by itself what is dropped, and points, so here
+all voxels count."""
 
 SIZES = {"volume_size": 16, "radiograph_size": 32}
 """What inference needs beyond its bundle's line: the smoke overlay is for training."""
