@@ -1,5 +1,6 @@
-"""Texts of the command line as numbers and names."""
+"""Texts of the command line as numbers and names, and what a mistyped one may have meant."""
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -58,3 +59,9 @@ def parse_names(text: str | os.PathLike[str] | int | Iterable[str | int] | None)
     if isinstance(text, str | os.PathLike | int):
         text = str(text).split(",")
     return [name for name in (str(part).strip() for part in text or ()) if name]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A blank and, in brackets, the known word that may have been meant; empty if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -4,7 +4,6 @@ A command is a plain function with typed keyword arguments; its docstring is its
 OSError for what the user can fix, which is shown as one line. To add one, add its line to `COMMANDS`.
 """
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -20,6 +19,8 @@ from math import isfinite
 from typing import Any
 
 import fire
+
+from trct_monai.arguments import suggestion
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: module and function, and what stands in the list of commands
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, *flags = arguments
     if name not in COMMANDS:
-        return _fail(f"no command {name!r}{_suggestion(name, COMMANDS)}; the commands are {', '.join(COMMANDS)}")
+        return _fail(f"no command {name!r}{suggestion(name, COMMANDS)}; the commands are {', '.join(COMMANDS)}")
     try:
         command = _load(name)
         if "--help" in flags or "-h" in flags:
@@ -128,7 +129,7 @@ def _check_flags(name: str, command: Callable[..., Any], flags: Sequence[str]) -
         if flag.startswith("--"):
             key = flag[2:].split("=")[0].replace("-", "_")
             if key not in known and not (key.startswith("no") and known.get(key[2:], _NO_FLAG).annotation is bool):
-                raise ValueError(f"{name} has no --{key}{_suggestion(key, known)}; see {name} --help")
+                raise ValueError(f"{name} has no --{key}{suggestion(key, known)}; see {name} --help")
             given.add(key)
             value_may_follow = "=" not in flag
         elif value_may_follow:
@@ -210,11 +211,6 @@ def _help(name: str, command: Callable[..., Any]) -> str:
             shown, text = "--KEY VALUE", explained.get(key, "")
         lines.append(textwrap.fill(f"  {shown:<20} {text}", 100, subsequent_indent=" " * 23))
     return "\n".join(lines)
-
-
-def _suggestion(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _fail(message: str) -> int:

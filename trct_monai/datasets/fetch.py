@@ -7,13 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 
 from tqdm import tqdm
 
-from trct_monai.arguments import parse_names
+from trct_monai.arguments import parse_names, suggestion
 from trct_monai.datasets.x2ct_split import COLLECTION, SIDES, X2CTSplit, find_x2ct_split
 from trct_monai.io.bucket import ENDPOINT, Bucket, bytes_in, fetch_series, is_complete
 from trct_monai.io.dicom.radiograph import RADIOGRAPH_MODALITIES
@@ -95,9 +94,8 @@ def fetch(
     cts = [one for one in series if one.modality == "CT"]
     if not cts:
         known = read_collections(file)
-        close = get_close_matches(name, known, n=1)
         raise ValueError(
-            f"no CTs of a collection {collection!r} in {title}{f' (did you mean {close[0]}?)' if close else ''}; "
+            f"no CTs of a collection {collection!r} in {title}{suggestion(name, known)}; "
             f"chests are in {', '.join(CHESTS)}, and {len(known)} collections have CTs"
         )
     published = find_x2ct_split(cts) if split else None
@@ -156,9 +154,8 @@ def _choose(
     known = {one.patient_id for one in cts}
     for name in patients:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
             raise ValueError(
-                f"no patient {name!r} with a CT in this collection{f' (did you mean {close[0]}?)' if close else ''}; "
+                f"no patient {name!r} with a CT in this collection{suggestion(name, known)}; "
                 f"they are called {', '.join(sorted(known)[:2])}, ..."
             )
     kept = {one.patient_id for side in sides for one in side}

@@ -53,9 +53,7 @@ class DenseEncoder(nn.Module):
         before = channels[0]
         for level, after in enumerate(channels):
             block = DenseBlock(before, max(after // 4, 4), num_layers)
-            transition = nn.Sequential(
-                group_norm(block.out_channels), nn.SiLU(), nn.Conv2d(block.out_channels, after, 1)
-            )
+            transition = nn.Sequential(*_activated_conv(block.out_channels, after, 1))
             pool = nn.AvgPool2d(2) if level else nn.Identity()
             self.blocks.append(nn.Sequential(pool, block, transition))
             before = after

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from trct_monai.geometry import DEFAULT_EXTENT, voxel_centers
+from trct_monai.networks.reconstruction import beside
 
 
 def detector_coordinates(
@@ -77,4 +78,4 @@ class LiftedRadiographs(nn.Module):
             exposed: Has no effect.
         """
         unit = (image / self.largest).clamp(0.0, 1.0)
-        return lift(unit[:, :, None], matrices.to(image.device, non_blocking=True), self.centers).squeeze(2)
+        return lift(unit[:, :, None], beside(matrices, image), self.centers).squeeze(2)
