@@ -1,8 +1,11 @@
 """The phase generator's U-Net: the identity before training, any size, as large as it says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from trct_monai.io.weights import load_state, save_state, ship_weights
 from trct_monai.networks import PatchDiscriminator, SliceUNet
 from trct_monai.training.inferers import SliceContextInferer, with_neighbours
 
@@ -66,6 +69,16 @@ def test_all_slices_and_the_whole_correction_learn() -> None:
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0 for n, p in network.named_parameters() if "conv.bias" not in n
     )
+
+
+def test_weights_in_eight_bits_are_taken_as_load_state_reads_them(tmp_path: Path) -> None:
+    save_state(tmp_path / "trained.pt", trained().state_dict())
+    ship_weights(tmp_path / "trained.pt", tmp_path / "model.pt", eight_bits=["*.weight"])
+    read, expected = torch.load(tmp_path / "model.pt", weights_only=True), load_state(tmp_path / "model.pt")
+    assert torch.int8 in {value.dtype for value in read.values()}
+    network = SliceUNet(1, SMALL)
+    network.load_state_dict(read)  # MONAI's CheckpointLoader reads the file itself
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
 
 
 def test_other_numbers_of_slices_are_refused() -> None:

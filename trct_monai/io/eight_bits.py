@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LARGEST = "_largest"
 """Goes after the name of a tensor in eight bits for that of its entries' largest numbers."""
@@ -32,6 +32,16 @@ def from_eight_bits(state: Mapping[str, Any]) -> dict[str, Any]:
         value, largest = state[name].float(), state[name + LARGEST].float()
         result[name] = value * _beside(largest / STEPS, value)
     return result
+
+
+class TakesEightBits(nn.Module):
+    """A network whose `load_state_dict` takes tensors in eight bits as well, as weights that ship may have them."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        decoded = from_eight_bits(state_dict)
+        state_dict.clear()
+        state_dict.update(decoded)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _is_short(value: Any) -> bool:

@@ -203,7 +203,7 @@ def ship_weights(
         target: The file to write; it may be the same.
         eight_bits: Names of tensors that are written in eight bits, with a scale for each entry of their first axis;
             ``*`` stands for any part of a name, and those with one axis alone are left as they are. Networks from
-            radiographs to CTs take both forms. Measure what it costs.
+            radiographs to CTs and `SliceUNet` take both forms. Measure what it costs.
 
     Raises:
         FileNotFoundError: If there is no such file.

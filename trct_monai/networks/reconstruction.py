@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trct_monai.geometry import preset, projection_matrices
-from trct_monai.io.eight_bits import from_eight_bits
+from trct_monai.io.eight_bits import TakesEightBits
 from trct_monai.networks.blocks import PreActivationBlock
 from trct_monai.resampling import resize_cube
 
 logger = logging.getLogger(__name__)
 
 
-class ReconstructionNetwork(nn.Module, ABC):
+class ReconstructionNetwork(TakesEightBits, ABC):
     """An initial volume, corrected by what the radiographs show, at one scale or at several.
 
     A subclass gives `correct`, zero before training: an untrained network then returns its initial volume, and one that
@@ -76,13 +76,6 @@ class ReconstructionNetwork(nn.Module, ABC):
         self.image_mean, self.image_scale = image_mean, image_scale
         self.register_buffer("matrices", projection_matrices(cameras), persistent=False)
         self.initial_volume = nn.Parameter(torch.zeros(1, 1, *(initial_size or volume_size,) * 3))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take tensors in eight bits as well, as weights that ship may have them."""
-        decoded = from_eight_bits(state_dict)
-        state_dict.clear()
-        state_dict.update(decoded)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def output_size(self) -> int:

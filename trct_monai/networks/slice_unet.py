@@ -7,8 +7,10 @@ from jaxtyping import Float
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
+from trct_monai.io.eight_bits import TakesEightBits
 
-class SliceUNet(nn.Module):
+
+class SliceUNet(TakesEightBits):
     """The time average's slice, corrected by a U-Net that sees it and its neighbours.
 
     pix2pix's generator (Isola et al., CVPR 2017) out of MONAI's U-Net: eight halvings by convolutions of stride 2, a
