@@ -28,6 +28,19 @@ RECORD = "case.json"
 QUANTITATIVE: Intensity = {"quantitative": True, "gain": None, "offset": None}
 """Of a radiograph that holds line integrals."""
 
+class SeveralReasons(ValueError):
+    """A source is refused, and each of its files has a reason of its own, which the driver shows on a line of its own.
+
+    Args:
+        summary: Why the source is refused.
+        reasons: One for each file.
+    """
+
+    def __init__(self, summary: str, reasons: Sequence[str]) -> None:
+        super().__init__(f"{summary}: {'; '.join(reasons)}")
+        self.summary, self.reasons = summary, list(reasons)
+
+
 Make = Callable[[Path], dict[str, Any]]
 """Writes the files of a case into a folder and gives the fields of `Case`; digests and provenance are completed."""
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from trct_monai.datasets.cases import Make, Place, load_cases
+from trct_monai.datasets.cases import Make, Place, SeveralReasons, load_cases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
 from trct_monai.datasets.workers import in_shard, parse_shard, work_on
 from trct_monai.io.case import Case, check_file_name
@@ -198,13 +198,16 @@ def run_jobs(
         limit = f", more than --max_skipped {max_skipped:g}" if max_skipped else ""
         so = "the run stopped early" if stopped else "the others are written"
         raise ValueError(
-            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; {so}, and no datalist; the first: {reasons[0]}"
+            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; {so}, and no datalist; the first: {reasons[0].splitlines()[0]}"
         )
     return Run(len(mine) - len(without), without)
 
 
 def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:
-    """Make what is not done of a job: why it was refused, or an empty string; and whether all was done already."""
+    """Make what is not done of a job: why it was refused, or an empty string; and whether all was done already.
+
+    Of several reasons each has a line, the summary the first.
+    """
     was_done = True
     try:
         for product in recipe.products(job.source):
@@ -214,6 +217,8 @@ def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:
                 was_done = False
     except WriteError:
         raise  # no fault of the case: the next one cannot be written either
+    except SeveralReasons as error:
+        return "\n  ".join(_one_line(one) for one in (error.summary, *error.reasons)), False
     except (ValueError, OSError) as error:
         return _one_line(error), False
     return "", was_done
@@ -265,5 +270,5 @@ def _second(item: tuple[str, Item], work: Callable[[Item], str]) -> str:
     return work(item[1])
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())

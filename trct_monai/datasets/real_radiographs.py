@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from trct_monai.datasets.cases import view_fields
+from trct_monai.datasets.cases import SeveralReasons, view_fields
 from trct_monai.datasets.given import middle_of
 from trct_monai.datasets.sources import Source, relative_path, safe_name
 from trct_monai.geometry.camera import Camera
@@ -102,7 +102,8 @@ def write_real_radiographs(
         The fields of `trct_monai.datasets.cases.view_fields`, and what the provenance has of the radiographs.
 
     Raises:
-        ValueError: If a view is missing, or the CT has no lungs.
+        SeveralReasons: If a view is missing.
+        ValueError: If the CT has no lungs.
     """
     volume, affine = standardize(ct.ct_hu, ct.affine)
     spacing = np.diag(affine)[:3].tolist()
@@ -135,9 +136,9 @@ def write_real_radiographs(
             left_out.append((film.path, f"another {kind}: {taken} {how}"))
     missing = [NAMES[view] for view, some in films.items() if not some]
     if len(missing) == 2 or (missing and not options.single_view):
-        reasons = "; ".join(f"{relative_path(path, root)}: {reason}" for path, reason in left_out)
+        reasons = [f"{relative_path(path, root)}: {reason}" for path, reason in left_out]
         hint = "" if len(missing) == 2 else " (--single_view True keeps a CT with one of the two)"
-        raise ValueError(f"{source.path}: no {' and no '.join(missing)} radiograph of this patient{hint}: {reasons}")
+        raise SeveralReasons(f"{source.path}: no {' and no '.join(missing)} radiograph of this patient{hint}", reasons)
     return _written(source, [first for first, *_ in chosen], folder), {
         "radiographs": REAL,
         "films": [_record(first, root) for first, *_ in chosen],
