@@ -52,6 +52,21 @@ def test_multi_resolution_training_grows_and_resumes(
     assert_same_weights(resumed, whole)
 
 
+def test_a_finished_training_that_is_resumed_does_nothing(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its last epoch, which the interval leaves out, has been validated, and is known to be."""
+    options = {"epochs": 3, "val_interval": 2}
+    before = train(RECONSTRUCTION, phantoms, tmp_path, **options)
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.pt")}
+    best = capsys.readouterr().out.split("best psnr")[1].split("(")[0]
+    assert "after epoch 3" in best and before["best_metric_epoch"] == before["validated_epoch"] == 3
+    train(RECONSTRUCTION, phantoms, tmp_path, **options, resume=True)
+    text = capsys.readouterr().out
+    assert "the training is complete after epoch 3: nothing is left to do" in text and f"best psnr{best.rstrip()}" in text
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.pt")} == written
+
+
 def test_averaged_weights_are_validated_saved_and_resumed(phase_pairs: Path, tmp_path: Path) -> None:
     options = {"ema_decay": 0.9, "epochs": 3, "val_interval": 1}
     whole = train(PHASES, phase_pairs, tmp_path / "whole", **options)

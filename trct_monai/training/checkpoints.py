@@ -28,7 +28,7 @@ class ResumableCheckpoint:
 
     Unlike MONAI's `CheckpointSaver` it writes one file under a temporary name and renames it, so that a killed process
     leaves the last whole one, and it keeps the best metric. The file loads with `weights_only=True`. Attach it after
-    validation and schedulers. A second training with the same file is refused until this one has ended, by
+    validation and schedulers. `resumed_epoch` is the epoch after which a training goes on. A second training with the same file is refused until this one has ended, by
     an error of it or of the evaluator too, or until nothing refers to its engine any more.
 
     Args:
@@ -59,7 +59,7 @@ class ResumableCheckpoint:
         self.evaluator, self.save = evaluator, save and rank == 0
         if resume and not self.path.is_file():
             raise ValueError(f"cannot resume: there is no checkpoint {self.path}; start without --resume True")
-        self.resume = resume
+        self.resume, self.resumed_epoch = resume, 0
 
     def attach(self, engine: Engine) -> None:
         """Load at the start if the run resumes; save at every epoch's end.
@@ -86,6 +86,7 @@ class ResumableCheckpoint:
         if self.evaluator is not None:
             state["best_metric"] = float(self.evaluator.state.best_metric)
             state["best_metric_epoch"] = int(self.evaluator.state.best_metric_epoch)
+            state["validated_epoch"] = int(self.evaluator.state.epoch)
         state.update({name: value.state_dict() for name, value in self.objects.items()})
         if _scales(engine):
             state["scaler"] = engine.scaler.state_dict()
@@ -112,12 +113,15 @@ class ResumableCheckpoint:
             value.load_state_dict(state[name])
         if _scales(engine) and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
+        self.resumed_epoch = state["epoch"]
         # Resume by the epoch, not the iteration: another batch size or world size changes an epoch's length.
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * (engine.state.epoch_length or state["epoch_length"])
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+            if "validated_epoch" in state:  # checkpoints of 0.1.0 lack it
+                self.evaluator.state.epoch = state["validated_epoch"]
 
 
 def _released_by_errors(run: Callable[..., Any], lock: ExitStack) -> Callable[..., Any]:

@@ -72,7 +72,7 @@ def run_training(
     """Train, or go on with a training, with a checkpoint after each epoch and a bar of the progress.
 
     The first line of the validation's log is the score of what a new training begins with, the last one that of the
-    epoch with which it ends, whatever the interval.
+    epoch with which it ends, whatever the interval. One that is resumed and complete is left as it is.
 
     Args:
         trainer: Runs the training.
@@ -93,7 +93,11 @@ def run_training(
         limit = TimeLimit(limit_sec=max(1, round(60 * minutes)))
         trainer.add_event_handler(Events.EPOCH_COMPLETED, limit)
     trainer.run()
-    validate_last(evaluator, trainer)
+    if validate_last(evaluator, trainer):
+        if checkpoint.save:
+            checkpoint.write(trainer)
+    elif not rank and checkpoint.resume and checkpoint.resumed_epoch == trainer.state.epoch:
+        print(f"the training is complete after epoch {trainer.state.epoch}: nothing is left to do")
     if summary_writer is not None:
         summary_writer.close()
     state = evaluator.state

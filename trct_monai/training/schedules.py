@@ -61,12 +61,17 @@ def refuse_flags(reason: str, **flags: Any) -> None:
         raise ValueError(f"{reason}: {', '.join(given)} cannot be given with it")
 
 
-def validate_last(evaluator: Evaluator, trainer: Trainer) -> None:
+def validate_last(evaluator: Evaluator, trainer: Trainer) -> bool:
     """Validate the epoch with which a training has ended, if that has not been done: as a rule it is the best.
 
     Args:
         evaluator: Runs the validation, and has the handlers that keep the best weights.
         trainer: The training, at its end.
+
+    Returns:
+        Whether it had not been done.
     """
-    if evaluator.state.epoch != trainer.state.epoch:
-        evaluator.run(trainer.state.epoch)
+    if evaluator.state.epoch == trainer.state.epoch:
+        return False
+    evaluator.run(trainer.state.epoch)
+    return True
