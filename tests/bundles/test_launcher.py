@@ -85,6 +85,7 @@ def test_it_trains_to_the_bit_as_monais_command_does(trained: Trained, phantoms:
         (["direct_regresion"], "did you mean direct_regression, or give its folder (--bundle_root FOLDER)"),
         (["any_view", "--epochs", "3", "4"], "run: expected --key value, got '4'"),
         (["any_view", "--views", "0", "--views", "1"], "run: --views is given twice"),
+        (["any_view", "--args_file", "a.json"], "--args_file is a flag of python -m monai.bundle run, not of this"),
     ],
 )
 def test_what_it_does_not_know_is_refused_before_anything_runs(
@@ -198,6 +199,15 @@ def test_inference_takes_ones_own_weights_before_those_that_come_with_the_bundle
     assert main(["run", f"{copy}+small", *flags]) == 2
     said = capsys.readouterr()
     assert f"weights: {copy / 'models' / 'model.pt'}" in said.out and "does not hold the weights of this" in said.err
+
+
+def test_weights_that_are_not_there_are_not_announced(
+    tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(RECONSTRUCTION / "configs", tmp_path / "mine" / "configs")
+    assert main(["run", str(tmp_path / "mine"), "--datalist", str(phantoms)]) == 2
+    said = capsys.readouterr()
+    assert "weights: " not in said.out and "no trained model at" in said.err
 
 
 @pytest.mark.parametrize("path", ["a#b", "a::b", "a'b#c", "#", 'x"#'])

@@ -1,7 +1,7 @@
 """`run`: a bundle with its overlays, every key checked before anything begins."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from monai.bundle import ConfigWorkflow
 
 from trct_monai.bundles.errors import lines_in_log, one_line
 from trct_monai.bundles.find import bundle_folder, overlay_file, shipped_weights
-from trct_monai.bundles.keys import check_keys, check_overlay_keys, check_value, merged_config
+from trct_monai.bundles.keys import OF_COMMAND, check_keys, check_overlay_keys, check_value, merged_config
 from trct_monai.bundles.overlays import INFERENCE, TRAIN, bases, check_overlays, read_overlay
 from trct_monai.bundles.paths import LISTS, TEXTS, holds_path, kept
 
@@ -50,6 +50,7 @@ def run(bundle: str, task: str = "", /, **keys: str) -> None:
     check_overlays(files)
     check_overlay_keys(files)
     config = merged_config(map(str, files))
+    _refuse_monais_flags(keys, config)
     check_keys(keys, config, OF_WORKFLOW)
     for key, typed in keys.items():
         if holds_path(key) and not typed:
@@ -108,6 +109,16 @@ def find_files(root: Path, overlays: list[str], task: str = "") -> tuple[str, li
     return base, [root / "configs" / f"{base}.json", *files]
 
 
+def _refuse_monais_flags(keys: Iterable[str], config: Mapping[str, Any]) -> None:
+    """Refuse flags of MONAI's command that have no meaning here, such as --args_file."""
+    for key in keys:
+        if key in OF_COMMAND and key not in config and key not in OF_WORKFLOW:
+            raise ValueError(
+                f"--{key} is a flag of python -m monai.bundle run, not of this command, which takes BUNDLE[+OVERLAY...] "
+                "and the keys of the configuration as --key value"
+            )
+
+
 def _value(key: str, typed: str) -> Any:
     """What was typed for a key: a path as it is, another value as MONAI's command reads it."""
     words = {"none": None, "null": None, "true": True, "false": False}
@@ -120,9 +131,10 @@ def _value(key: str, typed: str) -> Any:
 
 
 def _own_or_shipped(root: Path, names: list[str]) -> Mapping[str, Any]:
-    """The weights of the user's own training, else those that come with the bundle."""
+    """The weights of the user's own training, else those that come with the bundle; without any where they would be."""
     shipped = shipped_weights(root, names)
     own = root / "models" / "model.pt"
     chosen = own if own.is_file() or not shipped.is_file() else shipped
-    print(f"weights: {chosen}", flush=True)
+    if chosen.is_file():
+        print(f"weights: {chosen}", flush=True)
     return {WEIGHTS: str(chosen.resolve())}
