@@ -40,6 +40,9 @@ USES = {
 OWN_CAMERAS = "any_view, dif_net, hybrid_cnn_vit, direct_regression, trct_gan, two_stage, x2ct_gan"
 """The bundles that train and infer on each case's own cameras, for messages of those that do not."""
 
+ANY_CAMERAS = "any_view, dif_net or hybrid_cnn_vit"
+"""Those of them that take any views, however many."""
+
 FIELDS = {
     RADIOGRAPHS: ("patient_id", "label", "image", "views", "cameras", "orientation", "intensity"),
     PHASES: ("patient_id", "label", "image"),
@@ -212,5 +215,5 @@ def _check_cameras(case: Mapping[str, Any], geometry: str | None, near: str | No
     if near is not None and not is_near_preset(cameras, near):
         raise ValueError(
             f"{path}: case {case['case_id']} has {len(cameras)} views that are not taken from the {len(preset(near))} "
-            f"sides of geometry {near!r}, in this order; any_view, dif_net and hybrid_cnn_vit take any views"
+            f"sides of geometry {near!r}, in this order; for any views use {ANY_CAMERAS}"
         )

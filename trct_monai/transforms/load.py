@@ -14,7 +14,7 @@ from trct_monai.geometry.orientations import orient
 from trct_monai.geometry.presets import follows_preset, is_near_preset, preset
 from trct_monai.intensity import HU_WINDOW, hu_to_unit
 from trct_monai.io.ct import read_ct
-from trct_monai.io.datalist import OWN_CAMERAS
+from trct_monai.io.datalist import ANY_CAMERAS, OWN_CAMERAS
 from trct_monai.io.radiograph import Radiograph, read_radiograph, side_car_of
 from trct_monai.resampling import resize_radiographs
 
@@ -123,7 +123,7 @@ class LoadRadiographsd(MapTransform):
             accepted = is_near_preset if self.near_cameras else follows_preset
             if found and not accepted(found, self.geometry):
                 nor_near = ", nor near them" if self.near_cameras else ""
-                others = "any_view, dif_net or hybrid_cnn_vit, for any cameras" if self.near_cameras else OWN_CAMERAS
+                others = f"{ANY_CAMERAS}, for any cameras" if self.near_cameras else OWN_CAMERAS
                 raise ValueError(
                     f"the cameras of {', '.join(str(one.path) for one in present)} are not those of geometry "
                     f"{self.geometry!r}{nor_near}, which is all that this method knows: check the order of the views, "
