@@ -62,6 +62,7 @@ class Sizes:
         projector: Voxels along each side, and rows and columns, for the projector.
         inference: Sides of the volumes that are reconstructed.
         steps: Steps that are timed.
+        repeats: Reconstructions that are timed.
         limit: Factor on every limit.
         options: Further arguments of what measures in one process.
     """
@@ -74,6 +75,7 @@ class Sizes:
     projector: int = 256
     inference: Sequence[int] = (64, 128, 256)
     steps: int = 20
+    repeats: int = 10
     limit: float = 1.0
     options: Sequence[str] = field(default_factory=list)
 
@@ -87,6 +89,7 @@ MINIATURE = Sizes(
     projector=16,
     inference=(64, 128),
     steps=1,
+    repeats=1,
     limit=4.0,
     options=["--miniature", "True"],
 )
@@ -183,8 +186,8 @@ def tasks(folder: Path, sizes: Sizes) -> Iterator[Task]:
 
     yield from (training("train", *options[:3], "bf16") for options in TRAININGS)
     yield Task("inference", "networks", [
-        steps, "inference", "--sizes", ",".join(map(str, sizes.inference)), *datalists[:2],
-        *sizes.options], 90)  # fmt: skip
+        steps, "inference", "--sizes", ",".join(map(str, sizes.inference)), "--repeats", str(sizes.repeats),
+        *datalists[:2], *sizes.options], 90)  # fmt: skip
     yield Task("projector", "projector", [
         commands, "projector", "--size", str(sizes.projector),
         "--output", str(folder / "projector.csv")], 60)  # fmt: skip
