@@ -14,7 +14,7 @@ import pytest
 
 from tests.datasets.small import SMALL, files_of
 from tests.files import save_nifti
-from trct_monai.datasets.cases import SeveralReasons
+from trct_monai.datasets.cases import SeveralReasonsError
 from trct_monai.datasets.driver import EARLY_STOP, Job, Recipe, make_data_set
 from trct_monai.datasets.prepare import prepare
 from trct_monai.datasets.split import split
@@ -180,7 +180,7 @@ def test_refused_cases_are_listed_counted_and_stop_the_run(ct_folder, tmp_path, 
 
 def test_each_of_several_reasons_is_shown_once_on_a_line_of_its_own(tmp_path, capsys):
     def products(source):
-        raise SeveralReasons(f"{source}: no frontal", ["1.dcm: too\n dark", "2.dcm: too small"])
+        raise SeveralReasonsError(f"{source}: no frontal", ["1.dcm: too\n dark", "2.dcm: too small"])
 
     with pytest.raises(ValueError, match="1 of 1 cases refused.*; the first: p1: no frontal$"):
         make_data_set(tmp_path / "out", [Job(("p1",), "p1")], Recipe(products, {}, "test"), dict, num_workers=0)

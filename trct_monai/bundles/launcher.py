@@ -114,8 +114,8 @@ def _refuse_monais_flags(keys: Iterable[str], config: Mapping[str, Any]) -> None
     for key in keys:
         if key in OF_COMMAND and key not in config and key not in OF_WORKFLOW:
             raise ValueError(
-                f"--{key} is a flag of python -m monai.bundle run, not of this command, which takes BUNDLE[+OVERLAY...] "
-                "and the keys of the configuration as --key value"
+                f"--{key} is a flag of python -m monai.bundle run, not of this command, which takes "
+                "BUNDLE[+OVERLAY...] and the keys of the configuration as --key value"
             )
 
 

@@ -28,7 +28,8 @@ RECORD = "case.json"
 QUANTITATIVE: Intensity = {"quantitative": True, "gain": None, "offset": None}
 """Of a radiograph that holds line integrals."""
 
-class SeveralReasons(ValueError):
+
+class SeveralReasonsError(ValueError):
     """A source is refused, and each of its files has a reason of its own, which the driver shows on a line of its own.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from trct_monai.datasets.cases import Make, Place, SeveralReasons, load_cases
+from trct_monai.datasets.cases import Make, Place, SeveralReasonsError, load_cases
 from trct_monai.datasets.split import DATALIST, Sections, write_split
 from trct_monai.datasets.workers import in_shard, parse_shard, work_on
 from trct_monai.io.case import Case, check_file_name
@@ -197,8 +197,9 @@ def run_jobs(
     if len(reasons) > max_skipped * total:
         limit = f", more than --max_skipped {max_skipped:g}" if max_skipped else ""
         so = "the run stopped early" if stopped else "the others are written"
+        first = reasons[0].splitlines()[0]
         raise ValueError(
-            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; {so}, and no datalist; the first: {reasons[0].splitlines()[0]}"
+            f"{len(reasons)} of {total} {recipe.noun} refused{limit}; {so}, and no datalist; the first: {first}"
         )
     return Run(len(mine) - len(without), without)
 
@@ -217,7 +218,7 @@ def _make(job: Job, recipe: Recipe) -> tuple[str, bool]:
                 was_done = False
     except WriteError:
         raise  # no fault of the case: the next one cannot be written either
-    except SeveralReasons as error:
+    except SeveralReasonsError as error:
         return "\n  ".join(_one_line(one) for one in (error.summary, *error.reasons)), False
     except (ValueError, OSError) as error:
         return _one_line(error), False

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from trct_monai.datasets.cases import SeveralReasons, view_fields
+from trct_monai.datasets.cases import SeveralReasonsError, view_fields
 from trct_monai.datasets.given import middle_of
 from trct_monai.datasets.sources import Source, relative_path, safe_name
 from trct_monai.geometry.camera import Camera
@@ -102,7 +102,7 @@ def write_real_radiographs(
         The fields of `trct_monai.datasets.cases.view_fields`, and what the provenance has of the radiographs.
 
     Raises:
-        SeveralReasons: If a view is missing.
+        SeveralReasonsError: If a view is missing.
         ValueError: If the CT has no lungs.
     """
     volume, affine = standardize(ct.ct_hu, ct.affine)
@@ -138,7 +138,9 @@ def write_real_radiographs(
     if len(missing) == 2 or (missing and not options.single_view):
         reasons = [f"{relative_path(path, root)}: {reason}" for path, reason in left_out]
         hint = "" if len(missing) == 2 else " (--single_view True keeps a CT with one of the two)"
-        raise SeveralReasons(f"{source.path}: no {' and no '.join(missing)} radiograph of this patient{hint}", reasons)
+        raise SeveralReasonsError(
+            f"{source.path}: no {' and no '.join(missing)} radiograph of this patient{hint}", reasons
+        )
     return _written(source, [first for first, *_ in chosen], folder), {
         "radiographs": REAL,
         "films": [_record(first, root) for first, *_ in chosen],

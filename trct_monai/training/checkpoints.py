@@ -28,8 +28,9 @@ class ResumableCheckpoint:
 
     Unlike MONAI's `CheckpointSaver` it writes one file under a temporary name and renames it, so that a killed process
     leaves the last whole one, and it keeps the best metric. The file loads with `weights_only=True`. Attach it after
-    validation and schedulers. `resumed_epoch` is the epoch after which a training goes on. A second training with the same file is refused until this one has ended, by
-    an error of it or of the evaluator too, or until nothing refers to its engine any more.
+    validation and schedulers. `resumed_epoch` is the epoch after which a training goes on. A second training with the
+    same file is refused until this one has ended, by an error of it or of the evaluator too, or until nothing refers to
+    its engine any more.
 
     Args:
         path: The checkpoint file.
