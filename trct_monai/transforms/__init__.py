@@ -4,6 +4,7 @@ from trct_monai.transforms.augmentation import RandRadiographd
 from trct_monai.transforms.cameras import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
 from trct_monai.transforms.cases import joined, load_case, load_labelled_radiographs, load_radiographs, save_cts
 from trct_monai.transforms.cube import CTPreprocessingd
+from trct_monai.transforms.findings import RandFindingsd
 from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
 from trct_monai.transforms.points import SamplePoints
 from trct_monai.transforms.rendering import DrawPhantomd, RenderViews
@@ -30,6 +31,7 @@ __all__ = [
     "LoadRadiographsd",
     "OtherShapesd",
     "PrepareViews",
+    "RandFindingsd",
     "RandPosed",
     "RandRadiographd",
     "RandScanLimitsd",

@@ -27,7 +27,7 @@ def load_case(
     hu_window: Sequence[float] = HU_WINDOW,
     views: Sequence[int] | None = None,
     more_keys: Sequence[str] = (),
-    random: Sequence[Transform] = (),
+    random: Sequence[Transform | list[Transform]] = (),
 ) -> Compose:
     """A case of a datalist as training takes it: ``label`` (1, X, Y, Z) in [0, 1], ``image`` (V, H, W), ``matrices``.
 
@@ -40,7 +40,7 @@ def load_case(
         hu_window: HU of 0 and of 1.
         views: Indices of the views; all if None.
         more_keys: Items that the network is told beside those, such as ``exposed``.
-        random: Random transforms of such a case.
+        random: Random transforms of such a case, or lists of them.
     """
     image = ["image", "matrices", *more_keys]
     load = load_labelled_radiographs(volume_size, radiograph_size, extent=extent, hu_window=hu_window)
@@ -51,7 +51,7 @@ def load_case(
             SelectViewsd(keys=image, views=views),
             SelectItemsd(keys=[*image, "label", "case_id"]),
             EnsureTyped(keys=["image", "label", "matrices"], track_meta=False),
-            *random,
+            *joined(random).transforms,
         ]
     )
 

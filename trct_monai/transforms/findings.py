@@ -1,0 +1,122 @@
+"""Random findings in a case: in its label and its radiographs together, or in the patient from which both are made."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Real
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
+
+from trct_monai.geometry import DEFAULT_EXTENT, Camera
+from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_attenuation, hu_to_unit, unit_to_hu
+from trct_monai.projector import project
+from trct_monai.variation import draw_findings, findings_probabilities, with_findings
+
+FINE_MM = 4.0
+"""A label of larger voxels gets its findings on a grid twice as fine."""
+
+
+class RandFindingsd(Randomizable, MapTransform):
+    """Findings by chance; see `trct_monai.variation.FINDINGS`. What changes depends on what a case has.
+
+    With a patient, a box in HU as `LoadPatientd` gives it, that is changed, of which label and radiographs are made
+    later. Else the label is, and radiographs get the line integrals of what the attenuation has changed by: projection
+    is linear. A label is clipped to its window, the radiographs show metal whole. Without radiographs, which are
+    rendered later, the label changes alone. A view that is missing (NaN) stays missing.
+
+    It goes before `RandPosed`, for it needs the true cameras, and before `RandRadiographd`.
+
+    Args:
+        keys: Keys of labels (1, X, X, X) in [0, 1] of the HU window.
+        image_key: Key of their radiographs (V, H, W) as line integrals.
+        matrices_key: Key of the matrices (V, 3, 4) of those.
+        patient_key: Key of boxes (1, X, Y, Z) in HU.
+        spacing: Voxel side of the boxes in mm.
+        extent: Side of the labels in mm.
+        hu_window: HU of 0 and 1.
+        prob: Probability that a case has findings.
+        findings: Probability of each of them in such a case, by name, where it is not the usual one.
+
+    Raises:
+        ValueError: If a finding has no such name, or a probability is none.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        image_key: str = "image",
+        matrices_key: str = "matrices",
+        patient_key: str = "patient",
+        spacing: float = 2.5,
+        extent: float = DEFAULT_EXTENT,
+        hu_window: Sequence[float] = HU_WINDOW,
+        prob: float = 0.5,
+        findings: Mapping[str, float] | None = None,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        if not 0 <= prob <= 1:
+            raise ValueError(f"prob must lie in [0, 1], got {prob}")
+        self.image_key, self.matrices_key, self.patient_key = image_key, matrices_key, patient_key
+        self.spacing, self.extent, self.hu_window = float(spacing), float(extent), check_hu_window(hu_window)
+        self.prob, self.probabilities = prob, findings_probabilities(findings)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The items, with findings."""
+        result = dict(data)
+        if self.R.random() >= self.prob:
+            return result
+        if self.patient_key in result:
+            result[self.patient_key] = self._in_patient(result[self.patient_key].as_subclass(Tensor))
+            return result
+        for key in self.key_iterator(result):
+            label = result[key].as_subclass(Tensor)
+            result[key], difference = self._in_label(label)
+            if self.image_key in result:
+                image = result[self.image_key].as_subclass(Tensor)
+                size = (int(image.shape[-2]), int(image.shape[-1]))
+                matrices = result[self.matrices_key].cpu()
+                cameras = [Camera.from_world_to_detector(matrix, size) for matrix in matrices]
+                added = project(difference[None], cameras, self.extent / difference.shape[-1])[0]
+                result[self.image_key] = image + added.to(image)
+        return result
+
+    def _in_patient(self, box: Real[Tensor, "1 X Y Z"]) -> Real[Tensor, "1 X Y Z"]:
+        """A box with findings, of its own type."""
+        changed = self._changed(box.float(), self.spacing)
+        return changed.to(box.dtype) if box.dtype.is_floating_point else changed.round().to(box.dtype)
+
+    def _in_label(self, label: Float[Tensor, "1 X X X"]) -> tuple[Float[Tensor, "1 X X X"], Float[Tensor, "1 F F F"]]:
+        """A label with findings, and on a grid that may be finer by what its attenuation has changed in 1/mm."""
+        factor = 2 if self.extent / label.shape[-1] > FINE_MM else 1
+        before = _repeated(unit_to_hu(label.float(), self.hu_window), factor)
+        after = self._changed(before, self.extent / before.shape[-1])
+        result, difference = label.clone(), torch.zeros_like(before)
+        changed = F.max_pool3d((after != before).float(), factor) > 0
+        ends = [_ends(changed.any(dim=[other for other in range(4) if other != axis])) for axis in (1, 2, 3)]
+        coarse = (slice(None), *(slice(low, high) for low, high in ends))
+        fine = (slice(None), *(slice(factor * low, factor * high) for low, high in ends))
+        if all(low < high for low, high in ends):
+            means = F.avg_pool3d(hu_to_unit(after[fine], self.hu_window), factor).clamp(0, 1)
+            result[coarse] = torch.where(changed[coarse], means.to(label), label[coarse])
+            difference[fine] = hu_to_attenuation(after[fine]) - hu_to_attenuation(before[fine])
+        return result, difference
+
+    def _changed(self, ct_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Tensor, "1 X Y Z"]:
+        """A CT with the findings that are drawn for it."""
+        return with_findings(ct_hu, spacing, draw_findings(self.R, self.probabilities), self.R)
+
+
+def _repeated(volume: Float[Tensor, "1 X X X"], factor: int) -> Float[Tensor, "1 F F F"]:
+    """A volume whose voxels are so many times as small, each with the value of the one that it is a part of."""
+    size = volume.shape[-1]
+    fine = volume[:, :, None, :, None, :, None].expand(1, size, factor, size, factor, size, factor)
+    return fine.reshape(1, factor * size, factor * size, factor * size)
+
+
+def _ends(there: Bool[Tensor, " N"]) -> tuple[int, int]:
+    """The first index that is true and the one behind the last; equal if none is."""
+    found = there.cpu().numpy().nonzero()[0]
+    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
