@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trct_monai.intensity import BONE_HU, LUNG_HU
 
-COARSE_MM = 5.0
+COARSE_MM = 6.4
 """Voxel side of the grid, about; finer CTs are averaged to it."""
 
 MIN_LUNG_ML = 150.0
@@ -23,6 +23,10 @@ TUBE_MM = 12.0
 """Half the width of air that is no lung but an airway."""
 
 Array = np.ndarray
+_IN_SLICES = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])
+PLEURA_HU = -350.0
+"""Below it a voxel at the border of a lung is mostly lung."""
+
 SIDES = {"left": -1, "right": 1}
 """Sign of x: volumes are RAS+, and x grows to the patient's right."""
 
@@ -62,13 +66,16 @@ class Anatomy:
 
     @cached_property
     def body(self) -> Bool[Array, "A B C"]:
-        """The patient, without lungs."""
-        return self.hu > LUNG_HU
+        """The patient without lungs, skin and table: the largest part of what is dense, one voxel inside."""
+        labels, _ = ndimage.label(ndimage.binary_erosion(self.hu > LUNG_HU, border_value=1))
+        voxels = np.bincount(labels.ravel())
+        voxels[0] = 0
+        return labels == max(int(voxels.argmax()), 1)
 
     @cached_property
     def bone(self) -> Bool[Array, "A B C"]:
-        """Bone, and whatever is as dense."""
-        return self.hu > BONE_HU
+        """Bone in it, and whatever is as dense."""
+        return self.body & (self.hu > BONE_HU)
 
     @cached_property
     def corners(self) -> dict[str, Float[Array, "2 3"]]:
@@ -94,42 +101,58 @@ class Anatomy:
         return np.array([self.middle + x, low[1] + y * (high[1] - low[1]), low[2] + z * (high[2] - low[2])])
 
     def front(self, x: float, z: float) -> float:
-        """The y of the skin in front at a place; that of the volume's front where there is no body."""
-        index = [self._index(0, x), self._index(2, z)]
-        dense = np.flatnonzero(self.body[index[0], :, index[1]])
-        last = int(dense[-1]) if len(dense) else self.hu.shape[1] - 1
-        return (last + 0.5 - (self.hu.shape[1] - 1) / 2) * self.step[1]
+        """The y of the skin in front at a place; that of the lungs' front where there is no body."""
+        dense = np.flatnonzero(self.body[self._index(0, x), :, self._index(2, z)])
+        if not len(dense):
+            return float(self.chest[1, 1])
+        return (int(dense[-1]) + 1.5 - (self.hu.shape[1] - 1) / 2) * self.step[1]
+
+    def sternum(self, z: float) -> float:
+        """The y of the foremost bone in the middle at a height; a little behind the skin where there is none."""
+        i, k = self._index(0, self.middle), self._index(2, z)
+        found = self.positions(self._only(self.bone, (i - 2, i + 3), (0, None), (k - 1, k + 2)))
+        found = found[found[:, 1] > self.at(0, 0.7, 0)[1]]
+        return float(found[:, 1].max()) if len(found) else self.front(self.middle, z) - 20
 
     def heart(self) -> Float[Array, "3"]:
         """The middle of the heart: that of the soft tissue between the lungs, a little left and in the lower half."""
         place = self.at(-15, 0.6, 0.35)
         soft = (self.hu > -100) & (self.hu < BONE_HU)
-        box = tuple(
-            slice(self._index(axis, place[axis] - reach), self._index(axis, place[axis] + reach) + 1)
+        ends = [
+            (self._index(axis, place[axis] - reach), self._index(axis, place[axis] + reach) + 1)
             for axis, reach in enumerate((60.0, 35.0, 30.0))
-        )
-        inside = np.zeros_like(soft)
-        inside[box] = soft[box]
-        found = self.positions(inside)
+        ]
+        found = self.positions(self._only(soft, *ends))
         return found.mean(axis=0) if len(found) else place
 
     def spine(self, z: float) -> Float[Array, "2"]:
         """The (x, y) of the spine at a height: the mean of the bone near the middle and in the back half."""
         k = self._index(2, z)
-        bone = self.bone.copy()
-        bone[:, :, : max(0, k - 2)] = bone[:, :, k + 3 :] = False
-        found = self.positions(bone)
+        found = self.positions(self._only(self.bone, (0, None), (0, None), (k - 2, k + 3)))
         back = self.at(0, 0.5, 0)[1]
         found = found[(np.abs(found[:, 0] - self.middle) < 40) & (found[:, 1] < back)]
         return found.mean(axis=0)[:2] if len(found) else self.at(0, 0.1, 0)[:2]
 
-    def cavity(self, side: str, ct_hu: Float[Tensor, "1 X Y Z"]) -> Bool[Tensor, "X Y Z"]:
-        """A lung on the CT's own grid and device, vessels included: its air, and what is well inside."""
+    def cavity(self, side: str, ct_hu: Float[Tensor, "1 X Y Z"], rim: bool = False) -> Bool[Tensor, "X Y Z"]:
+        """A lung on the CT's own grid and device, vessels included: its air, and what is well inside.
+
+        Args:
+            side: Of `lungs`.
+            ct_hu: The CT, whose numbers may have changed since.
+            rim: Whether what is around it by a voxel of the coarse grid belongs to it.
+        """
         mask = self.lungs[side]
         near, inside = ndimage.binary_dilation(mask), ndimage.binary_erosion(mask)
         both = torch.from_numpy(np.stack([near, inside])).float().to(ct_hu.device)
         near_fine, inside_fine = F.interpolate(both[None], size=self.shape, mode="trilinear")[0] > 0.5
-        return (near_fine & (ct_hu[0] < LUNG_HU + 150)) | inside_fine
+        return near_fine if rim else (near_fine & (ct_hu[0] < PLEURA_HU)) | inside_fine
+
+    def _only(self, mask: Bool[Array, "A B C"], *ends: tuple[int, int | None]) -> Bool[Array, "A B C"]:
+        """A mask between these indices along x, y and z."""
+        box = tuple(slice(max(first, 0), last) for first, last in ends)
+        result = np.zeros_like(mask)
+        result[box] = mask[box]
+        return result
 
     def _index(self, axis: int, place: float) -> int:
         number = self.hu.shape[axis]
@@ -153,13 +176,16 @@ def find_anatomy(ct_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Anatomy:
 def _lungs(hu: Float[Array, "A B C"], step: Sequence[float]) -> dict[str, Bool[Array, "A B C"]]:
     """The two lungs by side; empty if one is missing.
 
-    Air that does not reach the front, the back or a side of the volume, and is large, is lung; what is as narrow as an
-    airway is none; what small dense things are inside belongs to it.
+    Air that in its axial slice is enclosed by the body, and is large, is lung, wherever the scan ends; what is as
+    narrow as an airway is none; what small dense things are inside belongs to it.
     """
-    labels, count = ndimage.label(hu < LUNG_HU)
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)
+    labels, count = ndimage.label(hu < LUNG_HU, _IN_SLICES)
+    enclosed = np.ones(count + 1, bool)
+    enclosed[0] = False
     for face in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        voxels[np.unique(face)] = 0
+        enclosed[face.ravel()] = False
+    labels, count = ndimage.label(enclosed[labels])
+    voxels = np.bincount(labels.ravel(), minlength=count + 1)
     voxels[0] = 0
     least = max(MIN_LUNG_ML * 1e3 / float(np.prod(step)), 0.2 * float(voxels.max()))
     air = (voxels >= least)[labels]

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from trct_monai.arguments import suggestion
 from trct_monai.variation.anatomy import Anatomy, find_anatomy
+from trct_monai.variation.forms import cardiomegaly, scoliosis
+from trct_monai.variation.implants import extra_bone, pacemaker, rods, sternal_wires, tubes
 from trct_monai.variation.lesions import missing_bone, nodules
+from trct_monai.variation.lung_findings import consolidation, effusion, missing_lobe, pneumothorax
 
 
 class Finding(NamedTuple):
@@ -27,8 +30,19 @@ class Finding(NamedTuple):
 
 
 FINDINGS = {
+    "scoliosis": Finding(scoliosis, 0.15, moves=True),
+    "cardiomegaly": Finding(cardiomegaly, 0.15, moves=True),
+    "pneumothorax": Finding(pneumothorax, 0.1),
+    "missing_lobe": Finding(missing_lobe, 0.1),
+    "consolidation": Finding(consolidation, 0.15),
+    "effusion": Finding(effusion, 0.2),
     "missing_bone": Finding(missing_bone, 0.1),
+    "extra_bone": Finding(extra_bone, 0.1),
     "nodules": Finding(nodules, 0.6),
+    "rods": Finding(rods, 0.07),
+    "pacemaker": Finding(pacemaker, 0.1),
+    "sternal_wires": Finding(sternal_wires, 0.1),
+    "tubes": Finding(tubes, 0.15),
 }
 """In the order in which they are drawn into a CT: first what moves, then what changes tissue, last what is put in."""
 
