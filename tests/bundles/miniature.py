@@ -148,10 +148,10 @@ def train(
     return load(output / CHECKPOINT)
 
 
-def train_by_the_clock(folder: Path, **changes: Any) -> dict[str, Any]:
+def train_by_the_clock(folder: Path, *overlays: Path, **changes: Any) -> dict[str, Any]:
     """any_view on phantoms that are drawn meanwhile; returns the last checkpoint."""
     bundle = RECONSTRUCTION.with_name("any_view")
-    config = files(bundle, "train.json", bundle / "configs" / "from_phantoms.json", smoke(bundle))
+    config = files(bundle, "train.json", bundle / "configs" / "from_phantoms.json", *overlays, smoke(bundle))
     options = arguments(bundle, folder, folder) | OVERLAY_MINIATURE["from_phantoms"] | without_pictures(config)
     run(config, **options | changes)
     return load(folder / CHECKPOINT)

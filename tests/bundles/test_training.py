@@ -34,6 +34,8 @@ pytestmark = pytest.mark.slow
 
 ANY_VIEW = RECONSTRUCTION.with_name("any_view")
 
+FINDINGS = COMMON / "findings.json"
+
 OWN_OVERLAYS = [
     pair
     for pair in overlays("train.json")
@@ -77,6 +79,20 @@ def test_every_overlay_of_its_own_trains(
     assert load(tmp_path / CHECKPOINT)["epoch"] == 2
 
 
+@pytest.mark.parametrize("bundle", RADIOGRAPHS, ids=name)
+def test_every_radiograph_bundle_trains_with_findings(
+    bundle: Path, trained: Trained, phantoms: Path, tmp_path: Path
+) -> None:
+    state = train(bundle, phantoms, tmp_path, FINDINGS, findings_prob=1.0)["network"]
+    before = load(trained(bundle) / CHECKPOINT)["network"]
+    assert any(not torch.equal(value, before[key]) for key, value in state.items())
+
+
+def test_phantoms_that_are_drawn_meanwhile_get_findings(tmp_path: Path) -> None:
+    one, other = (train_by_the_clock(tmp_path / str(prob), FINDINGS, findings_prob=prob) for prob in (0.0, 1.0))
+    assert any(not torch.equal(value, other["network"][key]) for key, value in one["network"].items())
+
+
 def from_cts(bundle: Path, known: Path, folder: Path, output: Path, *more: Path, **changes: Any) -> dict[str, Any]:
     """Train a miniature from CTs; returns the last checkpoint."""
     config = files(bundle, "train.json", smoke(bundle), COMMON / "from_cts.json", *more)
@@ -89,10 +105,12 @@ def from_cts(bundle: Path, known: Path, folder: Path, output: Path, *more: Path,
 
 @pytest.mark.parametrize("bundle", RADIOGRAPHS, ids=name)
 def test_every_radiograph_bundle_trains_from_cts(bundle: Path, phantoms: Path, ct_folder: Path, tmp_path: Path) -> None:
-    state = from_cts(bundle, phantoms, ct_folder, tmp_path / "one", held_out="p2")
+    """And nothing of it needs the findings, which most have here."""
+    findings = [] if bundle == ANY_VIEW else [FINDINGS]
+    state = from_cts(bundle, phantoms, ct_folder, tmp_path / "one", *findings, held_out="p2")
     assert state["epoch"] == 2 and state["best_metric"] > 5
     if bundle == RECONSTRUCTION:
-        assert_same_weights(from_cts(bundle, phantoms, ct_folder, tmp_path / "two", held_out="p2"), state)
+        assert_same_weights(from_cts(bundle, phantoms, ct_folder, tmp_path / "two", *findings, held_out="p2"), state)
 
 
 def test_a_model_of_patients_stands_beside_that_of_phantoms(
@@ -102,7 +120,7 @@ def test_a_model_of_patients_stands_beside_that_of_phantoms(
     overlay = bundle / "configs" / "from_patients.json"
     views = {"geometry": "x2ct", "usual_views": [0, 1], "fitted_warps": 2, "start_path": trained(bundle) / "model.pt"}
     models = {"num_models": 2, "num_pyramids": 2, "num_modes": 96, "start_noise": [0.2, 0.4]}
-    state = from_cts(bundle, phantoms, ct_folder, tmp_path, overlay, **views, **models)["network"]
+    state = from_cts(bundle, phantoms, ct_folder, tmp_path, overlay, FINDINGS, **views, **models)["network"]
     before = load(trained(bundle) / "model.pt")
     number = len(before["linear_start.modes"])
     assert torch.equal(state["linear_start.modes"][:number], before["linear_start.modes"])

@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.devices.accelerator import ACCELERATOR, accelerator
 from trct_monai.phantoms import Phantom, thorax_phantom
 from trct_monai.variation import FINDINGS, draw_findings, find_anatomy, findings_probabilities, with_findings
+from trct_monai.variation.tubes import put_tube
 
 SIZE, SPACING = 40, 8.0
 
@@ -113,8 +114,6 @@ def test_bones_go_missing_and_metal_is_as_dense_as_files_hold() -> None:
 
 def test_thin_wires_keep_their_volume() -> None:
     """Twice the section of a wire attenuates twice as much, however thin it is against a voxel."""
-    from trct_monai.variation.tubes import put_tube
-
     path = np.array([[-50.3, 1.7, 2.2], [60.0, 11.0, -30.0]])
     length = float(np.linalg.norm(path[1] - path[0]))
     for radius in (0.5, 1.0, 6.0):

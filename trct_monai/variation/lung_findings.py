@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -104,8 +105,8 @@ def pneumothorax(ct_hu: Float[Tensor, "1 X Y Z"], anatomy: Anatomy, random: np.r
         scale = (1 - float(random.uniform(0.1, 0.5)) * random.uniform(0.5, 1.0, 3)).tolist()
         middles = [(float(axis.min()) + float(axis.max())) / 2 for axis in position]
         source = [h + (p - h) / s - m for p, h, s, m in zip(position, hilum, scale, middles)]
-        taken = sampled(torch.cat([result[box], lung]), torch.stack(source), anatomy.spacing)
-        inside = taken[1:] * lung
+        taken = sampled(torch.cat([result[box], -F.max_pool3d(-lung, 3, 1, 1)]), torch.stack(source), anatomy.spacing)
+        inside = lung * taken[1:]
         denser = min(float(1 / np.prod(scale)), 3.0)
         shrunk = AIR_HU + (taken[:1] - AIR_HU) * torch.where(taken[:1] < -300, denser, 1.0)
         values = AIR_HU + inside * (shrunk.clamp(max=float(random.uniform(40, 60))) - AIR_HU)
