@@ -51,7 +51,8 @@ class Anatomy:
 
     def positions(self, mask: Bool[Array, "A B C"]) -> Float[Array, "N 3"]:
         """Where a mask is."""
-        return (np.argwhere(mask) - (np.array(mask.shape) - 1) / 2) * np.array(self.step)
+        places: Array = (np.argwhere(mask) - (np.array(mask.shape) - 1) / 2) * np.array(self.step)
+        return places
 
     def draw(
         self, random: np.random.RandomState, mask: Bool[Array, "A B C"], number: int = 1
@@ -70,7 +71,7 @@ class Anatomy:
         labels, _ = ndimage.label(ndimage.binary_erosion(self.hu > LUNG_HU, border_value=1))
         voxels = np.bincount(labels.ravel())
         voxels[0] = 0
-        return labels == max(int(voxels.argmax()), 1)
+        return np.asarray(labels == max(int(voxels.argmax()), 1))
 
     @cached_property
     def bone(self) -> Bool[Array, "A B C"]:
@@ -105,7 +106,7 @@ class Anatomy:
         dense = np.flatnonzero(self.body[self._index(0, x), :, self._index(2, z)])
         if not len(dense):
             return float(self.chest[1, 1])
-        return (int(dense[-1]) + 1.5 - (self.hu.shape[1] - 1) / 2) * self.step[1]
+        return float(int(dense[-1]) + 1.5 - (self.hu.shape[1] - 1) / 2) * self.step[1]
 
     def sternum(self, z: float) -> float:
         """The y of the foremost bone in the middle at a height; a little behind the skin where there is none."""
@@ -145,7 +146,8 @@ class Anatomy:
         near, inside = ndimage.binary_dilation(mask), ndimage.binary_erosion(mask)
         both = torch.from_numpy(np.stack([near, inside])).float().to(ct_hu.device)
         near_fine, inside_fine = F.interpolate(both[None], size=self.shape, mode="trilinear")[0] > 0.5
-        return near_fine if rim else (near_fine & (ct_hu[0] < PLEURA_HU)) | inside_fine
+        lung: Tensor = near_fine if rim else (near_fine & (ct_hu[0] < PLEURA_HU)) | inside_fine
+        return lung
 
     def _only(self, mask: Bool[Array, "A B C"], *ends: tuple[int, int | None]) -> Bool[Array, "A B C"]:
         """A mask between these indices along x, y and z."""
@@ -155,7 +157,7 @@ class Anatomy:
         return result
 
     def _index(self, axis: int, place: float) -> int:
-        number = self.hu.shape[axis]
+        number = int(self.hu.shape[axis])
         return min(max(round(place / self.step[axis] + (number - 1) / 2), 0), number - 1)
 
 

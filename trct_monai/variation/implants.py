@@ -148,17 +148,17 @@ def _ends(anatomy: Anatomy, random: np.random.RandomState) -> list[np.ndarray] |
 def _path(kind: str, anatomy: Anatomy, random: np.random.RandomState) -> np.ndarray | None:
     """Where a tube of `tubes` runs; None where there is no body."""
     if kind == "any":
-        places = anatomy.draw(random, anatomy.body, random.randint(2, 5))
-        return None if places is None else between(random, list(places[places[:, 2].argsort()]))
+        found = anatomy.draw(random, anatomy.body, random.randint(2, 5))
+        return None if found is None else between(random, list(found[found[:, 2].argsort()]))
     side = float(random.choice(list(SIDES.values())))
-    shares = {
+    shares: dict[str, list[tuple[float, float, float]]] = {
         "vein": [(side * 60, 0.8, 1.1), (side * 25, 0.7, 0.95), (22, 0.6, 0.85), (28, 0.6, random.uniform(0.4, 0.7))],
         "trachea": [(0, 0.55, 1.25), (0, 0.5, 1.05), (0, 0.45, random.uniform(0.75, 0.9))],
         "stomach": [(0, 0.4, 1.25), (0, 0.3, 0.9), (-8, 0.25, 0.5), (-15, 0.4, 0.1), (-50, 0.6, -0.15)],
         "drain": [(side * 150, 0.5, 0.3), (side * 110, 0.4, 0.35), (side * 80, 0.3, 0.6), (side * 45, 0.35, 0.85)],
         "cable": [(side * x, 1.0, z) for x, z in zip(random.uniform(-20, 120, 4), random.uniform(0, 1.1, 4))],
-    }[kind]
-    places = [anatomy.at(x, y, z) + random.normal(0, 3, 3) for x, y, z in shares]
+    }
+    places = [anatomy.at(x, y, z) + random.normal(0, 3, 3) for x, y, z in shares[kind]]
     if kind == "cable":
         for place in places:
             place[1] = anatomy.front(place[0], place[2]) + 2
