@@ -3,6 +3,7 @@
 from trct_monai.losses.adversarial import LeastSquaresAdversarialLoss, LogitAdversarialLoss
 from trct_monai.losses.deep_supervision import DeepSupervisionLoss
 from trct_monai.losses.edge import EdgeLoss
+from trct_monai.losses.emphasis import EmphasisLoss
 from trct_monai.losses.frequency import FrequencyLoss
 from trct_monai.losses.laplace import LaplaceNLLLoss
 from trct_monai.losses.perceptual import PerceptualLoss, perceptual_if_used
@@ -14,6 +15,7 @@ from trct_monai.losses.weighted_sum import WeightedSumLoss
 __all__ = [
     "DeepSupervisionLoss",
     "EdgeLoss",
+    "EmphasisLoss",
     "FrequencyLoss",
     "LaplaceNLLLoss",
     "LeastSquaresAdversarialLoss",

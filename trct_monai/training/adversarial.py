@@ -163,10 +163,11 @@ class AdversarialTrainer(Trainer):
         """One step of the generator and, if it is active, one of the discriminator."""
         inputs, targets, *rest = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         args, kwargs = rest or ((), {})
+        volumes = targets[:, :1]  # a second channel says what the loss shall emphasise
         number = (self.state.iteration - 1) % self.state.epoch_length
         first = number % self.accumulation_steps == 0
         last = (number + 1) % self.accumulation_steps == 0 or number + 1 == self.state.epoch_length
-        output: dict[str, Any] = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+        output: dict[str, Any] = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: volumes}
         condition: Tensor | None = None
         self.state.output = output
 
@@ -193,7 +194,7 @@ class AdversarialTrainer(Trainer):
             self._step(self.optimizer)
 
         if self.discriminator_is_active:
-            self._train_discriminator(condition, targets, output, first, last)
+            self._train_discriminator(condition, volumes, output, first, last)
         else:
             self.discriminator_optimizer.step()  # without gradients it does nothing, and its schedule may go on
         if last and self.scaler is not None:

@@ -128,7 +128,9 @@ class RandPosed(Randomizable, MapTransform):
 class PrepareViews:
     """MONAI's `prepare_batch` for networks that take any views: matrices go along, and training draws views by chance.
 
-    With an item ``exposed`` the network is told which views have a known exposure, too.
+    With an item ``exposed`` the network is told which views have a known exposure, too. An item ``emphasis``, as
+    `trct_monai.transforms.RandFindingsd` gives it, is a second channel of the label, for
+    `trct_monai.losses.EmphasisLoss`.
 
     The number of views is drawn for each batch, and which they are for each case, from PyTorch's generator.
     The matrices stay on the CPU: networks read cameras from them, and would wait for a GPU to have them back.
@@ -176,6 +178,9 @@ class PrepareViews:
         """
         prepared = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
         image, label = prepared if isinstance(prepared, tuple | list) else (prepared, None)
+        if "emphasis" in batchdata:
+            emphasis = batchdata["emphasis"].as_subclass(Tensor).to(label, non_blocking=non_blocking)
+            label = torch.cat([label, emphasis], dim=1)
         of_views = {"matrices": batchdata[self.matrices_key]}
         if "exposed" in batchdata:
             of_views["exposed"] = batchdata["exposed"]

@@ -13,10 +13,20 @@ from torch import Tensor
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_attenuation, hu_to_unit, unit_to_hu
 from trct_monai.projector import project
+from trct_monai.transforms.variation import EMPHASIS
 from trct_monai.variation import draw_findings, findings_probabilities, with_findings
 
 FINE_MM = 4.0
 """A label of larger voxels gets its findings on a grid twice as fine."""
+
+EMPHASIS_HU = 500.0
+"""Change of a voxel that has the weight of a finding."""
+
+EMPHASIS_ML = 33.5
+"""Volume of findings whose voxels have that weight: a sphere of 40 mm."""
+
+MOST_EMPHASIS = 8.0
+"""Most by which the voxels of a smaller volume weigh more."""
 
 
 class RandFindingsd(Randomizable, MapTransform):
@@ -26,6 +36,10 @@ class RandFindingsd(Randomizable, MapTransform):
     later. Else the label is, and radiographs get the line integrals of what the attenuation has changed by: projection
     is linear. A label is clipped to its window, the radiographs show metal whole. Without radiographs, which are
     rendered later, the label changes alone. A view that is missing (NaN) stays missing.
+
+    With `emphasis` the item ``emphasis`` says by how much a loss shall weigh each voxel more: the change in HU over
+    `EMPHASIS_HU`, at most 2, times the square root of `EMPHASIS_ML` over the sum of that, at most `MOST_EMPHASIS`: of two
+    lesions the smaller one weighs more in each voxel, and less in all. It is zero in a case without findings.
 
     It goes before `RandPosed`, for it needs the true cameras, and before `RandRadiographd`.
 
@@ -39,6 +53,7 @@ class RandFindingsd(Randomizable, MapTransform):
         hu_window: HU of 0 and 1.
         prob: Probability that a case has findings.
         findings: Probability of each of them in such a case, by name, where it is not the usual one.
+        emphasis: Add the item ``emphasis``, like the label, or like the box of a patient.
 
     Raises:
         ValueError: If a finding has no such name, or a probability is none.
@@ -55,22 +70,35 @@ class RandFindingsd(Randomizable, MapTransform):
         hu_window: Sequence[float] = HU_WINDOW,
         prob: float = 0.5,
         findings: Mapping[str, float] | None = None,
+        emphasis: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys)
         if not 0 <= prob <= 1:
             raise ValueError(f"prob must lie in [0, 1], got {prob}")
         self.image_key, self.matrices_key, self.patient_key = image_key, matrices_key, patient_key
         self.spacing, self.extent, self.hu_window = float(spacing), float(extent), check_hu_window(hu_window)
-        self.prob, self.probabilities = prob, findings_probabilities(findings)
+        self.prob, self.probabilities, self.emphasis = prob, findings_probabilities(findings), emphasis
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The items, with findings."""
         result = dict(data)
-        if self.R.random() >= self.prob:
-            return result
+        changed = self.patient_key if self.patient_key in result else self.first_key(result)
+        if self.R.random() < self.prob:
+            self._change(result)
+        if self.emphasis:
+            before, after = (one[changed].as_subclass(Tensor) for one in (data, result))
+            if changed == self.patient_key:
+                result[EMPHASIS] = emphasised(after.float() - before.float(), self.spacing)
+            else:
+                low, high = self.hu_window
+                result[EMPHASIS] = emphasised((high - low) * (after - before), self.extent / after.shape[-1])
+        return result
+
+    def _change(self, result: dict[Hashable, Any]) -> None:
+        """Draw findings into a case."""
         if self.patient_key in result:
             result[self.patient_key] = self._in_patient(result[self.patient_key].as_subclass(Tensor))
-            return result
+            return
         for key in self.key_iterator(result):
             label = result[key].as_subclass(Tensor)
             result[key], difference = self._in_label(label)
@@ -81,7 +109,6 @@ class RandFindingsd(Randomizable, MapTransform):
                 cameras = [Camera.from_world_to_detector(matrix, size) for matrix in matrices]
                 added = project(difference[None], cameras, self.extent / difference.shape[-1])[0]
                 result[self.image_key] = image + added.to(image)
-        return result
 
     def _in_patient(self, box: Real[Tensor, "1 X Y Z"]) -> Real[Tensor, "1 X Y Z"]:
         """A box with findings, of its own type."""
@@ -107,6 +134,18 @@ class RandFindingsd(Randomizable, MapTransform):
     def _changed(self, ct_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Tensor, "1 X Y Z"]:
         """A CT with the findings that are drawn for it."""
         return with_findings(ct_hu, spacing, draw_findings(self.R, self.probabilities), self.R)
+
+
+def emphasised(change_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Tensor, "1 X Y Z"]:
+    """By how much a loss shall weigh the voxels of a change more; see `RandFindingsd`.
+
+    Args:
+        change_hu: What findings have changed, in HU.
+        spacing: Voxel side in mm.
+    """
+    weight = (change_hu.abs() / EMPHASIS_HU).clamp(max=2.0)
+    volume_ml = float(weight.sum()) * spacing**3 / 1000
+    return weight * min((EMPHASIS_ML / max(volume_ml, 1e-6)) ** 0.5, MOST_EMPHASIS)
 
 
 def _repeated(volume: Float[Tensor, "1 X X X"], factor: int) -> Float[Tensor, "1 F F F"]:

@@ -158,6 +158,8 @@ class RenderViews:
             exposed = torch.tensor([[kept for _, kept in case] for case in changed])
         matrices = torch.stack([self.pose({"matrices": projection_matrices(case)})["matrices"] for case in cameras])
         rendered = {"image": images, "label": label, "matrices": matrices, "exposed": exposed}
+        if "emphasis" in batchdata:
+            rendered["emphasis"] = batchdata["emphasis"]
         return self.share(rendered, device, non_blocking, **kwargs)
 
     def _attenuation(self, batchdata: Mapping[str, Any], label: Tensor) -> tuple[Tensor, float]:

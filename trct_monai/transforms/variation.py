@@ -32,6 +32,10 @@ HEART = (-15.0, 25.0, -20.0)
 """Where contrast agent is, in mm from the middle of the lungs."""
 
 
+EMPHASIS = "emphasis"
+"""Key of the voxels that a loss shall weigh more."""
+
+
 class LoadPatientd(MapTransform):
     """Read CTs, each as a box around the cube of `CTPreprocessing`: (1, X, Y, Z) in HU, int16; air beyond the scan.
 
@@ -305,6 +309,8 @@ class RandScanLimitsd(Randomizable, MapTransform):
 class CutCubed(MapTransform):
     """The cube in the middle of a box as a label: (1, X, X, X) in [0, 1] of the HU window, beside the box itself.
 
+    An item ``emphasis`` on the box's grid, as `trct_monai.transforms.RandFindingsd` gives it, is cut alike.
+
     Args:
         keys: Keys of boxes (1, X, Y, Z) in HU.
         label_key: Where the cube goes.
@@ -333,6 +339,9 @@ class CutCubed(MapTransform):
         for key in self.key_iterator(result):
             cube = middle_cube(result[key].as_subclass(Tensor).float(), self.number)
             result[self.label_key] = resize_cube(hu_to_unit(cube, self.hu_window)[None], self.size)[0]
+            if EMPHASIS in result:
+                emphasis = middle_cube(result[EMPHASIS].as_subclass(Tensor).float(), self.number)
+                result[EMPHASIS] = resize_cube(emphasis[None], self.size)[0]
         return result
 
 
