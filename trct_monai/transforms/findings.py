@@ -38,8 +38,8 @@ class RandFindingsd(Randomizable, MapTransform):
     rendered later, the label changes alone. A view that is missing (NaN) stays missing.
 
     With `emphasis` the item ``emphasis`` says by how much a loss shall weigh each voxel more: the change in HU over
-    `EMPHASIS_HU`, at most 2, times the square root of `EMPHASIS_ML` over the sum of that, at most `MOST_EMPHASIS`: of two
-    lesions the smaller one weighs more in each voxel, and less in all. It is zero in a case without findings.
+    `EMPHASIS_HU`, at most 2, times the square root of `EMPHASIS_ML` over the sum of that, at most `MOST_EMPHASIS`. Of
+    two lesions the smaller one weighs more in each voxel, and less in all. A case without findings has zeros.
 
     It goes before `RandPosed`, for it needs the true cameras, and before `RandRadiographd`.
 
@@ -145,7 +145,8 @@ def emphasised(change_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Ten
     """
     weight = (change_hu.abs() / EMPHASIS_HU).clamp(max=2.0)
     volume_ml = float(weight.sum()) * spacing**3 / 1000
-    return weight * min((EMPHASIS_ML / max(volume_ml, 1e-6)) ** 0.5, MOST_EMPHASIS)
+    result: Tensor = weight * min((EMPHASIS_ML / max(volume_ml, 1e-6)) ** 0.5, MOST_EMPHASIS)
+    return result
 
 
 def _repeated(volume: Float[Tensor, "1 X X X"], factor: int) -> Float[Tensor, "1 F F F"]:
