@@ -25,6 +25,7 @@ LOSSES: dict[str, nn.Module] = {
     "frequency": losses.FrequencyLoss(),
     "perceptual": losses.PerceptualLoss("random", num_slices=1),
     "projection": losses.ProjectionLoss(size=8),
+    "emphasis": losses.EmphasisLoss(torch.nn.L1Loss(), 1.0),
     "psnr": losses.PSNRLoss(),
     "ssim": losses.SSIMLoss(),
     "weighted sum": losses.WeightedSumLoss({"l1": nn.L1Loss(), "l2": nn.MSELoss()}, {"l1": 1.0, "l2": 2.0}),

@@ -1,14 +1,15 @@
-"""MONAI's supervised trainer without a gradient scaler where none is needed."""
+"""MONAI's supervised trainer with lower precision on any device, and a gradient scaler only where one is needed."""
 
 from typing import Any
 
 import monai.engines
 import torch
 from monai.engines.workflow import Workflow
+from monai.inferers import Inferer
 
 
 class SupervisedTrainer(monai.engines.SupervisedTrainer):
-    """Unlike MONAI's class of this name it scales gradients in float16 alone.
+    """Unlike MONAI's class of this name it scales gradients in float16 alone, and autocasts on the CPU, too.
 
     bfloat16 reaches as far as float32, so its gradients need no scaler, and a scaler makes each step wait for the GPU.
     It copies to the device without waiting and does not decollate, unless it is told.
@@ -16,9 +17,29 @@ class SupervisedTrainer(monai.engines.SupervisedTrainer):
 
     def __init__(self, *args: Any, non_blocking: bool = True, decollate: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, non_blocking=non_blocking, decollate=decollate, **kwargs)
+        if self.amp and self.state.device.type != "cuda":  # where MONAI would warn, and compute in float32
+            self.inferer, self.amp = AutocastInferer(self.inferer, **self.amp_kwargs), False
 
     def run(self) -> None:
         """Train from the state that the engine has."""
         half = self.amp_kwargs.get("dtype", torch.float16) == torch.float16
         self.scaler = torch.amp.GradScaler(self.state.device.type, enabled=half) if self.amp else None
         Workflow.run(self)
+
+
+class AutocastInferer(Inferer):
+    """An inferer that computes in lower precision on the device of its inputs.
+
+    Args:
+        inferer: How the network is applied.
+        options: Of `torch.autocast`, such as ``dtype``.
+    """
+
+    def __init__(self, inferer: Inferer, **options: Any) -> None:
+        super().__init__()
+        self.inferer, self.options = inferer, options
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
+        """What the inferer gives."""
+        with torch.autocast(inputs.device.type, **self.options):
+            return self.inferer(inputs, network, *args, **kwargs)

@@ -16,7 +16,7 @@ class HUEvaluator(SupervisedEvaluator):
     """MONAI's SupervisedEvaluator for a network whose volumes are in [0, 1]: post-processing to HU, and scores in HU.
 
     The key metric is PSNR in dB over the whole volume; SSIM and the mean absolute error in HU come with it
-    (see `trct_monai.metrics.hu_metrics`).
+    (see `trct_monai.metrics.hu_metrics`). On the CPU it computes in float32, whatever `amp` says.
 
     Args:
         hu_window: HU of 0 and of 1.
@@ -47,6 +47,7 @@ class HUEvaluator(SupervisedEvaluator):
             non_blocking=non_blocking,
             **options,
         )
+        self.amp = self.amp and self.state.device.type == "cuda"
 
 
 def _chosen(given: Any, standard: Any) -> Any:
