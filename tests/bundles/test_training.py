@@ -133,6 +133,17 @@ def test_a_model_of_patients_stands_beside_that_of_phantoms(
     assert list(tmp_path.glob("*.nii.gz"))
 
 
+def test_models_of_phantoms_and_of_patients_begin_from_nothing(phantoms: Path, ct_folder: Path, tmp_path: Path) -> None:
+    more = [ANY_VIEW / "configs" / "from_patients.json", COMMON / "findings.json"]
+    views = {"geometry": "x2ct", "usual_views": [0, 1], "fitted_warps": 2, "start_path": "", "findings_weight": 1.0}
+    models = {"num_models": 2, "num_pyramids": 2, "start_noise": [0.2, 0.4]}
+    state = from_cts(ANY_VIEW, phantoms, ct_folder, tmp_path, *more, **views, **models)["network"]
+    phantom, patient = state["linear_start.mean"].flatten(1)
+    assert phantom.any() and patient.any() and not torch.equal(phantom, patient)
+    modes = state["linear_start.modes"].flatten(1).any(dim=1).view(2, -1)
+    assert modes.any(dim=1).all()  # of phantoms and of patients
+
+
 def test_training_from_cts_says_what_is_missing(phantoms: Path, ct_folder: Path, tmp_path: Path) -> None:
     for changes, message in (
         ({"cts": ""}, "no folder of CTs was given: pass --cts FOLDER"),
