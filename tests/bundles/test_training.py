@@ -83,7 +83,7 @@ def test_every_overlay_of_its_own_trains(
 def test_every_radiograph_bundle_trains_with_findings(
     bundle: Path, trained: Trained, phantoms: Path, tmp_path: Path
 ) -> None:
-    state = train(bundle, phantoms, tmp_path, FINDINGS, findings_prob=1.0)["network"]
+    state = train(bundle, phantoms, tmp_path, FINDINGS, findings_prob=1.0, findings_weight=1.0)["network"]
     before = load(trained(bundle) / CHECKPOINT)["network"]
     assert any(not torch.equal(value, before[key]) for key, value in state.items())
 
@@ -107,10 +107,11 @@ def from_cts(bundle: Path, known: Path, folder: Path, output: Path, *more: Path,
 def test_every_radiograph_bundle_trains_from_cts(bundle: Path, phantoms: Path, ct_folder: Path, tmp_path: Path) -> None:
     """And nothing of it needs the findings, which most have here."""
     findings = [] if bundle == ANY_VIEW else [FINDINGS]
-    state = from_cts(bundle, phantoms, ct_folder, tmp_path / "one", *findings, held_out="p2")
+    options = {"held_out": "p2"} | ({"findings_weight": 1.0} if findings else {})
+    state = from_cts(bundle, phantoms, ct_folder, tmp_path / "one", *findings, **options)
     assert state["epoch"] == 2 and state["best_metric"] > 5
     if bundle == RECONSTRUCTION:
-        assert_same_weights(from_cts(bundle, phantoms, ct_folder, tmp_path / "two", *findings, held_out="p2"), state)
+        assert_same_weights(from_cts(bundle, phantoms, ct_folder, tmp_path / "two", *findings, **options), state)
 
 
 def test_a_model_of_patients_stands_beside_that_of_phantoms(

@@ -17,6 +17,8 @@ class SupervisedTrainer(monai.engines.SupervisedTrainer):
 
     def __init__(self, *args: Any, non_blocking: bool = True, decollate: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, non_blocking=non_blocking, decollate=decollate, **kwargs)
+        self.amp: bool
+        self.inferer: Inferer
         if self.amp and self.state.device.type != "cuda":  # where MONAI would warn, and compute in float32
             self.inferer, self.amp = AutocastInferer(self.inferer, **self.amp_kwargs), False
 

@@ -47,7 +47,7 @@ class HUEvaluator(SupervisedEvaluator):
             non_blocking=non_blocking,
             **options,
         )
-        self.amp = self.amp and self.state.device.type == "cuda"
+        self.amp = bool(options.get("amp")) and self.state.device.type == "cuda"
 
 
 def _chosen(given: Any, standard: Any) -> Any:
