@@ -215,7 +215,7 @@ def test_a_frontal_and_a_lateral_are_found_whatever_their_headers_say(prepared: 
     assert all(f"left out {path}" in text and reason in text for path, reason in reasons.items())
     assert "cr/5.dcm: fits the CT with certainty neither" in text and "no frontal radiograph of this patient" in text
     assert "--single_view True" in text
-    assert all(sum(path in line for line in text.splitlines()) == 1 for path in ("cr/5.dcm", "cr/6.dcm"))
+    assert sum("cr/5.dcm" in line for line in text.splitlines()) == 1
 
 
 @pytest.mark.slow
