@@ -17,7 +17,7 @@ from trct_monai.geometry import make_camera, preset
 from trct_monai.intensity import MU_WATER
 from trct_monai.io.datalist import load_datalist
 from trct_monai.metrics.anatomy import find_lungs
-from trct_monai.metrics.detectability import Sphere
+from trct_monai.metrics.sphere import Sphere
 from trct_monai.projector import project
 from trct_monai.transforms import LoadRadiographsd
 
@@ -149,7 +149,7 @@ def test_evaluate_tells_which_spheres_a_method_shows(
     rows = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["detectability"]
     assert [(row["diameter_mm"], row["contrast_hu"]) for row in rows] == [(30.0, 500.0), (60.0, 500.0)]
     assert all(row["auc"] == 1.0 and row["recovered_contrast"] == pytest.approx(1.0) for row in rows)
-    assert "| 30 | 500 | 1.00 | 1.00 |" in capsys.readouterr().out
+    assert "| 30 | 500 | 1.00 | 1.00 | 0.000 | 0.0 | 1.00 |" in capsys.readouterr().out
 
 
 def test_bad_arguments_are_refused(planted: Path, tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 """Contrast against size, by an observer who knows where to look."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from trct_monai.metrics.detectability import Observation, Sphere, detectability, observe
+from trct_monai.geometry import Camera, preset
+from trct_monai.metrics.detectability import Observation, PlantedPair, detectability, observe
+from trct_monai.metrics.false_contrast import PLACES, other_places
+from trct_monai.metrics.sphere import SHELL, Sphere
 
 SHAPE, SPACING = (24, 26, 28), 5.0
 
@@ -97,3 +102,87 @@ def test_a_sphere_that_no_voxel_shows_is_refused() -> None:
             one.response(volume, SPACING)
     with pytest.raises(ValueError, match="the truths do not show the spheres of 20 mm and 100 HU"):
         detectability([Observation(sphere, 1.0, 0.0, 0.0)])
+
+
+THORAX, LESION = (48, 44, 40), Sphere((52.5, 2.5, 2.5), 20.0, 500.0)
+CAMERAS = tuple(preset("x2ct", 32))
+
+
+def thorax() -> np.ndarray:
+    """Two lungs in a body of water, in voxels of 5 mm."""
+    hu = np.full(THORAX, -1000.0)
+    hu[2:-2, 2:-2] = 0.0
+    hu[5:21, 6:-6, 4:-4] = hu[27:43, 6:-6, 4:-4] = -800.0
+    return hu
+
+
+def look(change: Callable[[np.ndarray], np.ndarray], cameras: tuple[Camera, ...] = CAMERAS) -> dict[str, float]:
+    """What is measured of a method that shows the lesion's difference volume so changed."""
+    truth, added = thorax(), LESION.contrast_hu * LESION.share(THORAX, SPACING)
+    pair = PlantedPair("a", "b", LESION, cameras, truth + change(added), truth, truth + added, truth, SPACING)
+    (row,) = detectability([Observation.of(pair)])
+    return row
+
+
+def smear(added: np.ndarray) -> np.ndarray:
+    """The lesion spread along the rays of both views, which run nearly along y and along x."""
+    return sum(np.broadcast_to(added.mean(axis=axis, keepdims=True), added.shape) for axis in (0, 1))
+
+
+def test_a_perfect_reconstruction_shows_the_lesion_and_nothing_else() -> None:
+    row = look(lambda added: added)
+    assert row["recovered_contrast"] == pytest.approx(1.0) and row["false_contrast"] == 0.0
+    assert row["place_error_mm"] == pytest.approx(0.0, abs=1e-9) and row["size_ratio"] == 1.0
+    assert row["located_cases"] == row["false_contrast_cases"] == row["cases"] == 1
+
+
+def test_half_the_contrast_is_half_the_contrast_in_the_right_place() -> None:
+    row = look(lambda added: 0.5 * added)
+    assert row["recovered_contrast"] == pytest.approx(0.5) and row["size_ratio"] == 1.0
+    assert row["place_error_mm"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_blurred_lesion_has_less_contrast_and_is_larger() -> None:
+    row = look(lambda added: ndimage.gaussian_filter(added, 2.0))
+    assert 0.05 < row["recovered_contrast"] < 0.7 and row["size_ratio"] > 1.1
+    assert row["place_error_mm"] < 0.1 and row["false_contrast"] < 0.01
+
+
+def test_a_lesion_beside_its_place_has_that_place_error() -> None:
+    for axis in range(3):
+        row = look(lambda added: np.roll(added, 2, axis))  # noqa: B023
+        assert row["place_error_mm"] == pytest.approx(10.0) and row["size_ratio"] == pytest.approx(1.0)
+    assert look(lambda added: np.roll(added, 12, 2))["located_cases"] == 0  # 60 mm away is another place
+
+
+def test_a_lesion_smeared_along_the_rays_is_false_contrast() -> None:
+    smeared = look(smear)
+    assert smeared["false_contrast"] > 0.01
+    assert smeared["false_contrast"] > 2 * look(smear, cameras=())["false_contrast"]  # which looks anywhere
+
+
+def test_a_method_that_ignores_the_lesion_shows_nothing_anywhere() -> None:
+    row = look(lambda added: 0 * added)
+    assert row["recovered_contrast"] == row["false_contrast"] == 0.0 and row["auc"] == 0.5
+    assert row["located_cases"] == 0 and math.isnan(row["place_error_mm"]) and math.isnan(row["size_ratio"])
+
+
+def test_other_places_are_in_the_lungs_away_from_the_sphere_and_half_of_them_on_its_rays() -> None:
+    lungs = thorax() == -800.0
+    places = other_places(lungs, SPACING, LESION, CAMERAS, "case")
+    assert len(places) == PLACES and places == other_places(lungs, SPACING, LESION, CAMERAS, "case")
+    assert places != other_places(lungs, SPACING, LESION, CAMERAS, "another case")
+    on_ray = 0
+    for place in places:
+        index = np.array(place.center_mm) / SPACING + (np.array(THORAX) - 1) / 2
+        assert lungs[tuple(index.astype(int))] and np.allclose(index, index.astype(int))
+        assert math.dist(place.center_mm, LESION.center_mm) >= SHELL * LESION.diameter_mm
+        rays = [np.subtract(LESION.center_mm, camera.source) for camera in CAMERAS]
+        offset = np.subtract(place.center_mm, LESION.center_mm)
+        on_ray += min(np.linalg.norm(np.cross(offset, ray)) / np.linalg.norm(ray) for ray in rays) <= SPACING
+    assert on_ray >= PLACES // 2
+
+
+def test_without_lungs_there_is_no_false_contrast_to_measure() -> None:
+    assert other_places(np.zeros(THORAX, bool), SPACING, LESION, CAMERAS, "case") == []
+    assert all(row["false_contrast_cases"] == 0 and math.isnan(row["false_contrast"]) for row in run(1.0, 0.0))

@@ -23,7 +23,7 @@ from trct_monai.io.datalist import FIELDS, RADIOGRAPHS, load_datalist, read_data
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.provenance import digest_file, digest_values
 from trct_monai.io.radiograph import side_car_of
-from trct_monai.metrics.detectability import Sphere
+from trct_monai.metrics.sphere import Sphere
 from trct_monai.transforms import LoadRadiographsd
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trct_monai.geometry import Camera
 from trct_monai.intensity import BODY_HU
 from trct_monai.metrics.anatomy import find_lungs
-from trct_monai.metrics.detectability import Sphere
+from trct_monai.metrics.sphere import Sphere
 
 SUBPIXELS = 4
 """A pixel's shadow is the mean over so many rays along each of its sides."""

@@ -143,11 +143,37 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         )
     else:
         lines.append(f"conditioning: not measured, it needs {MIN_CASES} patients or more")
-    if summary["detectability"]:
-        lines += ["", "| planted sphere (mm) | contrast (HU) | seen (AUC) | contrast recovered |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['diameter_mm']:g} | {row['contrast_hu']:g} | {row['auc']:.2f} | {row['recovered_contrast']:.2f} |"
-        for row in summary["detectability"]
-    ]
+    lines += format_detectability(summary["detectability"])
     lines += [f"WARNING: {name} {flag['name']}: {flag['reason']}" for flag in summary["flags"]]
     return "\n".join(lines)
+
+
+SPHERES = {
+    "recovered_contrast": ("contrast recovered", ".2f"),
+    "auc": ("seen (AUC)", ".2f"),
+    "false_contrast": ("false contrast", ".3f"),
+    "place_error_mm": ("place error (mm)", ".1f"),
+    "size_ratio": ("size ratio", ".2f"),
+}
+"""What tables show of planted spheres: title and format of each measure of `detectability`."""
+
+
+def format_number(value: float | None, number: str) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:{number}}"
+
+
+def format_detectability(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Planted spheres as a Markdown table, a line for each diameter and contrast; none without spheres."""
+    if not rows:
+        return []
+    titles = ["planted sphere (mm)", "contrast (HU)", *(title for title, _ in SPHERES.values())]
+    lines = ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        cells = [f"{row['diameter_mm']:g}", f"{row['contrast_hu']:g}"]
+        for name, (_, number) in SPHERES.items():
+            cells.append(format_number(row[name], number))
+        if row["located_cases"] < row["cases"]:
+            cells[-2] += f" ({row['located_cases']} of {row['cases']} cases)"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

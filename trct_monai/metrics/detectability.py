@@ -3,99 +3,115 @@
 A template observer looks at the place where it knows the sphere to be: the mean inside the sphere less the mean of the
 shell around it, in HU (a non-prewhitening matched filter; Barrett and Myers, Foundations of Image Science, 2004, ch.
 13). It looks at the reconstruction with the sphere and at the one without. Its responses over many patients give a
-detectability: that of chance, for a method that hallucinates or averages.
+detectability: that of chance, for a method that hallucinates or averages. The same observer looks at places without a
+sphere, where no contrast may come from it, and the difference of the two reconstructions shows where the sphere came to
+lie, and how large it became.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from functools import cached_property
+from math import inf, nan, sqrt
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-Array = np.ndarray
-SHELL = 2.0
-"""Outer radius of the shell that is compared with the sphere, in radii of the sphere."""
+from trct_monai.geometry import Camera
+from trct_monai.metrics.anatomy import find_lungs
+from trct_monai.metrics.false_contrast import false_contrast, other_places
+from trct_monai.metrics.localization import find_trace
+from trct_monai.metrics.sphere import SHELL, SUBVOXELS, Sphere
 
-SUBVOXELS = (4, 32)
-"""A voxel's side is divided into as many parts as make 16 in the sphere's radius, within these limits."""
+__all__ = ["SHELL", "SUBVOXELS", "Observation", "PlantedPair", "Sphere", "detectability", "observe", "planted_pairs"]
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Sphere:
-    """A planted sphere, or one to look for.
+class PlantedPair:
+    """A patient with a sphere and without it, as it is and as a method reconstructs it, all (X, Y, Z) in HU.
 
     Attributes:
-        center_mm: Its centre (x, y, z) in mm from the middle of the volume.
-        diameter_mm: Its diameter.
-        contrast_hu: HU that it adds to the tissue.
+        case_id: The case with the sphere.
+        base: The case without it.
+        sphere: The sphere.
+        cameras: The views; none if the datalist does not have them.
+        with_sphere: Reconstruction with the sphere.
+        without: Reconstruction without it.
+        true_with: Truth with the sphere.
+        true_without: Truth without it.
+        voxel_spacing: Voxel side in mm.
     """
 
-    center_mm: tuple[float, float, float]
-    diameter_mm: float
-    contrast_hu: float
+    case_id: str
+    base: str
+    sphere: Sphere
+    cameras: tuple[Camera, ...]
+    with_sphere: Array
+    without: Array
+    true_with: Array
+    true_without: Array
+    voxel_spacing: float
 
-    def share(self, shape: Sequence[int], voxel_spacing: float, scale: float = 1.0) -> Float[Array, "X Y Z"]:
-        """The share of each voxel that is inside the sphere, or inside one `scale` times as large.
+    @cached_property
+    def difference(self) -> Float[Array, "X Y Z"]:
+        """What the sphere changes in the reconstruction, in HU."""
+        return np.subtract(self.with_sphere, self.without, dtype=np.float64)
 
-        Args:
-            shape: Number of voxels.
-            voxel_spacing: Voxel side in mm.
-            scale: Factor on the diameter.
-        """
-        radius = scale * self.diameter_mm / 2
-        parts = min(max(ceil(16 * voxel_spacing / radius), SUBVOXELS[0]), SUBVOXELS[1])
-        share, spans, squares = np.zeros(tuple(shape)), [], []
-        for center, size in zip(self.center_mm, shape):
-            middle = center / voxel_spacing + (size - 1) / 2
-            reach = radius / voxel_spacing + 1
-            low, high = max(0, int(np.floor(middle - reach))), min(size, int(np.ceil(middle + reach)) + 1)
-            if high <= low:
-                return share
-            inside = np.arange(low * parts, high * parts) / parts + (1 / parts - 1) / 2
-            spans.append(slice(low, high))
-            squares.append(np.square((inside - middle) * voxel_spacing))
-        fine = squares[0][:, None, None] + squares[1][:, None] + squares[2] <= radius**2
-        blocks = fine.reshape([n for square in squares for n in (len(square) // parts, parts)])
-        share[tuple(spans)] = blocks.mean(axis=(1, 3, 5))
-        return share
-
-    def response(self, volume_hu: Float[Array, "X Y Z"], voxel_spacing: float) -> float:
-        """The observer's response to a volume: mean inside the sphere less mean of its shell, in HU.
-
-        Raises:
-            ValueError: If the volume has nothing inside the sphere, or nothing around it.
-        """
-        inside = self.share(volume_hu.shape, voxel_spacing)
-        shell = self.share(volume_hu.shape, voxel_spacing, SHELL) - inside
-        if not (inside.any() and shell.any()):
-            raise ValueError(
-                f"a sphere of {self.diameter_mm:g} mm at {self.center_mm} mm has nothing inside it, or around it, in "
-                f"{volume_hu.shape} voxels of {voxel_spacing:g} mm"
-            )
-        return float((volume_hu * inside).sum() / inside.sum() - (volume_hu * shell).sum() / shell.sum())
+    @cached_property
+    def true_difference(self) -> Float[Array, "X Y Z"]:
+        """What it changes in the truth, in HU."""
+        return np.subtract(self.true_with, self.true_without, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The observer's responses for one patient, in HU.
+    """What the observer measures in one patient.
 
     Attributes:
         sphere: The sphere.
-        with_sphere: Response to the reconstruction with the sphere.
+        with_sphere: Response to the reconstruction with the sphere, in HU.
         without: Response to the reconstruction without it.
         contrast: Difference of the responses to the two truths.
+        false_contrast: Mean absolute difference of the responses at other places, in HU; None if there is no such
+            place, as without lungs.
+        place_error_mm: Distance between the sphere's centre and the centroid of what comes back; None if nothing does.
+        size_ratio: Diameter of what comes back over that of the truth's sphere, found alike; None if nothing does.
     """
 
     sphere: Sphere
     with_sphere: float
     without: float
     contrast: float
+    false_contrast: float | None = None
+    place_error_mm: float | None = None
+    size_ratio: float | None = None
+
+    @classmethod
+    def of(cls, pair: PlantedPair) -> "Observation":
+        """Look at a pair."""
+        sphere, spacing = pair.sphere, pair.voxel_spacing
+        lungs = find_lungs(pair.true_without, spacing)
+        places = other_places(lungs, spacing, sphere, pair.cameras, pair.case_id)
+        trace = find_trace(pair.difference, sphere, spacing)
+        true_trace = find_trace(pair.true_difference, sphere, spacing)
+        both = trace is not None and true_trace is not None
+        return cls(
+            sphere,
+            sphere.response(pair.with_sphere, spacing),
+            sphere.response(pair.without, spacing),
+            sphere.response(pair.true_difference, spacing),
+            false_contrast(pair.difference, places, spacing),
+            trace.place_error_mm if trace is not None else None,
+            (trace.voxels / true_trace.voxels) ** (1 / 3) if both else None,
+        )
 
 
-def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
-    """The observer's responses on a data set that the command `plant` made.
+def planted_pairs(
+    cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]
+) -> Iterator[PlantedPair]:
+    """The pairs of a data set that the command `plant` made, read one by one.
 
     Args:
         cases: Cases of the datalist, the planted ones with their field ``planted``.
@@ -105,23 +121,26 @@ def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Arra
         ValueError: If the case that a sphere was planted in is not one of them.
     """
     known = {case["case_id"] for case in cases}
-    observations, bases = [], {}
+    bases: dict[str, tuple[Array, Array, float]] = {}
     for case in cases:
         planted = case.get("planted")
         if not planted:
             continue
+        case_id, base = case["case_id"], planted["base"]
         sphere = Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"])
-        if planted["base"] not in known:
-            raise ValueError(
-                f"{case['case_id']} has a sphere planted in {planted['base']}, which is missing; add that case"
-            )
-        if planted["base"] not in bases:
-            bases = {planted["base"]: load(planted["base"])}  # planted cases follow their base: one is enough
-        without, true_without, _ = bases[planted["base"]]
-        with_sphere, true_with, spacing = load(case["case_id"])
-        a, b, true_a, true_b = (sphere.response(v, spacing) for v in (with_sphere, without, true_with, true_without))
-        observations.append(Observation(sphere, a, b, true_a - true_b))
-    return observations
+        if base not in known:
+            raise ValueError(f"{case_id} has a sphere planted in {base}, which is missing; add that case")
+        if base not in bases:
+            bases = {base: load(base)}  # planted cases follow their base: one is enough
+        without, true_without, _ = bases[base]
+        with_sphere, true_with, spacing = load(case_id)
+        cameras = tuple(Camera.from_dict(camera) for camera in case.get("cameras", ()))
+        yield PlantedPair(case_id, base, sphere, cameras, with_sphere, without, true_with, true_without, spacing)
+
+
+def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
+    """Look at every pair of a data set; see `planted_pairs`."""
+    return [Observation.of(pair) for pair in planted_pairs(cases, load)]
 
 
 def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]:
@@ -132,6 +151,10 @@ def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]
     - ``paired``: Share of patients with a higher response with the sphere than without (ties count half).
     - ``d_prime``: Difference of the means over the root mean square of both standard deviations.
     - ``recovered_contrast``: Mean share of the true contrast that the reconstruction shows: 1 = all, 0 = none.
+    - ``false_contrast``: Mean absolute change of the response at other places of the lungs over the true contrast, of
+      ``false_contrast_cases`` patients: 0 = the sphere changes nothing elsewhere.
+    - ``place_error_mm``, ``size_ratio``: Means over the ``located_cases`` patients in whom something comes back. See
+      `trct_monai.metrics.localization`. NaN where there is none.
 
     Raises:
         ValueError: If the truths themselves do not show the spheres.
@@ -139,26 +162,38 @@ def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]
     groups: dict[tuple[float, float], list[Observation]] = {}
     for one in observations:
         groups.setdefault((one.sphere.diameter_mm, one.sphere.contrast_hu), []).append(one)
-    rows = []
-    for (diameter, contrast), group in sorted(groups.items()):
-        with_sphere, without = (np.array([getattr(one, name) for one in group]) for name in ("with_sphere", "without"))
-        difference = with_sphere[:, None] - without
-        spread = sqrt((with_sphere.var() + without.var()) / 2)
-        gain, contrast_shown = float(with_sphere.mean() - without.mean()), float(np.mean([o.contrast for o in group]))
-        if contrast_shown <= 0:
-            raise ValueError(f"the truths do not show the spheres of {diameter:g} mm and {contrast:g} HU")
-        rows.append(
-            {
-                "diameter_mm": diameter,
-                "contrast_hu": contrast,
-                "cases": len(group),
-                "auc": _share_above(difference),
-                "paired": _share_above(with_sphere - without),
-                "d_prime": gain / spread if spread > 0 else (inf if gain > 0 else 0.0),
-                "recovered_contrast": gain / contrast_shown,
-            }
-        )
-    return rows
+    return [_row(diameter, contrast, group) for (diameter, contrast), group in sorted(groups.items())]
+
+
+def _row(diameter: float, contrast: float, group: Sequence[Observation]) -> dict[str, float]:
+    """The row of one diameter and contrast."""
+    with_sphere, without = (np.array([getattr(one, name) for one in group]) for name in ("with_sphere", "without"))
+    spread = sqrt((with_sphere.var() + without.var()) / 2)
+    gain, shown = float(with_sphere.mean() - without.mean()), float(np.mean([o.contrast for o in group]))
+    if shown <= 0:
+        raise ValueError(f"the truths do not show the spheres of {diameter:g} mm and {contrast:g} HU")
+    false_hu, false_cases = _mean(group, "false_contrast")
+    place_error, located = _mean(group, "place_error_mm")
+    return {
+        "diameter_mm": diameter,
+        "contrast_hu": contrast,
+        "cases": len(group),
+        "auc": _share_above(with_sphere[:, None] - without),
+        "paired": _share_above(with_sphere - without),
+        "d_prime": gain / spread if spread > 0 else (inf if gain > 0 else 0.0),
+        "recovered_contrast": gain / shown,
+        "false_contrast": false_hu / shown,
+        "false_contrast_cases": false_cases,
+        "place_error_mm": place_error,
+        "size_ratio": _mean(group, "size_ratio")[0],
+        "located_cases": located,
+    }
+
+
+def _mean(group: Sequence[Observation], name: str) -> tuple[float, int]:
+    """Mean over the patients in whom something was measured, and their number; NaN if there is none."""
+    values = [value for one in group if (value := getattr(one, name)) is not None]
+    return (float(np.mean(values)) if values else nan), len(values)
 
 
 def _share_above(difference: Array) -> float:
