@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trct_monai import __version__
+from trct_monai.evaluation.columns import COLUMNS
 from trct_monai.evaluation.driver import Row, digest_case, digest_radiographs, score_cases
 from trct_monai.evaluation.mean_volume import MEAN_VOLUME
 from trct_monai.evaluation.options import EvaluationOptions
@@ -97,7 +98,10 @@ def _stamp(job: Job, *, options: EvaluationOptions, mean_volume: Path | None) ->
         "mean_volume": mean_volume and digest_file(mean_volume),
     }
     settings = {"hu_window": options.hu_window, "size": options.size, "resample": options.resample}
-    return make_stamp(inputs, {**settings, "software": __version__})  # scores may change with the software
+    columns = list(COLUMNS)  # scores that are kept lack a column that is new
+    return make_stamp(
+        inputs, {**settings, "columns": columns, "software": __version__}
+    )  # scores may change with the software
 
 
 def _measure(job: Job, *, options: EvaluationOptions, mean_volume: Path | None) -> tuple[Scores, Scores | None]:

@@ -5,22 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trct_monai.arguments import parse_names
-from trct_monai.baselines.fitting import BASELINES
-from trct_monai.bundles.find import bundle_files
-from trct_monai.bundles.overlays import check_overlays
-from trct_monai.evaluation.cohort import evaluate_predictions
 from trct_monai.evaluation.columns import HEADLINE, ranking_column
-from trct_monai.evaluation.mean_volume import check_name, fit_mean_volume
-from trct_monai.evaluation.methods import run_baseline, run_bundle
+from trct_monai.evaluation.entries import Entries, Target, named_folders
+from trct_monai.evaluation.lesions import LesionLine, format_lesions, planted_options
+from trct_monai.evaluation.mean_volume import fit_mean_volume
 from trct_monai.evaluation.options import EvaluationOptions
-from trct_monai.evaluation.predictions import prediction_files
 from trct_monai.evaluation.summary import values_by_case
 from trct_monai.evaluation.table import STYLES, Line, format_lines
 from trct_monai.intensity import HU_WINDOW
 from trct_monai.io.files import write_text
 from trct_monai.io.locks import alone_in
 from trct_monai.metrics.statistics import compare_pairs
+
+SUFFIXES = {"csv": "csv", "markdown": "md", "text": "txt"}
+"""Of a table's file, by its style."""
 
 
 def leaderboard(
@@ -32,6 +30,8 @@ def leaderboard(
     baselines: str = "all",
     section: str = "test",
     sort: str = HEADLINE,
+    planted: str | None = None,
+    planted_methods: str | None = None,
     size: int | None = None,
     resample: bool = False,
     hu_window: Sequence[float] | str = HU_WINDOW,
@@ -45,6 +45,9 @@ def leaderboard(
     OUTPUT/leaderboard.csv, .md and .txt, the predictions of baselines and bundles, and an evaluation of each method in
     OUTPUT/evaluations. Predictions and scores that are complete are not made again.
 
+    With --planted all of them are run on a data set of `plant` too, and a second table tells what each shows of the
+    lesions: OUTPUT/detectability.csv, .md and .txt; predictions and evaluations are in OUTPUT/planted.
+
     Args:
         datalist: Datalist JSON; baselines learn from its training section and are tuned on its validation section.
         output: Folder for the results.
@@ -56,6 +59,9 @@ def leaderboard(
         section: Section to score.
         sort: Column of cases.csv by which methods are ranked and tested, such as x2ct.psnr_avg; docs/evaluation.md says
             which value of each is the best.
+        planted: Datalist that plant made of the same section.
+        planted_methods: Folders of predictions of the planted cases as name=FOLDER, separated by commas, of those in
+            --methods; one that is left out has dashes in the second table.
         size: Voxels along each side of the cube at which all are compared; the size of the CTs if not given.
         resample: Resample predictions on another grid to the CT's, in place of refusing them.
         hu_window: Lowest and highest HU of the headline protocol, as low,high.
@@ -67,46 +73,50 @@ def leaderboard(
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}")
     ranking_column(sort)
-    to_read = _named_folders(methods)
-    to_run = dict(bundle_files(spec) for spec in parse_names(bundles))
-    for config, _ in to_run.values():
-        check_overlays(config)
-    to_fit = list(BASELINES) if baselines == "all" else [] if baselines == "none" else parse_names(baselines)
-    unknown = [name for name in to_fit if name not in BASELINES]
-    names = [*to_fit, *to_run, *to_read]
-    if unknown:
-        raise ValueError(f"baselines must be all, none or out of {', '.join(BASELINES)}, got {', '.join(unknown)}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"a leaderboard needs methods with different names, got {', '.join(names) or 'none'}")
-    for name in names:
-        check_name(name)
-    cases = options.cases()
-    for path in to_read.values():
-        prediction_files(path, cases)
+    entries = Entries.parse(methods, bundles, baselines)
+    main = Target(options, folder, entries.to_read)
+    lesions = _planted_target(planted, planted_methods, main)
+    targets = [main] if lesions is None else [main, lesions]
+    for target in targets:
+        target.check_given()
 
     with alone_in(folder):
-        folders = dict(to_read)
-        for name in to_fit:
-            folders[name] = folder / "predictions" / name
-            run_baseline(name, options, folders[name])
-        for name, (config, weights) in to_run.items():
-            folders[name] = folder / "predictions" / name
-            run_bundle(name, config, weights, options, folders[name])
+        entries.predict(targets)
         mean_volume = fit_mean_volume(options, folder)
-        summaries: dict[str, Mapping[str, Any]] = {}
-        values: dict[str, dict[str, float]] = {}
-        for name in names:
-            evaluation = folder / "evaluations" / name
-            summaries[name], rows = evaluate_predictions(
-                folders[name], options, evaluation, name, mean_volume, num_workers
-            )
-            values[name] = values_by_case(rows, name, sort)
-        patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in cases}
-        lines = compare(summaries, values, patients, set(to_fit), sort)
-        for suffix, kind in (("csv", "csv"), ("md", "markdown"), ("txt", "text")):
-            write_text(folder / f"leaderboard.{suffix}", format_lines(lines, sort, kind) + "\n")
-    print(format_lines(lines, sort, style))
-    print(f"wrote {folder}: leaderboard.csv, .md, .txt, and an evaluation of each of {len(names)} methods")
+        evaluated = main.evaluate(entries.names, mean_volume, num_workers)
+        summaries = {name: summary for name, (summary, _) in evaluated.items()}
+        values = {name: values_by_case(rows, name, sort) for name, (_, rows) in evaluated.items()}
+        patients = {case["case_id"]: case.get("patient_id", case["case_id"]) for case in options.cases()}
+        lines = compare(summaries, values, patients, set(entries.to_fit), sort)
+        tables = {"leaderboard": {kind: format_lines(lines, sort, kind) for kind in STYLES}}
+        if lesions is not None:
+            names = [name for name in entries.names if name not in entries.to_read or name in lesions.given]
+            found = lesions.evaluate(names, mean_volume, num_workers)
+            shown = [LesionLine(line, found.get(line["method"], (None,))[0]) for line in lines]
+            tables["detectability"] = {kind: format_lesions(shown, kind) for kind in STYLES}
+        for name, table in tables.items():
+            for kind, suffix in SUFFIXES.items():
+                write_text(folder / f"{name}.{suffix}", table[kind] + "\n")
+    print("\n\n".join(table[style] for table in tables.values()))
+    files = ", ".join(f"{name}.csv, .md, .txt" for name in tables)
+    print(f"wrote {folder}: {files}, and an evaluation of each of {len(entries.names)} methods")
+
+
+def _planted_target(planted: str | None, planted_methods: str | None, main: Target) -> Target | None:
+    """The planted data set, checked; None if there is none.
+
+    Raises:
+        ValueError: If it is not made of the main one's cases, or has predictions of a method that is not compared.
+    """
+    given = named_folders(planted_methods, "planted_methods")
+    unknown = [name for name in given if name not in main.given]
+    if planted is None and given:
+        raise ValueError("--planted_methods are predictions of planted cases; give their datalist with --planted")
+    if unknown:
+        raise ValueError(f"planted_methods must be among methods, got {', '.join(unknown)}")
+    if planted is None:
+        return None
+    return Target(planted_options(planted, main.options), main.folder / "planted", given)
 
 
 def compare(
@@ -162,13 +172,3 @@ def compare(
             line["over_best_baseline"] = difference and asdict(difference)
         lines.append(line)
     return lines
-
-
-def _named_folders(methods: str | None) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for part in parse_names(methods):
-        name, equals, path = part.partition("=")
-        if not (name and equals and path) or name in folders:
-            raise ValueError(f"methods must be name=FOLDER with different names, separated by commas, got {methods!r}")
-        folders[name] = Path(path)
-    return folders

@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,88 @@ RECORD = "made_from.json"
 """Beside predictions that were made here: their stamp."""
 
 
+class FittedBaseline:
+    """A baseline that learns from one datalist and reconstructs sections of any, fitted when the first one needs it.
+
+    Args:
+        name: A key of `BASELINES`.
+        options: The datalist that it learns from, and the section whose first case gives size and views.
+    """
+
+    def __init__(self, name: str, options: EvaluationOptions) -> None:
+        self.name, self.options = name, options
+
+    @cached_property
+    def sections(self) -> dict[str, list[dict[str, Any]]]:
+        """The cases to learn from."""
+        return {section: self.options.cases_to_learn_from(section) for section in ("training", "validation")}
+
+    @cached_property
+    def digests(self) -> dict[str, list[dict[str, Any]]]:
+        """The same cases for a stamp."""
+        return {section: [digest_case(case) for case in members] for section, members in self.sections.items()}
+
+    @cached_property
+    def extent(self) -> float:
+        """Side of the volumes in mm."""
+        truth = load_truth(self.options.cases()[0], self.options.size)
+        return float(truth.pixdim[0]) * int(truth.shape[-1])
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The fitted baseline: radiographs (B, V, H, W) to volumes (B, 1, X, Y, Z) in [0, 1]."""
+        case, options = self.options.cases()[0], self.options
+        print(f"fitting {self.name} to {len(self.sections['training'])} cases")
+        return fit_baseline(
+            self.name,
+            LoadedCases(self.sections["training"], options),
+            LoadedCases(self.sections["validation"], options),
+            volume_size=load_truth(case, options.size).shape[-1],
+            geometry=[Camera.from_dict(camera) for camera in case["cameras"]],
+            extent=self.extent,
+        )
+
+    def run(self, options: EvaluationOptions, folder: Path) -> None:
+        """Write its predictions of a section as NIfTI, unless they are there.
+
+        Args:
+            options: The datalist and the section; its views are those of the cases to learn from.
+            folder: Folder of the predictions.
+
+        Raises:
+            ValueError: If the cases' views differ: a baseline has one geometry.
+        """
+        cases = options.cases()
+        stamp = make_stamp(
+            {**self.digests, "scored": [digest_case(case) for case in cases]},
+            {"baseline": self.name, "size": options.size, "hu_window": options.hu_window, "software": __version__},
+        )
+        if _is_done(folder, stamp, cases):
+            return
+        views = self.options.cases()[0].get("cameras")
+        if not views:
+            raise ValueError(
+                f"{options.datalist}: its cases have no cameras, which baselines need; run prepare, or use --baselines "
+                "none"
+            )
+        members = [case for section in (*self.sections.values(), cases) for case in section]
+        if any(case.get("cameras") != views for case in members):
+            raise ValueError(
+                f"{options.datalist}: its cases have different views, and a baseline has one geometry; use --baselines "
+                "none"
+            )
+        network = self.network
+        _forget(folder)
+        to_hu, save = UnitToHUd("pred", options.hu_window, self.extent), SaveCTd("pred", folder)
+        for case in tqdm(cases, desc=f"{self.name}: reconstruct", unit="case"):
+            with torch.no_grad():
+                unit = network(CaseRadiographs(case).images[None])[0]
+            save(to_hu({"pred": unit, "label": case["label"], "case_id": case["case_id"]}))
+        write_json(folder / RECORD, {STAMP: stamp})
+
+
 def run_baseline(name: str, options: EvaluationOptions, folder: Path) -> None:
-    """Fit a baseline on the training section and write its predictions as NIfTI, unless they are there.
+    """Fit a baseline on the training section and write its predictions of the scored one, unless they are there.
 
     Args:
         name: A key of `BASELINES`.
@@ -37,41 +118,7 @@ def run_baseline(name: str, options: EvaluationOptions, folder: Path) -> None:
     Raises:
         ValueError: If the cases' views differ: a baseline has one geometry.
     """
-    cases = options.cases()
-    training, validation = (options.cases_to_learn_from(section) for section in ("training", "validation"))
-    sections = {"training": training, "validation": validation, "scored": cases}
-    stamp = make_stamp(
-        {section: [digest_case(case) for case in members] for section, members in sections.items()},
-        {"baseline": name, "size": options.size, "hu_window": options.hu_window, "software": __version__},
-    )
-    if _is_done(folder, stamp, cases):
-        return
-    if not cases[0].get("cameras"):
-        raise ValueError(
-            f"{options.datalist}: its cases have no cameras, which baselines need; run prepare, or use --baselines none"
-        )
-    if any(case.get("cameras") != cases[0].get("cameras") for members in sections.values() for case in members):
-        raise ValueError(
-            f"{options.datalist}: its cases have different views, and a baseline has one geometry; use --baselines none"
-        )
-    truth = load_truth(cases[0], options.size)
-    extent = float(truth.pixdim[0]) * truth.shape[-1]
-    print(f"fitting {name} to {len(training)} cases")
-    baseline = fit_baseline(
-        name,
-        LoadedCases(training, options),
-        LoadedCases(validation, options),
-        volume_size=truth.shape[-1],
-        geometry=[Camera.from_dict(camera) for camera in cases[0]["cameras"]],
-        extent=extent,
-    )
-    _forget(folder)
-    to_hu, save = UnitToHUd("pred", options.hu_window, extent), SaveCTd("pred", folder)
-    for case in tqdm(cases, desc=f"{name}: reconstruct", unit="case"):
-        with torch.no_grad():
-            unit = baseline(CaseRadiographs(case).images[None])[0]
-        save(to_hu({"pred": unit, "label": case["label"], "case_id": case["case_id"]}))
-    write_json(folder / RECORD, {STAMP: stamp})
+    FittedBaseline(name, options).run(options, folder)
 
 
 def run_bundle(name: str, config: Sequence[Path], weights: Path, options: EvaluationOptions, folder: Path) -> None:

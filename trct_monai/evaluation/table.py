@@ -23,12 +23,21 @@ def format_lines(lines: Sequence[Line], sort: str, style: str) -> str:
     """
     if style == "csv":
         return _as_csv(lines)
-    table = _cells(lines, sort)
+    return format_cells(_cells(lines, sort), style)
+
+
+def format_cells(table: Sequence[Sequence[str]], style: str) -> str:
+    """Rows of cells, the titles first, as ``text`` in aligned columns or as ``markdown``."""
     if style == "markdown":
-        table.insert(1, ["---"] * len(table[0]))
-        return "\n".join(f"| {' | '.join(row)} |" for row in table)
+        rows = [table[0], ["---"] * len(table[0]), *table[1:]]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table)
+
+
+def title_of(line: Line) -> str:
+    """What a method is called in a table."""
+    return str(line["method"]) + (" (baseline)" if line["kind"] == "baseline" else "")
 
 
 def _cells(lines: Sequence[Line], sort: str) -> list[list[str]]:
@@ -42,7 +51,7 @@ def _cells(lines: Sequence[Line], sort: str) -> list[list[str]]:
     table = [[*titles, "warnings"]]
     for line in lines:
         metrics, probe, num_cases = line["metrics"], line["conditioning"], line["cases"]
-        cells = [line["method"] + (" (baseline)" if line["kind"] == "baseline" else "")]
+        cells = [title_of(line)]
         cells += [format_estimate(metrics[column], COLUMNS[column].number, num_cases) for column in shown]
         cells.append(f"{line['skill']['mean']:.2f}" if line["skill"] else "")
         cells.append(f"{metrics['dice_bone']['mean']:.2f}")

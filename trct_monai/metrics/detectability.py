@@ -57,12 +57,12 @@ class PlantedPair:
     @cached_property
     def difference(self) -> Float[Array, "X Y Z"]:
         """What the sphere changes in the reconstruction, in HU."""
-        return np.subtract(self.with_sphere, self.without, dtype=np.float64)
+        return np.asarray(np.subtract(self.with_sphere, self.without, dtype=np.float64))
 
     @cached_property
     def true_difference(self) -> Float[Array, "X Y Z"]:
         """What it changes in the truth, in HU."""
-        return np.subtract(self.true_with, self.true_without, dtype=np.float64)
+        return np.asarray(np.subtract(self.true_with, self.true_without, dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,14 @@ class Observation:
         places = other_places(lungs, spacing, sphere, pair.cameras, pair.case_id)
         trace = find_trace(pair.difference, sphere, spacing)
         true_trace = find_trace(pair.true_difference, sphere, spacing)
-        both = trace is not None and true_trace is not None
         return cls(
             sphere,
             sphere.response(pair.with_sphere, spacing),
             sphere.response(pair.without, spacing),
             sphere.response(pair.true_difference, spacing),
             false_contrast(pair.difference, places, spacing),
-            trace.place_error_mm if trace is not None else None,
-            (trace.voxels / true_trace.voxels) ** (1 / 3) if both else None,
+            trace.place_error_mm if trace else None,
+            (trace.voxels / true_trace.voxels) ** (1 / 3) if trace and true_trace else None,
         )
 
 
