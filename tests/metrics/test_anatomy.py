@@ -9,8 +9,10 @@ from scipy import ndimage
 from trct_monai.metrics.anatomy import (
     contrast_ratio,
     dice_by_threshold,
+    dice_vessels,
     equivalent_blur,
     find_lungs,
+    lung_hull,
     lung_volume_ml,
     mae_by_tissue,
     orientation,
@@ -90,3 +92,35 @@ def test_the_orientation_of_a_mirrored_patient_is_minus_one_along_that_axis(thor
 def test_a_uniform_volume_has_no_contrast(thorax: np.ndarray) -> None:
     assert contrast_ratio(np.full_like(thorax, thorax.mean()), thorax) == pytest.approx(0.0, abs=1e-3)
     assert contrast_ratio(thorax, thorax) == 1.0 and contrast_ratio(0 * thorax, 0 * thorax) == 1.0
+
+
+def vessel_patient() -> np.ndarray:
+    """A lung of 12 x 12 x 12 voxels in water, with a vessel of one voxel along z and a lesion of 2 x 2 x 2."""
+    hu = np.full((24, 24, 24), -1000.0)
+    hu[2:-2, 2:-2] = 0.0
+    hu[6:18, 6:18, 6:18] = -800.0
+    hu[11, 11, 7:17] = 40.0
+    hu[14:16, 14:16, 10:12] = 100.0
+    return hu
+
+
+def test_vessels_are_what_is_dense_in_the_hull_of_the_lungs() -> None:
+    truth = vessel_patient()
+    hull = lung_hull(truth, SPACING)
+    assert hull[6:18, 6:18, 6:18].all() and hull.sum() == 12**3  # vessel and lesion, and nothing of the chest wall
+    assert dice_vessels(truth, truth, SPACING) == 1.0
+    without = np.where((truth == 40.0), -800.0, truth)
+    assert dice_vessels(without, truth, SPACING) == pytest.approx(2 * 8 / (8 + 18))
+    assert dice_vessels(np.full_like(truth, -800.0), truth, SPACING) == 0.0
+    assert dice_vessels(np.where(hull, truth, 3000.0), truth, SPACING) == 1.0  # outside of the hull nothing counts
+
+
+def test_without_vessels_or_lungs_there_is_no_overlap() -> None:
+    assert math.isnan(dice_vessels(box_patient(), box_patient(), SPACING))
+    assert math.isnan(dice_vessels(np.zeros((8, 8, 8)), np.zeros((8, 8, 8)), SPACING))
+    assert not lung_hull(np.zeros((8, 8, 8)), SPACING).any()
+
+
+def test_the_hull_of_a_phantom_holds_its_vessels_and_little_else(thorax: np.ndarray) -> None:
+    lungs, hull = find_lungs(thorax, SPACING), lung_hull(thorax, SPACING)
+    assert (hull | ~lungs).all() and 0 < (hull & ~lungs).sum() < 0.25 * lungs.sum()

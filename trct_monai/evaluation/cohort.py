@@ -25,7 +25,8 @@ from trct_monai.io.files import write_csv, write_json
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.provenance import Stamp, digest_file, make_stamp
 from trct_monai.metrics.conditioning import MIN_CASES, Conditioning, measure_conditioning
-from trct_monai.metrics.detectability import detectability, observe
+from trct_monai.metrics.detectability import Observation, detectability, planted_pairs
+from trct_monai.metrics.sharpness import LineSpread
 from trct_monai.resampling import resample
 
 FORMAT, FORMAT_VERSION = "trct-evaluation", 1
@@ -67,7 +68,7 @@ def evaluate_predictions(
     stamp = partial(_stamp, options=options, mean_volume=mean_volume)
     rows = score_cases(jobs, measure, stamp, (name, MEAN_VOLUME), folder, num_workers)
     conditioning = _conditioning(cases, files, options)
-    observations = observe(cases, partial(_load, files=files, cases=cases, options=options))
+    rows_of_spheres, sharpness = _lesions(cases, files, options)
     summary = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -77,10 +78,8 @@ def evaluate_predictions(
         **asdict(options),
         "num_cases": len(cases),
         **summarize(rows, name, patients, conditioning),
-        "detectability": [
-            {key: value if isfinite(value) else None for key, value in row.items()}
-            for row in detectability(observations)
-        ],
+        "detectability": rows_of_spheres,
+        "sharpness": sharpness,
     }
     write_csv(folder / "cases.csv", rows)
     write_json(folder / "summary.json", summary)
@@ -132,6 +131,20 @@ def _another_patient(cases: Sequence[dict[str, Any]], number: int) -> dict[str, 
     """The next case of another patient."""
     following = [*cases[number + 1 :], *cases[:number]]
     return next((case for case in following if _patient(case) != _patient(cases[number])), None)
+
+
+def _lesions(
+    cases: Sequence[dict[str, Any]], files: Mapping[str, Path], options: EvaluationOptions
+) -> tuple[list[dict[str, float | None]], dict[str, Any] | None]:
+    """Detectability of planted spheres, None for what is not finite, and the modulation transfer of the smallest."""
+    observations, spread = [], LineSpread()
+    for pair in planted_pairs(cases, partial(_load, files=files, cases=cases, options=options)):
+        observations.append(Observation.of(pair))
+        spread.add(pair)
+    rows = [
+        {key: value if isfinite(value) else None for key, value in row.items()} for row in detectability(observations)
+    ]
+    return rows, spread.transfer()
 
 
 def _load(

@@ -47,7 +47,7 @@ _PROTOCOLS = {
 COLUMNS = {
     **{f"{protocol}.{score}": column for protocol, scores in _PROTOCOLS.items() for score, column in scores.items()},
     **{f"mae_{tissue}": Column("lowest") for tissue in ("lung", "soft_tissue", "bone")},
-    **{f"dice_{tissue}": Column("highest") for tissue in ("air", "soft_tissue", "bone")},
+    **{f"dice_{tissue}": Column("highest") for tissue in ("air", "soft_tissue", "bone", "vessels")},
     "lung_volume_error_ml": Column("lowest"),
     "equivalent_blur_mm": Column("lowest"),
     "contrast_ratio": Column(1.0),

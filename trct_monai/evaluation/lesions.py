@@ -7,9 +7,10 @@ from typing import Any
 
 from trct_monai.evaluation.options import EvaluationOptions
 from trct_monai.evaluation.scores import CaseRadiographs
-from trct_monai.evaluation.summary import SPHERES, format_number
+from trct_monai.evaluation.summary import SPHERES, format_number, mtf50_texts
 from trct_monai.evaluation.table import Line, format_cells, title_of
 from trct_monai.io.files import format_csv
+from trct_monai.metrics.sharpness import DIRECTIONS
 
 SAME_RADIOGRAPH = 1e-3
 """Radiographs that differ by less than this share of their range are one: files round."""
@@ -93,16 +94,20 @@ def format_lesions(lines: Sequence[LesionLine], style: str) -> str:
     shown = [("recovered_contrast", diameter) for diameter in diameters[-SHOWN_DIAMETERS:]]
     shown += [(name, diameters[-1]) for name in SPHERES if name != "recovered_contrast"]
     titles = [f"{SPHERES[name][0]}, {diameter:g} mm {contrast:g} HU" for name, diameter in shown]
-    table = [["method", *titles, *(title for _, title in SCORES)]]
+    table = [["method", *titles, *(title for _, title in SCORES), MTF50]]
     for line in lines:
         cells = [format_number(line.sphere(d, contrast).get(name), SPHERES[name][1]) for name, d in shown]
         cells += [format_number(line.score(column), ".2f") for column, _ in SCORES]
-        table.append([title_of(line.line), *cells])
+        texts = mtf50_texts(line.summary["sharpness"]) if line.summary else {}
+        table.append([title_of(line.line), *cells, " / ".join(texts.get(name, "-") for name in DIRECTIONS)])
     return format_cells(table, style)
 
 
-SCORES = (("dice_bone", "bone Dice"),)
+SCORES = (("dice_bone", "bone Dice"), ("dice_vessels", "vessel Dice"))
 """Columns of the main evaluation that stand beside the spheres."""
+
+MTF50 = "MTF50 x / y / z (lp/cm)"
+"""Title of the sharpness along x (left-right), y (back-front) and z (down-up)."""
 
 
 def _rows(lines: Iterable[LesionLine]) -> list[Mapping[str, Any]]:
@@ -117,5 +122,7 @@ def _as_csv(lines: Sequence[LesionLine], spheres: Sequence[tuple[float, float]])
         for diameter, contrast in spheres:
             found = line.sphere(diameter, contrast)
             row |= {f"{name}.d{diameter:g}_c{contrast:g}": found.get(name) for name in measures}
-        table.append({**row, **{column: line.score(column) for column, _ in SCORES}})
+        row |= {column: line.score(column) for column, _ in SCORES}
+        mtf50 = line.summary["sharpness"]["mtf50_lp_cm"] if line.summary else {}
+        table.append({**row, **{f"mtf50_lp_cm.{name}": mtf50.get(name) for name in DIRECTIONS}})
     return format_csv(table).rstrip("\n")

@@ -14,6 +14,7 @@ from trct_monai.metrics import PROTOCOLS, hu_protocol
 from trct_monai.metrics.anatomy import (
     contrast_ratio,
     dice_by_threshold,
+    dice_vessels,
     equivalent_blur,
     lung_volume_ml,
     mae_by_tissue,
@@ -54,6 +55,7 @@ def anatomy_scores(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y Z
     return {
         **{f"mae_{name}": value for name, value in mae_by_tissue(prediction, truth, voxel_spacing).items()},
         **{f"dice_{name}": value for name, value in dice_by_threshold(prediction, truth).items()},
+        "dice_vessels": dice_vessels(prediction, truth, voxel_spacing),
         "lung_volume_error_ml": abs(lungs - true_lungs),
         "equivalent_blur_mm": equivalent_blur(prediction, truth, voxel_spacing),
         "contrast_ratio": contrast_ratio(prediction, truth),

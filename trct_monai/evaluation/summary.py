@@ -9,6 +9,7 @@ from trct_monai.evaluation.columns import COLUMNS, HEADLINE
 from trct_monai.evaluation.driver import Row
 from trct_monai.evaluation.mean_volume import MEAN_VOLUME
 from trct_monai.metrics.conditioning import MIN_CASES, Conditioning
+from trct_monai.metrics.sharpness import MIN_CONTRAST
 from trct_monai.metrics.statistics import Estimate, bootstrap_mean, skill_score
 
 PRINTED = (HEADLINE, "hu.ssim", "hu.mae")
@@ -144,6 +145,10 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     else:
         lines.append(f"conditioning: not measured, it needs {MIN_CASES} patients or more")
     lines += format_detectability(summary["detectability"])
+    if summary["sharpness"] is not None:
+        found = [f"{name.replace('_', '-')} {text}" for name, text in mtf50_texts(summary["sharpness"]).items()]
+        spheres = f"spheres of {summary['sharpness']['diameter_mm']:g} mm"
+        lines.append(f"sharpness, MTF50 of {spheres} in line pairs per cm: {', '.join(found)}")
     lines += [f"WARNING: {name} {flag['name']}: {flag['reason']}" for flag in summary["flags"]]
     return "\n".join(lines)
 
@@ -177,3 +182,12 @@ def format_detectability(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             cells[-2] += f" ({row['located_cases']} of {row['cases']} cases)"
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def mtf50_texts(sharpness: Mapping[str, Any]) -> dict[str, str]:
+    """MTF50 by direction as text: ``> LIMIT`` where it is above all frequencies, a dash where too little comes back."""
+    texts = {}
+    for name, value in sharpness["mtf50_lp_cm"].items():
+        sharp = value is None and sharpness["recovered"][name] >= MIN_CONTRAST
+        texts[name] = f"> {sharpness['limit_lp_cm']:.2f}" if sharp else format_number(value, ".2f")
+    return texts

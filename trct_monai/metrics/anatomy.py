@@ -1,6 +1,6 @@
 """What an error costs in anatomy: by tissue, in lung volume, in overlap, and as the blur that would be as bad."""
 
-from math import inf, nan, pi
+from math import ceil, inf, nan, pi
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,6 +12,9 @@ Array = np.ndarray
 
 MIN_LUNG_ML = 50.0
 """Smaller pockets of air are bowel gas or noise."""
+
+HULL_MM = 10.0
+"""Radius of the ball that closes the lungs around their vessels."""
 
 
 def find_lungs(hu: Float[Array, "X Y Z"], voxel_spacing: float) -> Bool[Array, "X Y Z"]:
@@ -66,6 +69,44 @@ def dice_by_threshold(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X 
         total = int(a.sum()) + int(b.sum())
         scores[name] = 2.0 * int((a & b).sum()) / total if total else 1.0
     return scores
+
+
+def lung_hull(hu: Float[Array, "X Y Z"], voxel_spacing: float) -> Bool[Array, "X Y Z"]:
+    """The lungs with the vessels in them: `find_lungs`, closed by a ball of `HULL_MM` and its holes filled.
+
+    Args:
+        hu: CT numbers, RAS.
+        voxel_spacing: Voxel side in mm.
+    """
+    lungs = find_lungs(hu, voxel_spacing)
+    if not lungs.any():
+        return lungs
+    margin = ceil(HULL_MM / voxel_spacing) + 1
+    spans = [np.flatnonzero(lungs.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    part = tuple(slice(span[0], span[-1] + 1) for span in spans)
+    padded = np.pad(lungs[part], margin)
+    grown = ndimage.distance_transform_edt(~padded) * voxel_spacing <= HULL_MM
+    closed = ndimage.distance_transform_edt(grown) * voxel_spacing > HULL_MM
+    inner = (slice(margin, -margin),) * 3
+    hull = np.zeros_like(lungs)
+    hull[part] = ndimage.binary_fill_holes(closed | padded)[inner]
+    return hull
+
+
+def dice_vessels(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y Z"], voxel_spacing: float) -> float:
+    """Dice overlap of what is above -500 HU in the hull of the truth's lungs: vessels, and lesions.
+
+    NaN where neither volume has any there.
+
+    Args:
+        prediction: In HU.
+        truth: In HU; its hull is that of both.
+        voxel_spacing: Voxel side in mm.
+    """
+    hull = lung_hull(truth, voxel_spacing)
+    a, b = ((volume[hull] > LUNG_HU) for volume in (prediction, truth))
+    total = int(a.sum()) + int(b.sum())
+    return 2.0 * int((a & b).sum()) / total if total else nan
 
 
 def contrast_ratio(prediction: Float[Array, "X Y Z"], truth: Float[Array, "X Y Z"]) -> float:
