@@ -62,12 +62,12 @@ def test_the_truth_against_itself_is_perfect_everywhere(
         for column, value in row.items():
             word = column.rpartition(".")[2]
             expected = perfect.get(word, perfect.get(word.partition("_")[0]))
-            if expected is not None:
+            if expected is not None and (value or column != "dice_vessels"):  # coarse voxels may hold no vessel
                 assert float(value) == pytest.approx(expected, abs=1e-6), column
                 checked += 1
         assert row["reprojection"] == row["reprojection_truth"] and float(row["held_out_view"]) == 0.0
         assert float(row["reprojection"]) < 0.5 * float(row["reprojection_shuffled"])
-    assert checked == 6 * 35
+    assert checked == 6 * 35 + sum(row["dice_vessels"] != "" for row in rows)
     assert summary["flags"] == [] and summary["skill"]["mean"] == pytest.approx(1.0, abs=1e-4)
     assert summary["conditioning"]["matching_rank"] == 1.0
     mean = summary["metrics"]["mean volume"]

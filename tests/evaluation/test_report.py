@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from trct_monai.datasets.phantom_sets import phantoms as make_phantoms
+from trct_monai.datasets.plant import plant
 from trct_monai.evaluation.evaluate import evaluate
 from trct_monai.evaluation.report import report
 from trct_monai.evaluation.report.case import HU_STEP
 from trct_monai.evaluation.report.codec import MIDDLE, encode
+from trct_monai.evaluation.scores import CaseRadiographs
 from trct_monai.figures import planes
 from trct_monai.io.datalist import load_datalist
 
@@ -48,6 +50,23 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_workers=0,
     )
     report(evaluation=str(folder / "out"))
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of a planted data set, of predictions that are the truths."""
+    folder = tmp_path_factory.mktemp("planted")
+    make_phantoms(str(folder / "data"), size=16, radiograph_size=32, split="1/0/2", num_workers=0)
+    datalist = folder / "planted" / "datalist.json"
+    spheres = {"diameters": "50/80", "contrasts": "300/600"}
+    plant(datalist=str(folder / "data" / "datalist.json"), output=str(datalist.parent), num_workers=0, **spheres)
+    (folder / "p").mkdir()
+    for case in load_datalist(datalist, "test"):
+        shutil.copy(case["label"], folder / "p" / f"{case['case_id']}.nii.gz")
+    options = {"predictions": str(folder / "p"), "datalist": str(datalist), "output": str(folder / "out")}
+    evaluate(**options, figures=0, num_workers=0)
+    report(evaluation=str(folder / "out"), lesions=3)
     return folder / "out"
 
 
@@ -185,6 +204,27 @@ def test_a_folder_that_is_not_an_evaluation_is_refused(evaluation: Path, tmp_pat
             report(evaluation=str(moved))
 
 
+def test_planted_lesions_are_shown_through_their_centre_the_largest_first(planted: Path) -> None:
+    lesions = embedded((planted / "report.html").read_text(encoding="utf-8"), "lesion")
+    assert [(one["diameter_mm"], one["contrast_hu"]) for one in lesions] == [(80, 600), (80, 600), (80, 300)]
+    cases = {case["case_id"]: case for case in load_datalist(datalist(planted), "test")}
+    for one in lesions:
+        views = CaseRadiographs(cases[one["case_id"]]).images - CaseRadiographs(cases[one["base"]]).images
+        shadows = [(view["mark"], shadow.numpy()) for view, shadow in zip(one["views"], views)]
+        changes = [(part["mark"], decode(part["with"]) - decode(part["without"])) for part in one["slices"]]
+        assert [part["plane"] for part in one["slices"]] == ["axial", "coronal"] and len(one["views"]) == 2
+        for mark, change in (*changes, *shadows):  # the middle of what changes is marked
+            rows, columns = np.indices(change.shape)
+            found = [(change * places).sum() / change.sum() for places in (columns, rows)]
+            assert found == pytest.approx([mark["x"], mark["y"]], abs=0.5)
+
+
+def test_a_page_without_spheres_shows_no_lesions(evaluation: Path, planted: Path, tmp_path: Path) -> None:
+    assert embedded((evaluation / "report.html").read_text(encoding="utf-8"), "lesion") == []
+    with pytest.raises(ValueError, match="lesions must not be negative, got -1"):
+        report(evaluation=str(planted), lesions=-1)
+
+
 @pytest.fixture
 def browser() -> Iterator[Any]:
     if CHROMIUM is None or DRIVER is None:
@@ -260,4 +300,33 @@ def test_the_page_opens_scrolls_and_shows_no_error(evaluation: Path, browser: An
     assert len(browser.find_elements("css selector", "#planes .heatmaplayer image")) == 9
     assert len(browser.find_elements("css selector", "#radiographs .heatmaplayer image")) == 6
     assert browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)") == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_place_of_a_lesion_is_marked_only_when_asked_for(planted: Path, browser: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    names = [one["case_id"] for one in embedded((planted / "report.html").read_text(encoding="utf-8"), "lesion")]
+    browser.get((planted / "report.html").as_uri())
+    section = browser.find_element("id", "lesions")
+
+    def until(shown: str) -> None:
+        WebDriverWait(browser, 20).until(lambda _: section.get_attribute("data-shown") == shown)
+
+    def press(text: str) -> None:
+        buttons = section.find_elements("tag name", "button")
+        next(button for button in buttons if button.text == text).click()
+
+    def circles() -> int:
+        return len(browser.execute_script("return document.getElementById('lesion_pictures').layout.shapes || []"))
+
+    until(f"{names[0]} lung false")
+    assert circles() == 0 and len(section.find_elements("css selector", ".heatmaplayer image")) == 10
+    press("mark the place")
+    until(f"{names[0]} lung true")
+    assert circles() == 10
+    press("next")
+    until(f"{names[1]} lung false")
+    press("soft tissue")
+    until(f"{names[1]} soft tissue false")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

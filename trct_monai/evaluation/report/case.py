@@ -38,15 +38,15 @@ def encode_case(case: Mapping[str, Any], summary: Mapping[str, Any], size: int) 
         projections = radiographs.reproject(prediction.as_subclass(Tensor).clamp(low, high), spacing)
         encoded["fitted"] = radiographs.fit
         for camera, image, projection in zip(radiographs.cameras, radiographs.images, projections):
-            pictures = {"radiograph": _encode_picture(image), "reprojection": _encode_picture(projection)}
-            encoded["views"].append({"name": camera.name, "sides": _sides(camera), **pictures})
+            pictures = {"radiograph": encode_picture(image), "reprojection": encode_picture(projection)}
+            encoded["views"].append({"name": camera.name, "sides": sides_of(camera), **pictures})
     for name, volume in (("truth", truth), ("prediction", prediction)):
-        encoded[name] = encode(_at_most(volume, size).numpy(), low, high, HU_STEP)
+        encoded[name] = encode(at_most(volume, size).numpy(), low, high, HU_STEP)
     encoded["spacing"] = spacing * truth.shape[-1] / encoded["truth"]["shape"][-1]
     return encoded
 
 
-def _sides(camera: Camera) -> list[str]:
+def sides_of(camera: Camera) -> list[str]:
     """Letters of a radiograph's left, right, upper and lower edge; none where the view is oblique."""
     letters = []
     for axis in (camera.column_axis, camera.row_axis):
@@ -57,7 +57,7 @@ def _sides(camera: Camera) -> list[str]:
     return [left, right, top, bottom]
 
 
-def _at_most(volume: MetaTensor, size: int) -> Tensor:
+def at_most(volume: MetaTensor, size: int) -> Tensor:
     """The cube (X, X, X) averaged down to at most so many voxels a side."""
     cube: Tensor = volume.as_subclass(Tensor)[0]
     if cube.shape[-1] <= size:
@@ -66,7 +66,7 @@ def _at_most(volume: MetaTensor, size: int) -> Tensor:
     return resample(cube, fine, (size,) * 3, coarse, AIR_HU)
 
 
-def _encode_picture(image: Tensor) -> dict[str, Any]:
+def encode_picture(image: Tensor) -> dict[str, Any]:
     """A radiograph in 256 steps, of at most `MAX_PIXELS` a side."""
     rows, columns = (min(n, MAX_PIXELS) for n in image.shape)
     image = resize_radiographs(image, (rows, columns))

@@ -12,11 +12,12 @@ from tqdm import tqdm
 from trct_monai.evaluation.cohort import FORMAT, FORMAT_VERSION
 from trct_monai.evaluation.columns import HEADLINE
 from trct_monai.evaluation.report.case import encode_case
+from trct_monai.evaluation.report.lesions import choose_lesions, encode_lesion
 from trct_monai.io.datalist import PHASES, load_datalist
 from trct_monai.io.files import read_csv, read_json, write_text
 from trct_monai.io.locks import alone_at
 
-SCRIPTS = ("pictures.js", "tables.js", "viewer.js")
+SCRIPTS = ("pictures.js", "tables.js", "viewer.js", "lesions.js")
 """The viewer, each part using the ones before it."""
 
 NO_PLOTLY = "report needs plotly, the library that draws its pages: pip install 'trct_monai[report]'"
@@ -29,6 +30,7 @@ def report(
     leaderboard: str | None = None,
     size: int = 64,
     max_cases: int | None = None,
+    lesions: int = 4,
 ) -> None:
     """Write an evaluation as one HTML file that needs nothing else: no network, no server, no other file.
 
@@ -36,15 +38,21 @@ def report(
     planes to scroll through, with windows for lung, soft tissue and bone, the radiographs beside the prediction's
     projections, and histograms. The file lists its keys.
 
+    Of a data set of planted spheres it also shows slices through some of them, with the sphere and without it, beside
+    the radiographs; their place is marked when the reader asks for it.
+
     Args:
         evaluation: Folder that evaluate wrote.
         output: File to write; EVALUATION/report.html if not given.
         leaderboard: A leaderboard.csv to show as well.
         size: Most voxels along each side that are shown; finer volumes are averaged down.
         max_cases: Show only this many cases, the worst first.
+        lesions: Number of planted spheres to show; the largest diameter and the middle contrast first.
     """
     if size < 1 or (max_cases is not None and max_cases < 1):
         raise ValueError(f"size and max_cases must be at least 1, got {size} and {max_cases}")
+    if lesions < 0:
+        raise ValueError(f"lesions must not be negative, got {lesions}")
     folder = Path(evaluation)
     summary, rows = read_evaluation(folder)
     target = folder / "report.html" if output is None else Path(output)
@@ -61,6 +69,9 @@ def report(
         encoded = []
         for row in tqdm(shown, desc="report", unit="case"):
             encoded.append(_embed(encode_case(cases[row["case_id"]], summary, size), "case"))
+        spheres = choose_lesions(list(cases.values()), lesions)
+        for case in tqdm(spheres, desc="lesions", unit="case", disable=not spheres):
+            encoded.append(_embed(encode_lesion(case, cases[case["planted"]["base"]], summary, size), "lesion"))
         # Whoever gets the page needs no paths.
         names = {key: Path(summary[key]).name for key in ("predictions", "datalist")}
         head = {"summary": summary | names, "leaderboard": board, "num_cases": len(own), "headline": HEADLINE}
@@ -73,7 +84,7 @@ def report(
         }
         text = re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], _asset("page.html"))
         write_text(target, text)
-    print(f"wrote {target} ({len(encoded)} cases, {target.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    print(f"wrote {target} ({len(shown)} cases, {target.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
 def read_evaluation(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:

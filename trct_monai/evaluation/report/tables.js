@@ -61,6 +61,12 @@ function showSummary() {
     element("scores").append(table(titles.map((title) => title.replaceAll("_", " ")),
       summary.detectability.map((row) => titles.map((title) => number(row[title]))), "planted spheres"));
   }
+  if (summary.sharpness) {
+    const { mtf50_lp_cm: mtf50, recovered, diameter_mm: diameter } = summary.sharpness;
+    const rows = Object.keys(mtf50).map((name) => [name.replaceAll("_", " "), number(mtf50[name]), number(recovered[name])]);
+    element("scores").append(table([`spheres of ${number(diameter)} mm`, "MTF50 (lp/cm)", "modulation at 0"], rows,
+      `sharpness, up to ${number(summary.sharpness.limit_lp_cm)} lp/cm`));
+  }
   if (head.leaderboard?.length) {
     const titles = Object.keys(head.leaderboard[0]).filter((title) => !/\.(low|high)$/.test(title));
     element("leaderboard").append(table(titles, head.leaderboard.map((row) => titles.map((title) => number(row[title])))));
