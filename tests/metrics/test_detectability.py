@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,17 @@ def test_a_method_that_ignores_the_lesion_shows_nothing_anywhere() -> None:
     row = look(lambda added: 0 * added)
     assert row["recovered_contrast"] == row["false_contrast"] == 0.0 and row["auc"] == 0.5
     assert row["located_cases"] == 0 and math.isnan(row["place_error_mm"]) and math.isnan(row["size_ratio"])
+
+
+def test_the_interval_is_asked_for_the_voxels_of_the_lesion() -> None:
+    truth, added = thorax(), LESION.contrast_hu * LESION.share(THORAX, SPACING)
+    pair = PlantedPair("a", "b", LESION, CAMERAS, truth, truth, truth + added, truth, SPACING)
+    assert math.isnan(detectability([Observation.of(pair)])[0]["coverage_90"])  # of a method without intervals
+    half = truth[..., None] + np.array([-100.0, -50.0, 50.0, 200.0])
+    half[: THORAX[0] // 2] = 0.0  # where the lesion is not
+    assert Observation.of(replace(pair, quantiles=half)).coverage_90 == 0.0
+    half[..., -1] += 300.0  # the contrast of a voxel that the sphere fills
+    assert Observation.of(replace(pair, quantiles=half)).coverage_90 == 1.0
 
 
 def test_other_places_are_in_the_lungs_away_from_the_sphere_and_half_of_them_on_its_rays() -> None:

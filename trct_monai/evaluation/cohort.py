@@ -138,13 +138,23 @@ def _lesions(
 ) -> tuple[list[dict[str, float | None]], dict[str, Any] | None]:
     """Detectability of planted spheres, None for what is not finite, and the modulation transfer of the smallest."""
     observations, spread = [], LineSpread()
-    for pair in planted_pairs(cases, partial(_load, files=files, cases=cases, options=options)):
+    load = partial(_load, files=files, cases=cases, options=options)
+    for pair in planted_pairs(cases, load, partial(_load_quantiles, files=files, cases=cases, options=options)):
         observations.append(Observation.of(pair))
         spread.add(pair)
     rows = [
         {key: value if isfinite(value) else None for key, value in row.items()} for row in detectability(observations)
     ]
     return rows, spread.transfer()
+
+
+def _load_quantiles(
+    case_id: str, files: Mapping[str, Path], cases: Sequence[dict[str, Any]], options: EvaluationOptions
+) -> np.ndarray | None:
+    """The intervals of a case's prediction in HU, if there are any."""
+    case = next(case for case in cases if case["case_id"] == case_id)
+    prediction, _ = load_pair(case, files[case_id], size=options.size, resample=options.resample)
+    return load_quantiles(files[case_id], prediction)
 
 
 def _load(

@@ -159,6 +159,7 @@ SPHERES = {
     "false_contrast": ("false contrast", ".3f"),
     "place_error_mm": ("place error (mm)", ".1f"),
     "size_ratio": ("size ratio", ".2f"),
+    "coverage_90": ("90 % interval holds", ".0%"),
 }
 """What tables show of planted spheres: title and format of each measure of `detectability`."""
 
@@ -179,7 +180,7 @@ def format_detectability(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, (_, number) in SPHERES.items():
             cells.append(format_number(row[name], number))
         if row["located_cases"] < row["cases"]:
-            cells[-2] += f" ({row['located_cases']} of {row['cases']} cases)"
+            cells[2 + list(SPHERES).index("place_error_mm")] += f" ({row['located_cases']} of {row['cases']} cases)"
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -42,6 +42,8 @@ class PlantedPair:
         true_with: Truth with the sphere.
         true_without: Truth without it.
         voxel_spacing: Voxel side in mm.
+        quantiles: Intervals of the reconstruction with the sphere (X, Y, Z, 4), as
+            `trct_monai.metrics.uncertainty.QUANTILES`; None of a method without any.
     """
 
     case_id: str
@@ -53,6 +55,7 @@ class PlantedPair:
     true_with: Array
     true_without: Array
     voxel_spacing: float
+    quantiles: Array | None = None
 
     @cached_property
     def difference(self) -> Float[Array, "X Y Z"]:
@@ -63,6 +66,14 @@ class PlantedPair:
     def true_difference(self) -> Float[Array, "X Y Z"]:
         """What it changes in the truth, in HU."""
         return np.asarray(np.subtract(self.true_with, self.true_without, dtype=np.float64))
+
+    def coverage_90(self) -> float | None:
+        """Share of the sphere's voxels, those that it fills at least by half, whose truth the 90 % interval holds."""
+        inside = self.sphere.share(self.true_with.shape, self.voxel_spacing) >= 0.5
+        if self.quantiles is None or not inside.any():
+            return None
+        truth, bounds = self.true_with[inside], self.quantiles[inside]
+        return float(((bounds[:, 0] <= truth) & (truth <= bounds[:, -1])).mean())
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ class Observation:
             place, as without lungs.
         place_error_mm: Distance between the sphere's centre and the centroid of what comes back; None if nothing does.
         size_ratio: Diameter of what comes back over that of the truth's sphere, found alike; None if nothing does.
+        coverage_90: See `PlantedPair.coverage_90`.
     """
 
     sphere: Sphere
@@ -87,6 +99,7 @@ class Observation:
     false_contrast: float | None = None
     place_error_mm: float | None = None
     size_ratio: float | None = None
+    coverage_90: float | None = None
 
     @classmethod
     def of(cls, pair: PlantedPair) -> "Observation":
@@ -104,17 +117,21 @@ class Observation:
             false_contrast(pair.difference, places, spacing),
             trace.place_error_mm if trace else None,
             (trace.voxels / true_trace.voxels) ** (1 / 3) if trace and true_trace else None,
+            pair.coverage_90(),
         )
 
 
 def planted_pairs(
-    cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]
+    cases: Sequence[Mapping[str, Any]],
+    load: Callable[[str], tuple[Array, Array, float]],
+    load_quantiles: Callable[[str], Array | None] = lambda case_id: None,
 ) -> Iterator[PlantedPair]:
     """The pairs of a data set that the command `plant` made, read one by one.
 
     Args:
         cases: Cases of the datalist, the planted ones with their field ``planted``.
         load: Prediction and truth (X, Y, Z) in HU, and voxel side in mm, of a case by its id.
+        load_quantiles: Intervals of a case's prediction, if the method gives any.
 
     Raises:
         ValueError: If the case that a sphere was planted in is not one of them.
@@ -134,7 +151,8 @@ def planted_pairs(
         without, true_without, _ = bases[base]
         with_sphere, true_with, spacing = load(case_id)
         cameras = tuple(Camera.from_dict(camera) for camera in case.get("cameras", ()))
-        yield PlantedPair(case_id, base, sphere, cameras, with_sphere, without, true_with, true_without, spacing)
+        volumes = with_sphere, without, true_with, true_without
+        yield PlantedPair(case_id, base, sphere, cameras, *volumes, spacing, load_quantiles(case_id))
 
 
 def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
@@ -154,6 +172,7 @@ def detectability(observations: Iterable[Observation]) -> list[dict[str, float]]
       ``false_contrast_cases`` patients: 0 = the sphere changes nothing elsewhere.
     - ``place_error_mm``, ``size_ratio``: Means over the ``located_cases`` patients in whom something comes back. See
       `trct_monai.metrics.localization`. NaN where there is none.
+    - ``coverage_90``: Mean share of the spheres' voxels that the 90 % interval holds; NaN without intervals.
 
     Raises:
         ValueError: If the truths themselves do not show the spheres.
@@ -186,6 +205,7 @@ def _row(diameter: float, contrast: float, group: Sequence[Observation]) -> dict
         "place_error_mm": place_error,
         "size_ratio": _mean(group, "size_ratio")[0],
         "located_cases": located,
+        "coverage_90": _mean(group, "coverage_90")[0],
     }
 
 
