@@ -143,11 +143,17 @@ class Anatomy:
             rim: Whether what is around it by a voxel of the coarse grid belongs to it.
         """
         mask = self.lungs[side]
-        near, inside = ndimage.binary_dilation(mask), ndimage.binary_erosion(mask)
-        both = torch.from_numpy(np.stack([near, inside])).float().to(ct_hu.device)
-        near_fine, inside_fine = F.interpolate(both[None], size=self.shape, mode="trilinear")[0] > 0.5
-        lung: Tensor = near_fine if rim else (near_fine & (ct_hu[0] < PLEURA_HU)) | inside_fine
+        near = self._fine(ndimage.binary_dilation(mask), ct_hu)
+        if rim:
+            return near
+        lung: Tensor = (near & (ct_hu[0] < PLEURA_HU)) | self._fine(ndimage.binary_erosion(mask), ct_hu)
         return lung
+
+    def _fine(self, mask: Bool[Array, "A B C"], ct_hu: Float[Tensor, "1 X Y Z"]) -> Bool[Tensor, "X Y Z"]:
+        """A mask on the CT's own grid and device."""
+        coarse = torch.from_numpy(mask)[None, None].float().to(ct_hu.device)
+        result: Tensor = F.interpolate(coarse, size=self.shape, mode="trilinear")[0, 0] > 0.5
+        return result
 
     def _only(self, mask: Bool[Array, "A B C"], *ends: tuple[int, int | None]) -> Bool[Array, "A B C"]:
         """A mask between these indices along x, y and z."""

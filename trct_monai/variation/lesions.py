@@ -90,7 +90,8 @@ def lump(
     frequencies, directions = random.uniform(1.5, 6.0, 6), random.normal(size=(6, 3))
     phases, sizes = random.uniform(0, 2 * np.pi, 6), rough * random.normal(size=6)
     spikes = random.normal(size=(random.randint(3, 9), 3)) if rough > 0.1 else np.zeros((0, 3))
-    reach = 1.6 * diameter / 2 * float(axes.max()) + edge_mm
+    most = 1.6 if len(spikes) else 1 + 3 * rough
+    reach = most * diameter / 2 * float(axes.max()) + edge_mm
     box = box_between(ct_hu.shape[1:], spacing, (center - reach).tolist(), (center + reach).tolist())
     if box is None:
         return None
@@ -106,7 +107,7 @@ def lump(
     for direction in spikes:
         along = (direction / np.linalg.norm(direction)).tolist()
         radius = radius + 0.35 * torch.exp(25 * (sum(a * p for a, p in zip(along, local)) / distance - 1))
-    distance = distance / radius.clamp(0.4, 1.6)
+    distance = distance / radius.clamp(0.4, most)
     coverage = 0.5 - (distance - 1) * (diameter / 2) / max(edge_mm, spacing)
     return box, distance[None], coverage.clamp(0, 1)[None]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from trct_monai.intensity import AIR_HU
@@ -47,18 +47,18 @@ def consolidation(ct_hu: Float[Tensor, "1 X Y Z"], anatomy: Anatomy, random: np.
     result = ct_hu.clone()
     for side in _sides(anatomy, random, both=0.3):
         center = anatomy.draw(random, anatomy.lungs[side])
-        diameter, soft = float(random.uniform(50, 140)), float(random.uniform(5, 30))
+        diameter, soft = float(random.uniform(40, 120)), float(random.uniform(5, 30))
         assert center is not None  # a lung is not empty
-        found = lump(result, anatomy.spacing, center[0], diameter, random, roughness=0.15, edge_mm=soft)
+        found = lump(result, anatomy.spacing, center[0], diameter, random, roughness=0.1, edge_mm=soft)
         if found is None:
             continue
         box, _, coverage = found
         lung = anatomy.cavity(side, result, rim=True)[None][box]
         patches = float(random.uniform(0.5, 1.2)) + float(random.uniform(0, 0.4)) * noise(random, coverage, 7)
-        before = result.clone()
+        before = result[box].clone()
         _fill(result, box, lung * coverage * patches.clamp(0, 1), float(random.uniform(-50, 60)))
         if random.random() < 0.6:
-            _bronchi(result, before, anatomy, side, center[0], diameter, random)
+            _bronchi(result, before, box, anatomy, side, center[0], diameter, random)
     return result
 
 
@@ -139,13 +139,14 @@ def _fill(ct_hu: Tensor, box: Box, coverage: Tensor, hu: float) -> None:
 def _bronchi(
     ct_hu: Tensor,
     before: Tensor,
+    box: Box,
     anatomy: Anatomy,
     side: str,
     center: np.ndarray,
     diameter: float,
     random: np.random.RandomState,
 ) -> None:
-    """Bronchi with air from the hilum through a consolidation, where the CT has become denser than before."""
+    """Bronchi with air from the hilum through a consolidation, where a part of the CT is denser than before."""
     low, high = anatomy.corners[side]
     hilum = (low + high) / 2
     hilum[0] = low[0] if SIDES[side] > 0 else high[0]
@@ -153,5 +154,4 @@ def _bronchi(
     for _ in range(random.randint(3, 8)):
         end = center + random.normal(0, diameter / 4, 3)
         put_tube(air, anatomy.spacing, between(random, [hilum, end], 8.0), float(random.uniform(1.0, 2.5)), AIR_HU)
-    dense: Bool[Tensor, "1 X Y Z"] = ct_hu > before + 100
-    ct_hu.copy_(torch.where(dense, air, ct_hu))
+    ct_hu[box] = torch.where(ct_hu[box] > before + 100, air[box], ct_hu[box])
