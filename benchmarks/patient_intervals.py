@@ -4,7 +4,8 @@
 
 A network's errors on warps of its own patients are smaller than those on strangers. So the spread is fitted to the
 networks of `leave_one_patient_out.py --methods any_view`, whose output is `--folds`: each step takes one of them and
-warps of the patient that it has not seen; every fourth step takes the network that ships, and phantoms. Then the
+warps of the patient that it has not seen; every fourth step takes the network that ships, and phantoms. Half of both
+have [findings](../docs/training.md#findings), so that an interval is wide where one may be missing. Then the
 factors of the intervals are set on those patients, each through the network without it, and on some phantoms:
 cross-conformal prediction (see `trct_monai.training.calibration.Deviations`). The intervals are written beside MODEL.
 
@@ -34,12 +35,12 @@ from trct_monai.losses import LaplaceNLLLoss
 from trct_monai.networks import IntervalNetwork
 from trct_monai.training.calibration import Deviations
 from trct_monai.training.intervals import save_intervals
-from trct_monai.transforms import RenderViews
+from trct_monai.transforms import RandFindingsd, RenderViews
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 FILES = (
     "any_view/configs/train", "any_view/configs/small", "common/from_cts", "any_view/configs/from_patients",
-    "any_view/configs/train_intervals",
+    "common/findings", "any_view/configs/train_intervals",
 )  # fmt: skip
 PHANTOM_STEPS = 4
 """One of so many steps takes phantoms."""
@@ -135,7 +136,9 @@ def _fit(
     seed: int,
 ) -> None:
     """Train the spread."""
-    vary, cut = Compose(list(random_transforms)).set_random_state(seed), random_transforms[-1]
+    vary = Compose(list(random_transforms)).set_random_state(seed)
+    findings = [one for one in random_transforms if isinstance(one, RandFindingsd)]
+    vary_phantom = Compose([*findings, random_transforms[-1]])
     render, size = parser.get_parsed_content("train::prepare_batch"), parser.get_parsed_content("batch_size")
     trained = [p for p in intervals.parameters() if p.requires_grad]
     optimizer = torch.optim.RAdam(trained, lr=parser.get_parsed_content("interval_rate"))
@@ -146,7 +149,7 @@ def _fit(
     progress = trange(steps, desc="intervals", unit="step")
     for step in progress:
         if step % PHANTOM_STEPS == 0:
-            network, cases = intervals, [cut(draw(phantoms)) for _ in range(size)]
+            network, cases = intervals, [vary_phantom(draw(phantoms)) for _ in range(size)]
         else:
             patient = draw(list(unseen))
             network, cases = unseen[patient], [vary(boxes[patient]) for _ in range(size)]
