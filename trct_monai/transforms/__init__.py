@@ -4,6 +4,7 @@ from trct_monai.transforms.augmentation import RandRadiographd
 from trct_monai.transforms.cameras import CameraMatricesd, PrepareViews, RandPosed, SelectViewsd
 from trct_monai.transforms.cases import joined, load_case, load_labelled_radiographs, load_radiographs, save_cts
 from trct_monai.transforms.cube import CTPreprocessingd
+from trct_monai.transforms.cut_cube import CutCubed
 from trct_monai.transforms.findings import RandFindingsd
 from trct_monai.transforms.load import LoadCTd, LoadRadiographsd
 from trct_monai.transforms.points import SamplePoints
@@ -11,7 +12,6 @@ from trct_monai.transforms.rendering import DrawPhantomd, RenderViews
 from trct_monai.transforms.save import SaveChangedCTd, SaveCTd, ScaleToHUd, UnitToHUd
 from trct_monai.transforms.stages import ApplyNetworkd, RandTwoScaleCropd
 from trct_monai.transforms.variation import (
-    CutCubed,
     LoadPatientd,
     OtherShapesd,
     RandScanLimitsd,

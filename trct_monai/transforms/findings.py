@@ -13,7 +13,7 @@ from torch import Tensor
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_attenuation, hu_to_unit, unit_to_hu
 from trct_monai.projector import project
-from trct_monai.transforms.variation import EMPHASIS
+from trct_monai.transforms.cut_cube import EMPHASIS
 from trct_monai.variation import draw_findings, findings_probabilities, with_findings
 
 FINE_MM = 4.0

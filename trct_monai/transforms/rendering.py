@@ -15,7 +15,7 @@ from trct_monai.phantoms import thorax_phantom
 from trct_monai.projector import project
 from trct_monai.transforms.augmentation import RandRadiographd
 from trct_monai.transforms.cameras import PrepareViews, RandPosed
-from trct_monai.transforms.variation import middle_cube
+from trct_monai.transforms.cut_cube import middle_cube
 
 
 class DrawPhantomd(MapTransform):
