@@ -42,6 +42,11 @@ def test_the_finest_of_several_volumes_is_weighed() -> None:
     torch.testing.assert_close(result, expected)
 
 
+def test_a_volume_beside_its_spread_has_no_emphasis() -> None:
+    with pytest.raises(ValueError, match="findings_weight must be 0 for a network that gives 2 channels"):
+        EmphasisLoss(nn.L1Loss(), 1.0)(torch.rand(1, 2, 4, 4, 4), torch.rand(1, 2, 4, 4, 4))
+
+
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="weight must be 0 or above, got -1"):
         EmphasisLoss(nn.L1Loss(), -1)

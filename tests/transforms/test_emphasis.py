@@ -5,11 +5,13 @@ import torch
 
 from trct_monai.geometry import preset, projection_matrices
 from trct_monai.phantoms import thorax_phantom
-from trct_monai.transforms import CutCubed, PrepareViews, RandFindingsd, RenderViews
+from trct_monai.transforms import CutCubed, PrepareViews, RandFindingsd, RandScanLimitsd, RenderViews
 from trct_monai.transforms.findings import EMPHASIS_ML, MOST_EMPHASIS, emphasised
+from trct_monai.variation import FINDINGS
 
 EXTENT = 320.0
-NODULES = {"keys": "label", "emphasis": True, "findings": {"nodules": 1.0}}
+NONE = dict.fromkeys(FINDINGS, 0.0)
+NODULES = {"keys": "label", "emphasis": True, "findings": {**NONE, "nodules": 1.0}}
 
 
 def case() -> dict[str, torch.Tensor]:
@@ -24,11 +26,27 @@ def case() -> dict[str, torch.Tensor]:
 def test_emphasis_is_where_findings_are_and_nowhere_else() -> None:
     before = case()
     after = RandFindingsd(prob=1.0, **NODULES).set_random_state(1)(case())
-    assert torch.equal(after["emphasis"] > 0, after["label"] != before["label"])
+    changed = (after["label"] - before["label"]).abs()
+    assert (after["emphasis"][changed > 1e-4] > 0).all() and not after["emphasis"][changed == 0].any()
     assert after["emphasis"].any()
     without = RandFindingsd(prob=0.0, **NODULES)(case())
     assert without["emphasis"].shape == without["label"].shape and not without["emphasis"].any()
     assert "emphasis" not in RandFindingsd(prob=1.0)(case())
+
+
+def test_what_moves_the_anatomy_takes_no_weight_from_a_nodule_and_gets_none() -> None:
+    moved = RandFindingsd(prob=1.0, emphasis=True, findings={**NONE, "scoliosis": 1.0})(case())
+    assert not torch.equal(moved["label"], case()["label"]) and not moved["emphasis"].any()
+    both = RandFindingsd(prob=1.0, emphasis=True, findings={**NONE, "scoliosis": 1.0, "nodules": 1.0})
+    most = [float(both.set_random_state(seed)(case())["emphasis"].max()) for seed in range(6)]
+    assert min(most) > 0.3
+
+
+def test_beyond_the_limits_of_a_scan_nothing_is_emphasised() -> None:
+    box = torch.zeros(1, 32, 32, 32)
+    limits = RandScanLimitsd("patient", spacing=10.0, extent=EXTENT, prob=1.0).set_random_state(0)
+    result = limits({"patient": box, "emphasis": torch.ones_like(box)})
+    assert torch.equal(result["emphasis"] == 0, result["patient"] != box) and (result["emphasis"] == 0).any()
 
 
 def test_a_small_lesion_weighs_more_in_each_voxel_and_less_in_all() -> None:

@@ -152,6 +152,8 @@ def _load_quantiles(
     case_id: str, files: Mapping[str, Path], cases: Sequence[dict[str, Any]], options: EvaluationOptions
 ) -> np.ndarray | None:
     """The intervals of a case's prediction in HU, if there are any."""
+    if interval_file(files[case_id]) is None:
+        return None
     case = next(case for case in cases if case["case_id"] == case_id)
     prediction, _ = load_pair(case, files[case_id], size=options.size, resample=options.resample)
     return load_quantiles(files[case_id], prediction)

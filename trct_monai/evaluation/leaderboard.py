@@ -75,7 +75,7 @@ def leaderboard(
     ranking_column(sort)
     entries = Entries.parse(methods, bundles, baselines)
     main = Target(options, folder, entries.to_read)
-    lesions = _planted_target(planted, planted_methods, main)
+    lesions = _planted_target(planted, planted_methods, main, entries.names)
     targets = [main] if lesions is None else [main, lesions]
     for target in targets:
         target.check_given()
@@ -102,7 +102,9 @@ def leaderboard(
     print(f"wrote {folder}: {files}, and an evaluation of each of {len(entries.names)} methods")
 
 
-def _planted_target(planted: str | None, planted_methods: str | None, main: Target) -> Target | None:
+def _planted_target(
+    planted: str | None, planted_methods: str | None, main: Target, names: Sequence[str]
+) -> Target | None:
     """The planted data set, checked; None if there is none.
 
     Raises:
@@ -116,6 +118,8 @@ def _planted_target(planted: str | None, planted_methods: str | None, main: Targ
         raise ValueError(f"planted_methods must be among methods, got {', '.join(unknown)}")
     if planted is None:
         return None
+    if not given and all(name in main.given for name in names):
+        raise ValueError("no method has predictions of the planted cases: give --planted_methods name=FOLDER")
     return Target(planted_options(planted, main.options), main.folder / "planted", given)
 
 

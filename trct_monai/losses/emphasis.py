@@ -31,18 +31,25 @@ class EmphasisLoss(nn.Module):
         self.loss, self.weight = loss, float(weight)
 
     def forward(
-        self, input: Float[Tensor, "B 1 *size"] | Sequence[Tensor], target: Float[Tensor, "B C *target_size"]
+        self, input: Float[Tensor, "B D *size"] | Sequence[Tensor], target: Float[Tensor, "B C *target_size"]
     ) -> Float[Tensor, ""]:
         """The loss, a scalar.
 
         Args:
             input: What the network gives, the finest volume first if it gives several.
             target: The volume, and in a second channel the emphasis of each voxel, 0 or above.
+
+        Raises:
+            ValueError: If there is an emphasis, and the network gives more than a volume, such as its spread.
         """
-        loss = self.loss(input, target[:, :1])
         if target.shape[1] == 1 or not self.weight:
-            return loss
+            return self.loss(input, target[:, :1])
         finest = input if isinstance(input, Tensor) else input[0]
+        if finest.shape[1] != 1:
+            raise ValueError(
+                f"findings_weight must be 0 for a network that gives {finest.shape[1]} channels, as volume and spread"
+            )
+        loss = self.loss(input, target[:, :1])
         with torch.autocast(target.device.type, enabled=False):
             if target.shape[2:] != finest.shape[2:]:
                 target = F.interpolate(target, size=finest.shape[2:], mode="area")

@@ -150,7 +150,7 @@ def planted_pairs(
             bases = {base: load(base)}  # planted cases follow their base: one is enough
         without, true_without, _ = bases[base]
         with_sphere, true_with, spacing = load(case_id)
-        cameras = tuple(Camera.from_dict(camera) for camera in case.get("cameras", ()))
+        cameras = tuple(Camera.from_dict(camera) for camera in case.get("cameras") or ())
         volumes = with_sphere, without, true_with, true_without
         yield PlantedPair(case_id, base, sphere, cameras, *volumes, spacing, load_quantiles(case_id))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from trct_monai.figures import comparison_figure
+from trct_monai.losses import EmphasisLoss
 from trct_monai.training.readings import FiniteWatch, Reading, as_numbers
 
 
@@ -146,9 +147,11 @@ class LossTerms:
     def compare(self, engine: Engine) -> None:
         """Compare the terms' gradients at the epoch's last iteration."""
         self.loss = engine.loss_function if self.loss is None else self.loss
+        if isinstance(self.loss, EmphasisLoss):
+            self.loss = self.loss.loss
         if len(getattr(self.loss, "losses", ())) < 2 or engine.state.iteration % engine.state.epoch_length:
             return
-        norms = self.loss.gradient_norms(engine.state.output["pred"], engine.state.output["label"])
+        norms = self.loss.gradient_norms(engine.state.output["pred"], engine.state.output["label"][:, :1])
         first, *others = norms
         for name in others:
             self.values[f"gradient_over_{first}/{name}"] = [norms[name] / max(norms[first], torch.finfo().tiny)]

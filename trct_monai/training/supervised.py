@@ -20,12 +20,17 @@ class SupervisedTrainer(monai.engines.SupervisedTrainer):
         self.amp: bool
         self.inferer: Inferer
         if self.amp and self.state.device.type != "cuda":  # where MONAI would warn, and compute in float32
-            self.inferer, self.amp = AutocastInferer(self.inferer, **self.amp_kwargs), False
+            self.inferer = AutocastInferer(self.inferer, **self.amp_kwargs)
+            self.amp = self._scales
+
+    @property
+    def _scales(self) -> bool:
+        """Whether gradients in lower precision need a scaler."""
+        return bool(self.amp_kwargs.get("dtype", torch.float16) == torch.float16)
 
     def run(self) -> None:
         """Train from the state that the engine has."""
-        half = self.amp_kwargs.get("dtype", torch.float16) == torch.float16
-        self.scaler = torch.amp.GradScaler(self.state.device.type, enabled=half) if self.amp else None
+        self.scaler = torch.amp.GradScaler(self.state.device.type, enabled=self._scales) if self.amp else None
         Workflow.run(self)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
@@ -14,7 +14,8 @@ from trct_monai.geometry import DEFAULT_EXTENT, Camera
 from trct_monai.intensity import HU_WINDOW, check_hu_window, hu_to_attenuation, hu_to_unit, unit_to_hu
 from trct_monai.projector import project
 from trct_monai.transforms.cut_cube import EMPHASIS
-from trct_monai.variation import draw_findings, findings_probabilities, with_findings
+from trct_monai.variation import draw_findings, findings_probabilities
+from trct_monai.variation.findings import one_by_one
 
 FINE_MM = 4.0
 """A label of larger voxels gets its findings on a grid twice as fine."""
@@ -37,9 +38,10 @@ class RandFindingsd(Randomizable, MapTransform):
     is linear. A label is clipped to its window, the radiographs show metal whole. Without radiographs, which are
     rendered later, the label changes alone. A view that is missing (NaN) stays missing.
 
-    With `emphasis` the item ``emphasis`` says by how much a loss shall weigh each voxel more: the change in HU over
-    `EMPHASIS_HU`, at most 2, times the square root of `EMPHASIS_ML` over the sum of that, at most `MOST_EMPHASIS`. Of
-    two lesions the smaller one weighs more in each voxel, and less in all. A case without findings has zeros.
+    With `emphasis` the item ``emphasis`` says by how much a loss shall weigh each voxel more: for each finding the
+    change in HU, clipped to the window, over `EMPHASIS_HU`, at most 2, times the square root of `EMPHASIS_ML` over the
+    sum of that, at most `MOST_EMPHASIS`; of several findings the most. So of two lesions the smaller one weighs more in
+    each voxel, and less in all. What moves the whole anatomy has none, nor has a case without findings.
 
     It goes before `RandPosed`, for it needs the true cameras, and before `RandRadiographd`.
 
@@ -83,25 +85,18 @@ class RandFindingsd(Randomizable, MapTransform):
         """The items, with findings."""
         result = dict(data)
         changed = self.patient_key if self.patient_key in result else self.first_key(result)
-        if self.R.random() < self.prob:
-            self._change(result)
         if self.emphasis:
-            before, after = (one[changed].as_subclass(Tensor) for one in (data, result))
-            if changed == self.patient_key:
-                result[EMPHASIS] = emphasised(after.float() - before.float(), self.spacing)
-            else:
-                low, high = self.hu_window
-                result[EMPHASIS] = emphasised((high - low) * (after - before), self.extent / after.shape[-1])
-        return result
-
-    def _change(self, result: dict[Hashable, Any]) -> None:
-        """Draw findings into a case."""
-        if self.patient_key in result:
-            result[self.patient_key] = self._in_patient(result[self.patient_key].as_subclass(Tensor))
-            return
+            result[EMPHASIS] = torch.zeros_like(result[changed].as_subclass(Tensor), dtype=torch.float32)
+        if self.R.random() >= self.prob:
+            return result
+        if changed == self.patient_key:
+            self._change_patient(result)
+            return result
         for key in self.key_iterator(result):
             label = result[key].as_subclass(Tensor)
-            result[key], difference = self._in_label(label)
+            result[key], difference, emphasis = self._in_label(label)
+            if self.emphasis:
+                result[EMPHASIS] = emphasis
             if self.image_key in result:
                 image = result[self.image_key].as_subclass(Tensor)
                 size = (int(image.shape[-2]), int(image.shape[-1]))
@@ -109,17 +104,23 @@ class RandFindingsd(Randomizable, MapTransform):
                 cameras = [Camera.from_world_to_detector(matrix, size) for matrix in matrices]
                 added = project(difference[None], cameras, self.extent / difference.shape[-1])[0]
                 result[self.image_key] = image + added.to(image)
+        return result
 
-    def _in_patient(self, box: Real[Tensor, "1 X Y Z"]) -> Real[Tensor, "1 X Y Z"]:
-        """A box with findings, of its own type."""
-        changed = self._changed(box.float(), self.spacing)
-        return changed.to(box.dtype) if box.dtype.is_floating_point else changed.round().to(box.dtype)
+    def _change_patient(self, result: dict[Hashable, Any]) -> None:
+        """Draw findings into a box, which keeps its type."""
+        box = result[self.patient_key].as_subclass(Tensor)
+        changed, emphasis = self._changed(box.float(), self.spacing)
+        result[self.patient_key] = changed.to(box) if box.dtype.is_floating_point else changed.round().to(box.dtype)
+        if self.emphasis:
+            result[EMPHASIS] = emphasis
 
-    def _in_label(self, label: Float[Tensor, "1 X X X"]) -> tuple[Float[Tensor, "1 X X X"], Float[Tensor, "1 F F F"]]:
-        """A label with findings, and on a grid that may be finer by what its attenuation has changed in 1/mm."""
+    def _in_label(
+        self, label: Float[Tensor, "1 X X X"]
+    ) -> tuple[Float[Tensor, "1 X X X"], Float[Tensor, "1 F F F"], Float[Tensor, "1 X X X"]]:
+        """A label with findings, its change of attenuation in 1/mm on a grid that may be finer, and the emphasis."""
         factor = 2 if self.extent / label.shape[-1] > FINE_MM else 1
         before = _repeated(unit_to_hu(label.float(), self.hu_window), factor)
-        after = self._changed(before, self.extent / before.shape[-1])
+        after, emphasis = self._changed(before, self.extent / before.shape[-1])
         result, difference = label.clone(), torch.zeros_like(before)
         changed = F.max_pool3d((after != before).float(), factor) > 0
         ends = [_ends(changed.any(dim=[other for other in range(4) if other != axis])) for axis in (1, 2, 3)]
@@ -129,11 +130,19 @@ class RandFindingsd(Randomizable, MapTransform):
             means = F.avg_pool3d(hu_to_unit(after[fine], self.hu_window), factor).clamp(0, 1)
             result[coarse] = torch.where(changed[coarse], means.to(label), label[coarse])
             difference[fine] = hu_to_attenuation(after[fine]) - hu_to_attenuation(before[fine])
-        return result, difference
+        return result, difference, F.avg_pool3d(emphasis, factor)
 
-    def _changed(self, ct_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Tensor, "1 X Y Z"]:
-        """A CT with the findings that are drawn for it."""
-        return with_findings(ct_hu, spacing, draw_findings(self.R, self.probabilities), self.R)
+    def _changed(
+        self, ct_hu: Float[Tensor, "1 X Y Z"], spacing: float
+    ) -> tuple[Float[Tensor, "1 X Y Z"], Float[Tensor, "1 X Y Z"]]:
+        """A CT with the findings that are drawn for it, and their emphasis."""
+        result, emphasis, window = ct_hu, torch.zeros_like(ct_hu), self.hu_window
+        for finding, changed in one_by_one(ct_hu, spacing, draw_findings(self.R, self.probabilities), self.R):
+            if self.emphasis and not finding.moves:
+                change = changed.clamp(*window) - result.clamp(*window)
+                emphasis = emphasis.maximum(emphasised(change, spacing))
+            result = changed
+        return result, emphasis
 
 
 def emphasised(change_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Tensor, "1 X Y Z"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from trct_monai.geometry import DEFAULT_EXTENT
 from trct_monai.io.ct import read_ct
 from trct_monai.preprocessing import CTPreprocessing
+from trct_monai.transforms.cut_cube import EMPHASIS
 from trct_monai.variation import (
     Strengths,
     displaced,
@@ -296,5 +297,7 @@ class RandScanLimitsd(Randomizable, MapTransform):
             ends["radius_mm"] = (self.radius_mm, 1.4 * self.half)
             drawn = {name: float(self.R.uniform(*ends[name])) for name in ends if self.R.random() < self.prob}
             if drawn:
-                result[key] = limited(result[key], self.spacing, **drawn)
+                whole, result[key] = result[key], limited(result[key], self.spacing, **drawn)
+                if EMPHASIS in result:  # what the scan does not show is nothing to look for
+                    result[EMPHASIS] = result[EMPHASIS] * (result[key] == whole)
         return result

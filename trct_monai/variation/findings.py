@@ -1,6 +1,6 @@
 """Findings in a CT: what is rare in patients, drawn at random so that a training has seen it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,9 +93,16 @@ def with_findings(
         names: Out of `FINDINGS`.
         random: Source of the random numbers.
     """
+    return [ct_hu, *(changed for _, changed in one_by_one(ct_hu, spacing, names, random))][-1]
+
+
+def one_by_one(
+    ct_hu: Float[Tensor, "1 X Y Z"], spacing: float, names: Sequence[str], random: np.random.RandomState
+) -> Iterator[tuple[Finding, Float[Tensor, "1 X Y Z"]]]:
+    """Each finding of `with_findings`, and the CT with it and those before it."""
     anatomy, result = find_anatomy(ct_hu, spacing), ct_hu
     for name, finding in FINDINGS.items():
         if name in names:
             result = finding.draw(result, anatomy, random)
+            yield finding, result
             anatomy = find_anatomy(result, spacing) if finding.moves else anatomy
-    return result

@@ -105,7 +105,8 @@ def tubes(ct_hu: Float[Tensor, "1 X Y Z"], anatomy: Anatomy, random: np.random.R
     result = ct_hu.clone()
     for _ in range(random.randint(1, 4)):
         kind = str(random.choice(["vein", "trachea", "stomach", "drain", "cable", "any"]))
-        path = _path(kind if anatomy.lungs else "any", anatomy, random)
+        kind = kind if anatomy.lungs else "any"
+        path = _path(kind, anatomy, random)
         if path is None:
             continue
         radius, hu = float(random.uniform(0.6, 1.5)), exp(float(random.uniform(log(200.0), log(3071.0))))
