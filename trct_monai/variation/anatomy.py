@@ -109,11 +109,12 @@ class Anatomy:
         return float(int(dense[-1]) + 1.5 - (self.hu.shape[1] - 1) / 2) * self.step[1]
 
     def sternum(self, z: float) -> float:
-        """The y of the foremost bone in the middle at a height; a little behind the skin where there is none."""
+        """The y of the foremost bone near the skin in the middle at a height; a little behind the skin without one."""
         i, k = self._index(0, self.middle), self._index(2, z)
         found = self.positions(self._only(self.bone, (i - 2, i + 3), (0, None), (k - 1, k + 2)))
-        found = found[found[:, 1] > self.at(0, 0.7, 0)[1]]
-        return float(found[:, 1].max()) if len(found) else self.front(self.middle, z) - 20
+        skin = self.front(self.middle, z)
+        found = found[found[:, 1] > skin - 45]  # behind it a heart with contrast agent is as dense
+        return float(found[:, 1].max()) if len(found) else skin - 20
 
     def heart(self) -> Float[Array, "3"]:
         """The middle of the heart: that of the soft tissue between the lungs, a little left and in the lower half."""

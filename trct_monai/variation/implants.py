@@ -28,7 +28,8 @@ def pacemaker(ct_hu: Float[Tensor, "1 X Y Z"], anatomy: Anatomy, random: np.rand
     if not anatomy.lungs:
         return ct_hu
     place = anatomy.at(side * float(random.uniform(55, 90)), 1, float(random.uniform(0.7, 0.95)))
-    place[1] = anatomy.front(place[0], place[2]) - float(random.uniform(8, 18))
+    skin = [anatomy.front(place[0] + x, place[2] + z) for x, z in ((0, 0), (20, 0), (-20, 0), (0, 15), (0, -15))]
+    place[1] = min(skin) - float(random.uniform(8, 18))
     slope = (anatomy.front(place[0] + 20, place[2]) - anatomy.front(place[0] - 20, place[2])) / 40
     across = np.array([1.0, slope, 0.0]) / np.hypot(1.0, slope)
     up, normal = np.array([0.0, 0.0, 1.0]), np.array([-across[1], across[0], 0.0])
