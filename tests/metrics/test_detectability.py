@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from trct_monai.geometry import Camera, preset
+from trct_monai.metrics.anatomy import find_lungs
 from trct_monai.metrics.detectability import Observation, PlantedPair, detectability, observe
 from trct_monai.metrics.false_contrast import PLACES, other_places
 from trct_monai.metrics.sphere import SHELL, Sphere
@@ -120,7 +121,18 @@ def thorax() -> np.ndarray:
 def look(change: Callable[[np.ndarray], np.ndarray], cameras: tuple[Camera, ...] = CAMERAS) -> dict[str, float]:
     """What is measured of a method that shows the lesion's difference volume so changed."""
     truth, added = thorax(), LESION.contrast_hu * LESION.share(THORAX, SPACING)
-    pair = PlantedPair("a", "b", LESION, cameras, truth + change(added), truth, truth + added, truth, SPACING)
+    pair = PlantedPair(
+        "a",
+        "b",
+        LESION,
+        cameras,
+        truth + change(added),
+        truth,
+        truth + added,
+        truth,
+        SPACING,
+        find_lungs(truth, SPACING),
+    )
     (row,) = detectability([Observation.of(pair)])
     return row
 
@@ -170,7 +182,9 @@ def test_a_method_that_ignores_the_lesion_shows_nothing_anywhere() -> None:
 
 def test_the_interval_is_asked_for_the_voxels_of_the_lesion() -> None:
     truth, added = thorax(), LESION.contrast_hu * LESION.share(THORAX, SPACING)
-    pair = PlantedPair("a", "b", LESION, CAMERAS, truth, truth, truth + added, truth, SPACING)
+    pair = PlantedPair(
+        "a", "b", LESION, CAMERAS, truth, truth, truth + added, truth, SPACING, find_lungs(truth, SPACING)
+    )
     assert math.isnan(detectability([Observation.of(pair)])[0]["coverage_90"])  # of a method without intervals
     half = truth[..., None] + np.array([-100.0, -50.0, 50.0, 200.0])
     half[: THORAX[0] // 2] = 0.0  # where the lesion is not

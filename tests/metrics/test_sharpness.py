@@ -18,7 +18,7 @@ def pair(change: Any, diameter: float = 5.0, spacing: float = SPACING, center: f
     """A bead that a method shows so changed, in a volume of zeros."""
     sphere = Sphere((center, -center, center), diameter, 1000.0)
     truth, added = np.zeros(SHAPE), 1000.0 * sphere.share(SHAPE, spacing)
-    return PlantedPair("a", "b", sphere, (), change(added), truth, added, truth, spacing)
+    return PlantedPair("a", "b", sphere, (), change(added), truth, added, truth, spacing, truth < -500)
 
 
 def transfer(*pairs: PlantedPair) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from trct_monai.io.files import write_csv, write_json
 from trct_monai.io.nifti import read_volume
 from trct_monai.io.provenance import Stamp, digest_file, make_stamp
 from trct_monai.metrics.conditioning import MIN_CASES, Conditioning, measure_conditioning
-from trct_monai.metrics.detectability import Observation, detectability, planted_pairs
+from trct_monai.metrics.detectability import Loaded, Observation, detectability, planted_pairs
 from trct_monai.metrics.sharpness import LineSpread
 from trct_monai.resampling import resample
 
@@ -97,10 +97,8 @@ def _stamp(job: Job, *, options: EvaluationOptions, mean_volume: Path | None) ->
         "mean_volume": mean_volume and digest_file(mean_volume),
     }
     settings = {"hu_window": options.hu_window, "size": options.size, "resample": options.resample}
-    columns = list(COLUMNS)  # scores that are kept lack a column that is new
-    return make_stamp(
-        inputs, {**settings, "columns": columns, "software": __version__}
-    )  # scores may change with the software
+    # Scores may change with the software, and those that were kept lack a column that is new.
+    return make_stamp(inputs, {**settings, "columns": list(COLUMNS), "software": __version__})
 
 
 def _measure(job: Job, *, options: EvaluationOptions, mean_volume: Path | None) -> tuple[Scores, Scores | None]:
@@ -138,8 +136,8 @@ def _lesions(
 ) -> tuple[list[dict[str, float | None]], dict[str, Any] | None]:
     """Detectability of planted spheres, None for what is not finite, and the modulation transfer of the smallest."""
     observations, spread = [], LineSpread()
-    load = partial(_load, files=files, cases=cases, options=options)
-    for pair in planted_pairs(cases, load, partial(_load_quantiles, files=files, cases=cases, options=options)):
+    known = {case["case_id"]: case for case in cases}
+    for pair in planted_pairs(cases, partial(_load, files=files, cases=known, options=options)):
         observations.append(Observation.of(pair))
         spread.add(pair)
     rows = [
@@ -148,24 +146,14 @@ def _lesions(
     return rows, spread.transfer()
 
 
-def _load_quantiles(
-    case_id: str, files: Mapping[str, Path], cases: Sequence[dict[str, Any]], options: EvaluationOptions
-) -> np.ndarray | None:
-    """The intervals of a case's prediction in HU, if there are any."""
-    if interval_file(files[case_id]) is None:
-        return None
-    case = next(case for case in cases if case["case_id"] == case_id)
-    prediction, _ = load_pair(case, files[case_id], size=options.size, resample=options.resample)
-    return load_quantiles(files[case_id], prediction)
-
-
 def _load(
-    case_id: str, files: Mapping[str, Path], cases: Sequence[dict[str, Any]], options: EvaluationOptions
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Prediction and truth in HU, and their voxel side in mm."""
-    case = next(case for case in cases if case["case_id"] == case_id)
-    prediction, truth = load_pair(case, files[case_id], size=options.size, resample=options.resample)
-    return prediction[0].numpy(), truth[0].numpy(), float(truth.pixdim[0])
+    case_id: str, files: Mapping[str, Path], cases: Mapping[str, dict[str, Any]], options: EvaluationOptions
+) -> Loaded:
+    """A case with its prediction."""
+    path = files[case_id]
+    prediction, truth = load_pair(cases[case_id], path, size=options.size, resample=options.resample)
+    quantiles = load_quantiles(path, prediction)
+    return Loaded(prediction[0].numpy(), truth[0].numpy(), float(truth.pixdim[0]), quantiles)
 
 
 def _conditioning(

@@ -82,8 +82,7 @@ def lung_hull(hu: Float[Array, "X Y Z"], voxel_spacing: float) -> Bool[Array, "X
     if not lungs.any():
         return lungs
     margin = ceil(HULL_MM / voxel_spacing) + 1
-    spans = [np.flatnonzero(lungs.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    part = tuple(slice(span[0], span[-1] + 1) for span in spans)
+    part = ndimage.find_objects(lungs.astype(np.uint8))[0]
     padded = np.pad(lungs[part], margin)
     grown = ndimage.distance_transform_edt(~padded) * voxel_spacing <= HULL_MM
     closed = ndimage.distance_transform_edt(grown) * voxel_spacing > HULL_MM

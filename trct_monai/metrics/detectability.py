@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, nan, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -42,6 +42,7 @@ class PlantedPair:
         true_with: Truth with the sphere.
         true_without: Truth without it.
         voxel_spacing: Voxel side in mm.
+        lungs: True in the lungs of the truth without the sphere.
         quantiles: Intervals of the reconstruction with the sphere (X, Y, Z, 4), as
             `trct_monai.metrics.uncertainty.QUANTILES`; None of a method without any.
     """
@@ -55,6 +56,7 @@ class PlantedPair:
     true_with: Array
     true_without: Array
     voxel_spacing: float
+    lungs: Array
     quantiles: Array | None = None
 
     @cached_property
@@ -105,8 +107,7 @@ class Observation:
     def of(cls, pair: PlantedPair) -> "Observation":
         """Look at a pair."""
         sphere, spacing = pair.sphere, pair.voxel_spacing
-        lungs = find_lungs(pair.true_without, spacing)
-        places = other_places(lungs, spacing, sphere, pair.cameras, pair.case_id)
+        places = other_places(pair.lungs, spacing, sphere, pair.cameras, pair.case_id)
         trace = find_trace(pair.difference, sphere, spacing)
         true_trace = find_trace(pair.true_difference, sphere, spacing)
         return cls(
@@ -121,23 +122,34 @@ class Observation:
         )
 
 
-def planted_pairs(
-    cases: Sequence[Mapping[str, Any]],
-    load: Callable[[str], tuple[Array, Array, float]],
-    load_quantiles: Callable[[str], Array | None] = lambda case_id: None,
-) -> Iterator[PlantedPair]:
+class Loaded(NamedTuple):
+    """A case of a planted data set, all in HU.
+
+    Attributes:
+        prediction: Reconstruction (X, Y, Z).
+        truth: Its CT.
+        voxel_spacing: Voxel side in mm.
+        quantiles: Intervals of the reconstruction, as in `PlantedPair`.
+    """
+
+    prediction: Array
+    truth: Array
+    voxel_spacing: float
+    quantiles: Array | None = None
+
+
+def planted_pairs(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Any, ...]]) -> Iterator[PlantedPair]:
     """The pairs of a data set that the command `plant` made, read one by one.
 
     Args:
         cases: Cases of the datalist, the planted ones with their field ``planted``.
-        load: Prediction and truth (X, Y, Z) in HU, and voxel side in mm, of a case by its id.
-        load_quantiles: Intervals of a case's prediction, if the method gives any.
+        load: The fields of `Loaded` of a case by its id.
 
     Raises:
         ValueError: If the case that a sphere was planted in is not one of them.
     """
     known = {case["case_id"] for case in cases}
-    bases: dict[str, tuple[Array, Array, float]] = {}
+    bases: dict[str, tuple[Loaded, Array]] = {}
     for case in cases:
         planted = case.get("planted")
         if not planted:
@@ -147,15 +159,16 @@ def planted_pairs(
         if base not in known:
             raise ValueError(f"{case_id} has a sphere planted in {base}, which is missing; add that case")
         if base not in bases:
-            bases = {base: load(base)}  # planted cases follow their base: one is enough
-        without, true_without, _ = bases[base]
-        with_sphere, true_with, spacing = load(case_id)
+            whole = Loaded(*load(base))
+            bases = {base: (whole, find_lungs(whole.truth, whole.voxel_spacing))}  # planted cases follow their base
+        (without, true_without, *_), lungs = bases[base]
+        with_sphere, true_with, spacing, quantiles = Loaded(*load(case_id))
         cameras = tuple(Camera.from_dict(camera) for camera in case.get("cameras") or ())
         volumes = with_sphere, without, true_with, true_without
-        yield PlantedPair(case_id, base, sphere, cameras, *volumes, spacing, load_quantiles(case_id))
+        yield PlantedPair(case_id, base, sphere, cameras, *volumes, spacing, lungs, quantiles)
 
 
-def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Array, Array, float]]) -> list[Observation]:
+def observe(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tuple[Any, ...]]) -> list[Observation]:
     """Look at every pair of a data set; see `planted_pairs`."""
     return [Observation.of(pair) for pair in planted_pairs(cases, load)]
 

@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from trct_monai.geometry import Camera, preset, projection_matrices, rigid_motion
+from trct_monai.transforms.cut_cube import EMPHASIS
 
 
 class CameraMatricesd(MapTransform):
@@ -178,8 +179,8 @@ class PrepareViews:
         """
         prepared = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
         image, label = prepared if isinstance(prepared, tuple | list) else (prepared, None)
-        if "emphasis" in batchdata:
-            emphasis = batchdata["emphasis"].as_subclass(Tensor).to(label, non_blocking=non_blocking)
+        if EMPHASIS in batchdata:
+            emphasis = batchdata[EMPHASIS].as_subclass(Tensor).to(label, non_blocking=non_blocking)
             label = torch.cat([label, emphasis], dim=1)
         of_views = {"matrices": batchdata[self.matrices_key]}
         if "exposed" in batchdata:

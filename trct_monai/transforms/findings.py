@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform, Randomizable, generate_spatial_bounding_box
 from torch import Tensor
 
 from trct_monai.geometry import DEFAULT_EXTENT, Camera
@@ -119,11 +119,11 @@ class RandFindingsd(Randomizable, MapTransform):
     ) -> tuple[Float[Tensor, "1 X X X"], Float[Tensor, "1 F F F"], Float[Tensor, "1 X X X"]]:
         """A label with findings, its change of attenuation in 1/mm on a grid that may be finer, and the emphasis."""
         factor = 2 if self.extent / label.shape[-1] > FINE_MM else 1
-        before = _repeated(unit_to_hu(label.float(), self.hu_window), factor)
+        before = F.interpolate(unit_to_hu(label.float(), self.hu_window)[None], scale_factor=factor, mode="nearest")[0]
         after, emphasis = self._changed(before, self.extent / before.shape[-1])
         result, difference = label.clone(), torch.zeros_like(before)
         changed = F.max_pool3d((after != before).float(), factor) > 0
-        ends = [_ends(changed.any(dim=[other for other in range(4) if other != axis])) for axis in (1, 2, 3)]
+        ends = list(zip(*generate_spatial_bounding_box(changed)))
         coarse = (slice(None), *(slice(low, high) for low, high in ends))
         fine = (slice(None), *(slice(factor * low, factor * high) for low, high in ends))
         if all(low < high for low, high in ends):
@@ -156,16 +156,3 @@ def emphasised(change_hu: Float[Tensor, "1 X Y Z"], spacing: float) -> Float[Ten
     volume_ml = float(weight.sum()) * spacing**3 / 1000
     result: Tensor = weight * min((EMPHASIS_ML / max(volume_ml, 1e-6)) ** 0.5, MOST_EMPHASIS)
     return result
-
-
-def _repeated(volume: Float[Tensor, "1 X X X"], factor: int) -> Float[Tensor, "1 F F F"]:
-    """A volume whose voxels are so many times as small, each with the value of the one that it is a part of."""
-    size = volume.shape[-1]
-    fine = volume[:, :, None, :, None, :, None].expand(1, size, factor, size, factor, size, factor)
-    return fine.reshape(1, factor * size, factor * size, factor * size)
-
-
-def _ends(there: Bool[Tensor, " N"]) -> tuple[int, int]:
-    """The first index that is true and the one behind the last; equal if none is."""
-    found = there.cpu().numpy().nonzero()[0]
-    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)

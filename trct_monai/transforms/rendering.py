@@ -15,7 +15,7 @@ from trct_monai.phantoms import thorax_phantom
 from trct_monai.projector import project
 from trct_monai.transforms.augmentation import RandRadiographd
 from trct_monai.transforms.cameras import PrepareViews, RandPosed
-from trct_monai.transforms.cut_cube import middle_cube
+from trct_monai.transforms.cut_cube import EMPHASIS, middle_cube
 
 
 class DrawPhantomd(MapTransform):
@@ -158,8 +158,8 @@ class RenderViews:
             exposed = torch.tensor([[kept for _, kept in case] for case in changed])
         matrices = torch.stack([self.pose({"matrices": projection_matrices(case)})["matrices"] for case in cameras])
         rendered = {"image": images, "label": label, "matrices": matrices, "exposed": exposed}
-        if "emphasis" in batchdata:
-            rendered["emphasis"] = batchdata["emphasis"]
+        if EMPHASIS in batchdata:
+            rendered[EMPHASIS] = batchdata[EMPHASIS]
         return self.share(rendered, device, non_blocking, **kwargs)
 
     def _attenuation(self, batchdata: Mapping[str, Any], label: Tensor) -> tuple[Tensor, float]:

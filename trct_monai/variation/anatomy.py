@@ -84,6 +84,11 @@ class Anatomy:
         there = {side: self.positions(mask) for side, mask in self.lungs.items()}
         return {side: np.stack([points.min(axis=0), points.max(axis=0)]) for side, points in there.items()}
 
+    def medial(self, side: str) -> float:
+        """The x of a lung's side that is next to the mediastinum."""
+        low, high = self.corners[side]
+        return float(low[0] if SIDES[side] > 0 else high[0])
+
     @cached_property
     def chest(self) -> Float[Array, "2 3"]:
         """Lowest and highest corner of both lungs."""
@@ -200,7 +205,7 @@ def _lungs(hu: Float[Array, "A B C"], step: Sequence[float]) -> dict[str, Bool[A
     air = (voxels >= least)[labels]
     if not air.any():
         return {}
-    box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(air))
+    box = ndimage.find_objects(air.astype(np.uint8))[0]
     around = round(TUBE_MM / float(np.mean(step)))
     ball = ndimage.generate_binary_structure(3, 1)
     inner = np.pad(air[box], around + 1, mode="edge")

@@ -93,7 +93,10 @@ def with_findings(
         names: Out of `FINDINGS`.
         random: Source of the random numbers.
     """
-    return [ct_hu, *(changed for _, changed in one_by_one(ct_hu, spacing, names, random))][-1]
+    result = ct_hu
+    for _, changed in one_by_one(ct_hu, spacing, names, random):
+        result = changed
+    return result
 
 
 def one_by_one(

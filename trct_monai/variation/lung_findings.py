@@ -99,9 +99,8 @@ def pneumothorax(ct_hu: Float[Tensor, "1 X Y Z"], anatomy: Anatomy, random: np.r
     for side in _sides(anatomy, random, both=0.0):
         low, high = anatomy.corners[side]
         box, position, lung = _lung(result, anatomy, side, rim=False)
-        medial = float(low[0] if SIDES[side] > 0 else high[0])
         shares = np.array([0.0, random.uniform(0.15, 0.4), random.uniform(0.3, 0.6)])
-        hilum = [medial, *(low + shares * (high - low)).tolist()[1:]]
+        hilum = [anatomy.medial(side), *(low + shares * (high - low)).tolist()[1:]]
         scale = (1 - float(random.uniform(0.1, 0.5)) * random.uniform(0.5, 1.0, 3)).tolist()
         middles = [(float(axis.min()) + float(axis.max())) / 2 for axis in position]
         source = [h + (p - h) / s - m for p, h, s, m in zip(position, hilum, scale, middles)]
@@ -148,8 +147,7 @@ def _bronchi(
 ) -> None:
     """Bronchi with air from the hilum through a consolidation, where a part of the CT is denser than before."""
     low, high = anatomy.corners[side]
-    hilum = (low + high) / 2
-    hilum[0] = low[0] if SIDES[side] > 0 else high[0]
+    hilum = np.array([anatomy.medial(side), *(low + high)[1:] / 2])
     air = ct_hu.clone()
     for _ in range(random.randint(3, 8)):
         end = center + random.normal(0, diameter / 4, 3)
