@@ -6,8 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from trct_monai.figures import comparison_figure, contact_sheet, planes, reconstruction_figure, save_figure
-from trct_monai.geometry import make_camera
+from trct_monai.figures import (
+    comparison_figure,
+    contact_sheet,
+    lesion_sheet,
+    planes,
+    reconstruction_figure,
+    save_figure,
+)
+from trct_monai.geometry import make_camera, preset
 
 
 @pytest.mark.parametrize(
@@ -87,3 +94,17 @@ def test_contact_sheet_has_a_row_for_each_case() -> None:
     cube, image = torch.zeros(1, 8, 8, 8), torch.zeros(8, 8)
     figure = contact_sheet([("one", cube, [("pa", image)]), ("two", cube, [("pa", image)])])
     assert len(figure.axes) == 8
+
+
+def test_lesion_sheet_hangs_radiographs_beside_both_volumes_through_one_place() -> None:
+    truth, prediction = torch.zeros(9, 9, 9), torch.zeros(9, 9, 9)
+    truth[8, 2, 7] = prediction[8, 6, 7] = 500.0  # on the patient's right, above; the second one is elsewhere
+    cameras = preset("x2ct", 8)
+    figure = lesion_sheet([(torch.rand(2, 8, 8), truth, prediction, (8, 2, 7))] * 2, cameras, 5.0)
+    titles = [axis.get_title() for axis in figure.axes]
+    planes_of_both = [f"{kind}, {plane}" for plane in ("axial", "coronal") for kind in ("CT", "reconstruction")]
+    assert titles[:6] == [*(camera.name for camera in cameras), *planes_of_both] and not any(titles[6:])
+    coronal, reconstructed = (figure.axes[number].images[0].get_array() for number in (4, 5))
+    assert coronal[1, 0] == 500 and reconstructed.max() == 0  # head up, right on the left, the truth's place in both
+    assert "-1000 to 600 HU" in figure.get_suptitle()
+    assert [text.get_text() for text in figure.axes[2].texts][:2] == ["R", "L"]

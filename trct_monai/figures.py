@@ -199,6 +199,41 @@ def contact_sheet(rows: Sequence[tuple[str, Tensor, Sequence[tuple[str, Tensor]]
     return figure
 
 
+def lesion_sheet(
+    rows: Sequence[tuple[Tensor, Tensor, Tensor, Sequence[int]]], cameras: Sequence[Camera], voxel_spacing: float
+) -> "Figure":
+    """One row for each patient: the radiographs, and CT and reconstruction through one place, which nothing marks.
+
+    Args:
+        rows: Radiographs (V, H, W), CT and reconstruction (X, Y, Z) in HU, and the voxel (i, j, k) of the place.
+        cameras: The views.
+        voxel_spacing: Voxel side in mm, for a scale bar.
+    """
+    from matplotlib.figure import Figure
+
+    num_columns, (low, high) = len(cameras) + 4, WIDE
+    figure = Figure(figsize=(1.5 * num_columns, 1.5 * len(rows) + 0.4), layout="constrained", dpi=100)
+    figure.suptitle(f"line integrals; CT and reconstruction from {low:.0f} to {high:.0f} HU", fontsize=9)
+    axes = figure.subplots(len(rows), num_columns, squeeze=False)
+    for number, (radiographs, truth, prediction, index) in enumerate(rows):
+        line = axes[number]
+        panels = [
+            (image.numpy(), np.percentile(image, (1, 99.8)), camera.name, _sides_of(camera))
+            for image, camera in zip(radiographs, cameras)
+        ]
+        for plane in ("axial", "coronal"):
+            for kind, volume in (("CT", truth), ("reconstruction", prediction)):
+                panels.append((planes(volume, index)[plane], np.array(WIDE), f"{kind}, {plane}", _SIDES[plane]))
+        for axis, (image, (darkest, brightest), title, sides) in zip(line, panels):
+            axis.imshow(image, cmap="gray", vmin=darkest, vmax=brightest)
+            axis.set_axis_off()
+            _letter(axis, sides)
+            if number == 0:
+                axis.set_title(title, fontsize=8)
+        _scale_bar(line[len(cameras)], truth.shape[:2], voxel_spacing)
+    return figure
+
+
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write a figure whole or not at all."""
     path = Path(path)
