@@ -180,6 +180,16 @@ def test_a_method_that_ignores_the_lesion_shows_nothing_anywhere() -> None:
     assert row["located_cases"] == 0 and math.isnan(row["place_error_mm"]) and math.isnan(row["size_ratio"])
 
 
+def test_a_sphere_that_the_datalist_has_wrong_is_refused_in_one_line() -> None:
+    truth = thorax()
+    planted = {"base": "b", "center_mm": [400.0, 0.0, 0.0], "diameter_mm": 20.0, "contrast_hu": 500.0}
+    with pytest.raises(ValueError, match=r"a sphere of 20 mm at \(400.0, 0.0, 0.0\) mm has nothing inside it"):
+        observe([{"case_id": "b"}, {"case_id": "a", "planted": planted}], lambda case_id: (truth, truth, SPACING))
+    del planted["diameter_mm"], planted["base"]
+    with pytest.raises(ValueError, match="a: its planted sphere lacks base, diameter_mm; plant the data set again"):
+        observe([{"case_id": "b"}, {"case_id": "a", "planted": planted}], lambda case_id: (truth, truth, SPACING))
+
+
 def test_the_interval_is_asked_for_the_voxels_of_the_lesion() -> None:
     truth, added = thorax(), LESION.contrast_hu * LESION.share(THORAX, SPACING)
     pair = PlantedPair(

@@ -27,6 +27,9 @@ __all__ = ["SHELL", "SUBVOXELS", "Observation", "PlantedPair", "Sphere", "detect
 
 Array = np.ndarray
 
+PLANTED = ("base", "center_mm", "diameter_mm", "contrast_hu")
+"""What a datalist says of a planted sphere."""
+
 
 @dataclass(frozen=True)
 class PlantedPair:
@@ -105,16 +108,22 @@ class Observation:
 
     @classmethod
     def of(cls, pair: PlantedPair) -> "Observation":
-        """Look at a pair."""
+        """Look at a pair.
+
+        Raises:
+            ValueError: If the sphere lies outside the volume.
+        """
         sphere, spacing = pair.sphere, pair.voxel_spacing
+        volumes = pair.with_sphere, pair.without, pair.true_difference
+        with_sphere, without, contrast = (sphere.response(volume, spacing) for volume in volumes)
         places = other_places(pair.lungs, spacing, sphere, pair.cameras, pair.case_id)
         trace = find_trace(pair.difference, sphere, spacing)
         true_trace = find_trace(pair.true_difference, sphere, spacing)
         return cls(
             sphere,
-            sphere.response(pair.with_sphere, spacing),
-            sphere.response(pair.without, spacing),
-            sphere.response(pair.true_difference, spacing),
+            with_sphere,
+            without,
+            contrast,
             false_contrast(pair.difference, places, spacing),
             trace.place_error_mm if trace else None,
             (trace.voxels / true_trace.voxels) ** (1 / 3) if trace and true_trace else None,
@@ -146,7 +155,7 @@ def planted_pairs(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tupl
         load: The fields of `Loaded` of a case by its id.
 
     Raises:
-        ValueError: If the case that a sphere was planted in is not one of them.
+        ValueError: If the case that a sphere was planted in is not one of them, or what is said of a sphere is not all.
     """
     known = {case["case_id"] for case in cases}
     bases: dict[str, tuple[Loaded, Array]] = {}
@@ -154,8 +163,13 @@ def planted_pairs(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tupl
         planted = case.get("planted")
         if not planted:
             continue
-        case_id, base = case["case_id"], planted["base"]
-        sphere = Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"])
+        case_id = case["case_id"]
+        if missing := [name for name in PLANTED if name not in planted]:
+            raise ValueError(f"{case_id}: its planted sphere lacks {', '.join(missing)}; plant the data set again")
+        base, sphere = (
+            planted["base"],
+            Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"]),
+        )
         if base not in known:
             raise ValueError(f"{case_id} has a sphere planted in {base}, which is missing; add that case")
         if base not in bases:
