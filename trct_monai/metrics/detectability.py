@@ -166,10 +166,8 @@ def planted_pairs(cases: Sequence[Mapping[str, Any]], load: Callable[[str], tupl
         case_id = case["case_id"]
         if missing := [name for name in PLANTED if name not in planted]:
             raise ValueError(f"{case_id}: its planted sphere lacks {', '.join(missing)}; plant the data set again")
-        base, sphere = (
-            planted["base"],
-            Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"]),
-        )
+        base = planted["base"]
+        sphere = Sphere(tuple(planted["center_mm"]), planted["diameter_mm"], planted["contrast_hu"])
         if base not in known:
             raise ValueError(f"{case_id} has a sphere planted in {base}, which is missing; add that case")
         if base not in bases:
